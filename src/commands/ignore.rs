@@ -1,0 +1,210 @@
+//! `ringfence-ignore`: must fail2ban leave this address alone?
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use jiff::Timestamp;
+
+use crate::config::{Config, ConfigError, Mode, OnError};
+use crate::deadline::Deadline;
+use crate::evidence::{Decision, Journal};
+use crate::exit::Exit;
+use crate::registrations::{Answer, Registry, Standing};
+use crate::{address, allow};
+
+mod explain;
+
+const TOOL: &str = "ringfence-ignore";
+const SYSLOG: &str = "/dev/log";
+
+/// fail2ban's ignorecommand: exit 0 when ADDRESS must not be banned
+///
+/// An address must not be banned when it has a live registration in FreeSWITCH, or is on an
+/// allow list that exempts from fail2ban. In a jail:
+///
+///     ignorecommand = exec /usr/bin/ringfence-ignore "<ip>"
+#[derive(Debug, Parser)]
+#[command(name = TOOL, version, max_term_width = 100, verbatim_doc_comment, after_help = AFTER_HELP, after_long_help = AFTER_LONG_HELP)]
+pub struct Args {
+    /// Print how the answer comes about; nothing is recorded
+    #[arg(long)]
+    explain: bool,
+
+    /// The settings file [default: /etc/ringfence/ringfence.toml]
+    #[arg(long, value_name = "FILE", env = "RINGFENCE_CONFIG", hide_env = true)]
+    config: Option<PathBuf>,
+
+    /// One IPv4 or IPv6 address
+    #[arg(allow_hyphen_values = true)]
+    address: OsString,
+}
+
+const AFTER_HELP: &str = "\
+Exit status: 0 keep, 1 may be banned (also for anything that is no address), 2 wrong usage.";
+
+const AFTER_LONG_HELP: &str = "\
+Exit status:
+  0  keep: fail2ban must leave the address alone
+  1  may be banned; also for anything that is no address
+  2  wrong usage
+
+Which way it fails:
+  Nothing is printed without --explain. While the registrations cannot be read, addresses seen
+  registered within stale-ok (1h) are kept; for others on-error decides: ban (exit 1, the default)
+  or keep (exit 0). A failure is remembered for 10 s: one call tries again, the others answer at
+  once. An answer comes within deadline (800ms), whatever the source does. With mode = \"observe\"
+  the decision is recorded and the exit status is 1: fail2ban bans as without Ringfence.
+
+Files:
+  /etc/ringfence/ringfence.toml           settings; RINGFENCE_CONFIG or --config names another file
+  /run/ringfence                          what one look at the source found, for all calls
+  /var/lib/ringfence                      addresses seen registered, allow lists
+  /var/log/ringfence/decisions.jsonl      every decision";
+
+/// The whole tool.
+#[must_use]
+pub fn main() -> ExitCode {
+    let start = Instant::now();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(message) => {
+            let exit = if message.use_stderr() { Exit::Broken } else { Exit::Yes };
+            // A closed pipe is no error of ours.
+            let _ = message.print();
+            return exit.into();
+        }
+    };
+    let exit = run(&args, start, Timestamp::now());
+    // Threads that still wait for a database must not keep fail2ban waiting.
+    std::process::exit(exit.code().into())
+}
+
+fn run(args: &Args, start: Instant, now: Timestamp) -> Exit {
+    let loaded = Config::load(args.config.as_deref());
+    let verdict = decide(args, &loaded, start, now);
+    if args.explain {
+        let text = explain::render(args, &loaded, &verdict, start.elapsed(), now);
+        let _ = io::stdout().lock().write_all(text.as_bytes());
+    } else {
+        if let Err(error) = &loaded {
+            let _ = writeln!(io::stderr(), "{TOOL}: {error}");
+        }
+        let config = loaded.unwrap_or_default();
+        // A journal that cannot be written to says so in syslog; the decision stands.
+        let _ = Journal::new(&config.log_dir, &config.run_dir, Path::new(SYSLOG))
+            .record(&verdict.decision(), now);
+    }
+    verdict.exit()
+}
+
+/// The decision about one argument, with all that led to it.
+struct Verdict {
+    /// As it was given.
+    subject: String,
+    mode: Mode,
+    keep: bool,
+    because: Because,
+    answer: Option<Answer>,
+}
+
+/// Why the address is kept or not.
+#[derive(Debug)]
+enum Because {
+    NoAddress,
+    ConfigBroken,
+    Allowed { list: String },
+    AllowListUnreadable(io::Error),
+    Standing(Standing),
+}
+
+fn decide(args: &Args, loaded: &Result<Config, ConfigError>, start: Instant, now: Timestamp) -> Verdict {
+    let subject = args.address.to_string_lossy().into_owned();
+    let Some(address) = address::parse(&args.address) else {
+        return Verdict {
+            subject,
+            mode: Mode::Enforce,
+            keep: false,
+            because: Because::NoAddress,
+            answer: None,
+        };
+    };
+    let subject = address.to_string();
+    let Ok(config) = loaded else {
+        let keep = Config::salvage_on_error(args.config.as_deref()) == OnError::Keep;
+        return Verdict { subject, mode: Mode::Enforce, keep, because: Because::ConfigBroken, answer: None };
+    };
+    let (because, answer) = find_out(config, address, start, now);
+    let on_error = config.registrations.on_error == OnError::Keep;
+    let keep = match because {
+        Because::Allowed { .. }
+        | Because::Standing(Standing::Registered { .. } | Standing::SeenLately { .. }) => true,
+        Because::Standing(Standing::Unknown) | Because::AllowListUnreadable(_) => on_error,
+        Because::Standing(Standing::NotRegistered) | Because::NoAddress | Because::ConfigBroken => false,
+    };
+    Verdict { subject, mode: config.registrations_mode(), keep, because, answer }
+}
+
+fn find_out(config: &Config, address: IpAddr, start: Instant, now: Timestamp) -> (Because, Option<Answer>) {
+    let allowed = allow::find(&config.state_dir, address, now);
+    if let Ok(Some(list)) = allowed {
+        return (Because::Allowed { list }, None);
+    }
+    let deadline = Deadline::after(start, working_time(config.registrations.deadline.get()));
+    let answer = Registry::new(config).standing(address, now.as_millisecond(), deadline);
+    let because = match (allowed, answer.standing) {
+        // It may be on the list that we cannot read.
+        (Err(error), Standing::NotRegistered | Standing::Unknown) => Because::AllowListUnreadable(error),
+        (_, standing) => Because::Standing(standing),
+    };
+    (because, Some(answer))
+}
+
+/// What of the deadline may be spent on finding out: the rest is for recording and leaving, on a busy host.
+fn working_time(deadline: Duration) -> Duration {
+    deadline.saturating_sub((deadline / 8).min(Duration::from_millis(100)))
+}
+
+impl Verdict {
+    fn exit(&self) -> Exit {
+        if self.keep && self.mode == Mode::Enforce { Exit::Yes } else { Exit::No }
+    }
+
+    fn decision(&self) -> Decision {
+        let failure = self.answer.as_ref().and_then(|answer| answer.failure.clone());
+        let (reason, source, detail) = match &self.because {
+            Because::NoAddress => ("not-an-address", "argument", String::new()),
+            Because::ConfigBroken => ("config-broken", "settings", String::new()),
+            Because::Allowed { list } => ("allow-list", "allow-list", list.clone()),
+            Because::AllowListUnreadable(error) => ("allow-list-unreadable", "allow-list", error.to_string()),
+            Because::Standing(standing) => {
+                let reason = match standing {
+                    Standing::Registered { .. } => "registered",
+                    Standing::NotRegistered => "not-registered",
+                    Standing::SeenLately { .. } => "seen-lately",
+                    Standing::Unknown => "source-unreadable",
+                };
+                (reason, self.answer.as_ref().map_or("none", Answer::via), failure.unwrap_or_default())
+            }
+        };
+        Decision {
+            tool: TOOL.to_owned(),
+            subject: self.subject.clone(),
+            decision: if self.keep { "keep" } else { "ban" }.to_owned(),
+            reason: reason.to_owned(),
+            source: source.to_owned(),
+            mode: match self.mode {
+                Mode::Enforce => String::new(),
+                Mode::Observe => "observe".to_owned(),
+            },
+            detail,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

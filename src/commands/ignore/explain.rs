@@ -1,0 +1,148 @@
+//! How the answer came about, for people.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Args, Because, Verdict};
+use crate::config::{self, Config, ConfigError, Mode, OnError};
+use crate::exit::Exit;
+use crate::registrations::discovery::{self, Discovery};
+use crate::registrations::{Answer, Standing, Via};
+
+/// Rows of "name  value", the values aligned.
+#[derive(Default)]
+struct Rows(String);
+
+impl Rows {
+    fn row(&mut self, name: &str, value: impl std::fmt::Display) {
+        for (number, line) in visible(&value.to_string()).lines().enumerate() {
+            let name = if number == 0 { name } else { "" };
+            let _ = writeln!(self.0, "{name:<10} {line}");
+        }
+    }
+}
+
+/// Control characters of foreign text must not reach a terminal.
+fn visible(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+pub(super) fn render(
+    args: &Args,
+    loaded: &Result<Config, ConfigError>,
+    verdict: &Verdict,
+    took: Duration,
+    now: Timestamp,
+) -> String {
+    let mut rows = Rows::default();
+    rows.row("address", verdict.subject.chars().take(100).collect::<String>());
+    rows.row("answer", answer(verdict));
+    rows.row("because", because(verdict, loaded.as_ref().ok(), now));
+    rows.row("settings", settings(args, loaded));
+    if let (Some(answer), Ok(config)) = (&verdict.answer, loaded) {
+        source(&mut rows, answer, config);
+    }
+    rows.row("took", format!("{:.1} ms", took.as_secs_f64() * 1000.0));
+    rows.0
+}
+
+fn answer(verdict: &Verdict) -> String {
+    let word = if verdict.keep { "keep" } else { "may be banned" };
+    let code = verdict.exit().code();
+    match verdict.mode {
+        Mode::Enforce => format!("{word} (exit {code})"),
+        Mode::Observe => {
+            format!("{word}, but mode is \"observe\": fail2ban bans as without Ringfence (exit {code})")
+        }
+    }
+}
+
+fn because(verdict: &Verdict, config: Option<&Config>, now: Timestamp) -> String {
+    let on_error = || {
+        let set = if verdict.exit() == Exit::Yes || verdict.keep { OnError::Keep } else { OnError::Ban };
+        match set {
+            OnError::Keep => "on-error is \"keep\"",
+            OnError::Ban => "on-error is \"ban\"",
+        }
+    };
+    match &verdict.because {
+        Because::NoAddress => "it is not one IPv4 or IPv6 address".to_owned(),
+        Because::ConfigBroken => format!("the settings cannot be used, and {}", on_error()),
+        Because::Allowed { list } => format!("it is on the allow list {list}"),
+        Because::AllowListUnreadable(error) => {
+            let path = config.map_or_else(String::new, |config| {
+                crate::allow::path(&config.state_dir).display().to_string()
+            });
+            format!("the allow lists in {path} cannot be read ({error}), and {}", on_error())
+        }
+        Because::Standing(Standing::Registered { until }) => {
+            let left = i64::from(*until) - now.as_second();
+            format!("it has a live registration, for {} more", ago(left))
+        }
+        Because::Standing(Standing::NotRegistered) => {
+            "no live registration comes from it, and no allow list has it".to_owned()
+        }
+        Because::Standing(Standing::SeenLately { at }) => {
+            let stale_ok =
+                config.map_or_else(String::new, |config| config.registrations.stale_ok.to_string());
+            format!(
+                "the source cannot be read; it was seen registered {} ago, and stale-ok is {stale_ok}",
+                ago(now.as_second() - at)
+            )
+        }
+        Because::Standing(Standing::Unknown) => {
+            format!("the source cannot be read, it was not seen registered lately, and {}", on_error())
+        }
+    }
+}
+
+fn settings(args: &Args, loaded: &Result<Config, ConfigError>) -> String {
+    match (loaded, &args.config) {
+        (Err(error), _) => error.to_string(),
+        (Ok(_), Some(path)) => path.display().to_string(),
+        (Ok(_), None) if std::path::Path::new(config::DEFAULT_PATH).exists() => {
+            config::DEFAULT_PATH.to_owned()
+        }
+        (Ok(_), None) => format!("defaults ({} is not there)", config::DEFAULT_PATH),
+    }
+}
+
+fn source(rows: &mut Rows, answer: &Answer, config: &Config) {
+    let found = answer.discovery.clone().map_or_else(|| discovery::discover(&config.registrations), Ok);
+    match found {
+        Ok(Discovery { source, clues }) => {
+            rows.row("source", source);
+            rows.row("chosen", clues.join("\n"));
+        }
+        // The failure below says the same where the source was asked.
+        Err(error) if answer.failure.is_none() => rows.row("source", format!("{error:#}")),
+        Err(_) => {}
+    }
+    match &answer.via {
+        Via::Snapshot { age, addresses } => {
+            rows.row(
+                "asked",
+                format!("{:.1} s ago, for all calls of {}", age.as_secs_f64(), config.registrations.cache),
+            );
+            rows.row("read", format!("{addresses} addresses"));
+        }
+        Via::Memory if answer.discovery.is_none() => {
+            rows.row("asked", "not now: it failed less than 10 s ago, or another call is asking");
+        }
+        Via::Source | Via::Memory => rows.row("asked", "now"),
+    }
+    if !answer.notes.is_empty() {
+        rows.row("read", answer.notes.join("\n"));
+    }
+    if let Some(failure) = &answer.failure {
+        rows.row("failure", failure);
+    }
+}
+
+/// Seconds as people say them: `57m 3s`.
+fn ago(seconds: i64) -> String {
+    let span = jiff::SignedDuration::from_secs(seconds);
+    format!("{span:#}")
+}

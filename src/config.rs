@@ -1,0 +1,212 @@
+//! The settings, `/etc/ringfence/ringfence.toml`: kebab-case keys, unknown keys are errors.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::state_file;
+
+mod error;
+mod values;
+
+pub use error::ConfigError;
+pub use values::{Ipv6Prefix, Secret, Span};
+
+/// Where the settings are unless `--config` or `RINGFENCE_CONFIG` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/ringfence/ringfence.toml";
+
+/// No settings file is longer.
+const MAX_LENGTH: u64 = 1 << 20;
+
+/// All settings, each at its default where the file does not name it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// Whether decisions take effect.
+    pub mode: Mode,
+    /// What must outlive a reboot.
+    pub state_dir: PathBuf,
+    /// Caches and locks.
+    pub run_dir: PathBuf,
+    /// The journal of decisions.
+    pub log_dir: PathBuf,
+    /// Who is connected now.
+    pub registrations: Registrations,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Enforce,
+            state_dir: "/var/lib/ringfence".into(),
+            run_dir: "/run/ringfence".into(),
+            log_dir: "/var/log/ringfence".into(),
+            registrations: Registrations::default(),
+        }
+    }
+}
+
+/// Whether decisions take effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// They do.
+    #[default]
+    Enforce,
+    /// Everything is decided and recorded, and the host behaves as without Ringfence.
+    Observe,
+}
+
+/// `[registrations]`: who is connected now, and how to ask.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Registrations {
+    /// For this section alone.
+    pub mode: Option<Mode>,
+    /// Which source to ask.
+    pub source: SourceKind,
+    /// FreeSWITCH's database directory; unset: found.
+    pub sqlite_dir: Option<PathBuf>,
+    /// A URL or a libpq connection string; unset: found.
+    pub postgres: Option<Secret>,
+    /// FreeSWITCH's event socket; what is unset is found.
+    pub event_socket: EventSocket,
+    /// An answer comes within this time, whatever the source does.
+    pub deadline: Span<Deadline>,
+    /// How long one look at the source serves all calls.
+    pub cache: Span<Cache>,
+    /// The answer while the source cannot be read and the address was not seen lately.
+    pub on_error: OnError,
+    /// How long the last answers count while the source cannot be read.
+    pub stale_ok: Span<StaleOk>,
+    /// IPv6 addresses that share this many bits count as one phone.
+    pub ipv6_prefix: Ipv6Prefix,
+    /// FusionPBX's `config.conf` or `config.php`; unset: the usual places.
+    pub fusionpbx_config: Option<PathBuf>,
+    /// FreeSWITCH's configuration directory; unset: the usual places.
+    pub freeswitch_config: Option<PathBuf>,
+}
+
+values::span!(
+    /// From one twentieth of a second, to half of what fail2ban grants a command.
+    Deadline: 50 ms ..= 30_000 ms, default 800 ms
+);
+values::span!(
+    /// `0s` asks the source at each call.
+    Cache: 0 ms ..= 60_000 ms, default 2_000 ms
+);
+values::span!(
+    /// At most the day for which seen addresses are remembered.
+    StaleOk: 0 ms ..= 86_400_000 ms, default 3_600_000 ms
+);
+
+/// Which source says who is registered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceKind {
+    /// Found from FreeSWITCH's and FusionPBX's own files.
+    #[default]
+    Auto,
+    /// FreeSWITCH's database files.
+    Sqlite,
+    /// FreeSWITCH's tables in PostgreSQL.
+    Postgres,
+    /// FreeSWITCH itself.
+    EventSocket,
+}
+
+/// `event-socket = { address = "127.0.0.1:8021", password = ... }`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct EventSocket {
+    /// `HOST:PORT`.
+    pub address: Option<String>,
+    /// As in FreeSWITCH's `event_socket.conf.xml`.
+    pub password: Option<Secret>,
+}
+
+/// What to answer when nothing is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnError {
+    /// The address may be banned, as without Ringfence.
+    #[default]
+    Ban,
+    /// The address is left alone.
+    Keep,
+}
+
+impl Config {
+    /// Reads the settings from `path`. Without `path` they are at [`DEFAULT_PATH`], where a missing file
+    /// means the defaults.
+    ///
+    /// Every error names the file, the key where there is one, and the way out.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+        match state_file::read_regular(file, MAX_LENGTH) {
+            Ok(content) => Self::parse(file, &content),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => Ok(Self::default()),
+            Err(error) => Err(ConfigError::unreadable(file, &error)),
+        }
+    }
+
+    /// Reads the settings from the content of `file`, which is named in errors only.
+    pub fn parse(file: &Path, content: &[u8]) -> Result<Self, ConfigError> {
+        let text =
+            std::str::from_utf8(content).map_err(|error| ConfigError::encoding(file, content, error))?;
+        toml::from_str(text).map_err(|error| ConfigError::content(file, text, &error))
+    }
+
+    /// What a file that [`Config::load`] refuses still says about `on-error`: the wish of the
+    /// administrator holds although another line is wrong. Default where even that cannot be read.
+    #[must_use]
+    pub fn salvage_on_error(path: Option<&Path>) -> OnError {
+        let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+        state_file::read_regular(file, MAX_LENGTH)
+            .ok()
+            .and_then(|content| String::from_utf8_lossy(&content).parse::<toml::Table>().ok())
+            .and_then(|table| table.get("registrations")?.get("on-error")?.clone().try_into().ok())
+            .unwrap_or_default()
+    }
+
+    /// The mode of `[registrations]`.
+    #[must_use]
+    pub fn registrations_mode(&self) -> Mode {
+        self.registrations.mode.unwrap_or(self.mode)
+    }
+}
+
+impl SourceKind {
+    /// As in the settings.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+            Self::EventSocket => "event-socket",
+        }
+    }
+}
+
+impl fmt::Display for SourceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The allowed values of a time span.
+pub trait Bounds {
+    /// Shortest.
+    const MIN: Duration;
+    /// Longest.
+    const MAX: Duration;
+    /// Unless set.
+    const DEFAULT: Duration;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! One clear line about what is wrong with the settings: file, line, key, and the way out.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::Utf8Error;
+
+/// What is wrong with the settings, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    file: PathBuf,
+    line: Option<usize>,
+    message: String,
+}
+
+impl ConfigError {
+    pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
+        let message = match error.kind() {
+            io::ErrorKind::NotFound => {
+                "it does not exist; create it, or leave out --config and RINGFENCE_CONFIG".into()
+            }
+            io::ErrorKind::PermissionDenied => "permission denied; run as root, or make it readable".into(),
+            io::ErrorKind::IsADirectory => "it is a directory; name the settings file in it".into(),
+            _ => error.to_string(),
+        };
+        Self { file: file.to_owned(), line: None, message: format!("cannot read the settings: {message}") }
+    }
+
+    pub(super) fn encoding(file: &Path, content: &[u8], error: Utf8Error) -> Self {
+        let message = "not UTF-8; save the file in that encoding".to_owned();
+        Self { file: file.to_owned(), line: Some(line_of(content, error.valid_up_to())), message }
+    }
+
+    pub(super) fn content(file: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let line = error.span().map(|span| line_of(text.as_bytes(), span.start));
+        let key = error.span().and_then(|span| key_at(text, span.start));
+        let message = error.message().trim();
+        let message = match unknown_key(message) {
+            Some(message) => message,
+            // The key is worth a word where the text goes wrong in a value.
+            None => match key {
+                Some(key) if !message.contains(key) => format!("{key}: {message}"),
+                _ => message.to_owned(),
+            },
+        };
+        Self { file: file.to_owned(), line, message }
+    }
+}
+
+fn line_of(content: &[u8], offset: usize) -> usize {
+    content[..offset.min(content.len())].split(|byte| *byte == b'\n').count()
+}
+
+/// The key of the line that `offset` is in, if the line is `key = value` and `offset` is in its value.
+fn key_at(text: &str, offset: usize) -> Option<&str> {
+    let start = text.get(..offset)?.rfind('\n').map_or(0, |at| at + 1);
+    let (key, _) = text.get(start..offset)?.split_once('=')?;
+    Some(key.trim())
+}
+
+/// Rewrites serde's "unknown field `x`, expected one of `a`, `b`" into our words, with the nearest key.
+fn unknown_key(message: &str) -> Option<String> {
+    let rest = message.strip_prefix("unknown field ")?;
+    let mut names = rest.split('`').skip(1).step_by(2);
+    let wrong = names.next()?;
+    let known: Vec<&str> = names.collect();
+    let nearest = known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
+        .min()
+        .filter(|(distance, name)| *distance <= 2.max(name.len() / 3));
+    Some(match nearest {
+        Some((_, name)) => format!("unknown key `{wrong}`; did you mean `{name}`?"),
+        None => format!("unknown key `{wrong}`; known here: {}", known.join(", ")),
+    })
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}

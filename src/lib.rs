@@ -1,0 +1,21 @@
+//! Plug-ins for fail2ban on VoIP PBX hosts: the library behind the `ringfence-*` tools.
+//!
+//! Each module is named after what it knows. Dependencies point one way:
+//! `bin` -> [`commands`] -> the other modules -> the standard library and crates.
+//! No module below [`commands`] reads the environment or the clock: `now`, paths and
+//! deadlines are parameters.
+
+pub mod address;
+pub mod address_table;
+pub mod allow;
+pub mod commands;
+pub mod config;
+pub mod deadline;
+pub mod event_socket;
+pub mod evidence;
+pub mod exit;
+pub mod freeswitch;
+pub mod fusionpbx;
+pub mod postgres;
+pub mod registrations;
+pub mod state_file;

@@ -1,0 +1,167 @@
+//! Who is connected now: the addresses with live registrations in FreeSWITCH.
+//!
+//! One file per source ([`sqlite`], [`postgres`], [`event_socket`]), one that finds the right source ([`discovery`]), and
+//! one that lets many short-lived processes share a look at it ([`registry`]).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::address;
+use crate::deadline::Deadline;
+
+pub mod discovery;
+mod event_socket;
+mod failure;
+mod postgres;
+pub mod registry;
+mod seen;
+mod snapshot;
+mod sqlite;
+
+pub use discovery::Source;
+pub use registry::{Answer, Registry, Standing, Via};
+
+/// What is asked of a source.
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
+    /// The addresses that count as the phone.
+    pub network: IpNetwork,
+    /// Seconds since 1970: only registrations that expire later are live.
+    pub now: i64,
+    /// All registrations, if they are few enough; otherwise only those from `network`.
+    pub all: bool,
+}
+
+/// What one look at a source found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// When the last registration from each address expires, in seconds since 1970.
+    pub registered: BTreeMap<IpAddr, u32>,
+    /// Whether these are all registered addresses; otherwise they are those of the question alone.
+    pub complete: bool,
+    /// Parts of the source that could not be read, and why: absence proves nothing then.
+    pub failures: Vec<String>,
+    /// What was read, for people.
+    pub notes: Vec<String>,
+}
+
+impl Found {
+    /// Takes in a live registration; text that is no address is passed over.
+    fn add(&mut self, network_ip: &str, expires: i64) {
+        if let Some(address) = address::parse_text(network_ip.trim_matches(['[', ']'])) {
+            self.add_address(address, u32::try_from(expires).unwrap_or(u32::MAX));
+        }
+    }
+
+    fn add_address(&mut self, address: IpAddr, expires: u32) {
+        let known = self.registered.entry(address).or_insert(expires);
+        *known = expires.max(*known);
+    }
+}
+
+impl Source {
+    /// Asks the source. An error means that nothing could be read.
+    pub fn look(&self, question: &Question, deadline: Deadline) -> anyhow::Result<Found> {
+        match self {
+            Self::Sqlite(files) => sqlite::look(files, question, deadline),
+            Self::Postgres(target) => postgres::look(target, question, deadline),
+            Self::EventSocket { address, password } => {
+                event_socket::look(address, password, question, deadline)
+            }
+        }
+    }
+}
+
+/// How a database may spell the addresses of a question in `network_ip`.
+///
+/// FreeSWITCH writes the source of the packet as `inet_ntop` does: lower case, the longest run of zeros
+/// compressed.
+#[derive(Debug, PartialEq, Eq)]
+enum Spelling {
+    /// One of these.
+    OneOf([String; 2]),
+    /// At or behind the first and before the second in byte order, and more than wanted among them.
+    Between(String, String),
+}
+
+impl Question {
+    fn spelling(&self) -> Spelling {
+        match self.network {
+            IpNetwork::V4(v4) => {
+                let address = v4.network();
+                Spelling::OneOf([address.to_string(), format!("::ffff:{address}")])
+            }
+            IpNetwork::V6(v6) if v6.prefix() == 128 => {
+                let address = v6.network();
+                Spelling::OneOf([address.to_string(), format!("[{address}]")])
+            }
+            IpNetwork::V6(v6) => {
+                // Groups before the first zero are spelled out in every spelling.
+                let groups = v6.network().segments();
+                let sure = groups.iter().take(usize::from(v6.prefix() / 16)).take_while(|group| **group != 0);
+                let start = sure.fold(String::new(), |start, group| format!("{start}{group:x}:"));
+                if start.is_empty() {
+                    return Spelling::Between(String::new(), "g".to_owned());
+                }
+                let end = format!("{};", &start[..start.len() - 1]);
+                Spelling::Between(start, end)
+            }
+        }
+    }
+}
+
+/// How long a registration has to live, as people say it.
+fn live(count: usize) -> String {
+    match count {
+        1 => "1 address with live registrations".to_owned(),
+        count => format!("{count} addresses with live registrations"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn question(network: &str) -> Question {
+        Question { network: network.parse().unwrap(), now: 0, all: false }
+    }
+
+    #[test]
+    fn spells_an_address_as_freeswitch_does() {
+        let one_of = |a: &str, b: &str| Spelling::OneOf([a.to_owned(), b.to_owned()]);
+        assert_eq!(question("203.0.113.20/32").spelling(), one_of("203.0.113.20", "::ffff:203.0.113.20"));
+        assert_eq!(question("2001:DB8:0:0::1/128").spelling(), one_of("2001:db8::1", "[2001:db8::1]"));
+        let between = |a: &str, b: &str| Spelling::Between(a.to_owned(), b.to_owned());
+        assert_eq!(question("2001:db8:66:7::/64").spelling(), between("2001:db8:66:7:", "2001:db8:66:7;"));
+        assert_eq!(question("2001:db8:0:7::/64").spelling(), between("2001:db8:", "2001:db8;"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_neighbour_is_between(bits: u128, low: u64, prefix in 48u8..128) {
+            let network = address::neighbourhood(IpAddr::V6(bits.into()), prefix);
+            let mask = u128::MAX >> prefix;
+            let neighbour = IpAddr::V6(((bits & !mask) | (u128::from(low) & mask)).into());
+            let Spelling::Between(start, end) = Question { network, now: 0, all: false }.spelling() else {
+                return Err(TestCaseError::fail("a network is not one address"));
+            };
+            let text = neighbour.to_string();
+            prop_assert!(start <= text && text < end, "{} <= {} < {}", start, text, end);
+        }
+    }
+
+    #[test]
+    fn the_longest_registration_of_an_address_counts() {
+        let mut found = Found::default();
+        for (ip, expires) in
+            [("203.0.113.20", 5), ("::ffff:203.0.113.20", 9), ("203.0.113.20", 7), ("nonsense", 9), ("", 9)]
+        {
+            found.add(ip, expires);
+        }
+        assert_eq!(found.registered.into_iter().collect::<Vec<_>>(), [("203.0.113.20".parse().unwrap(), 9)]);
+    }
+}

@@ -1,0 +1,116 @@
+//! One process asks the source, the others wait for it; and a source that failed is left alone for a while.
+//!
+//! Both in one file of the run directory: its lock says who is asking, its content what failed and
+//! when.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::state_file;
+
+/// A source that failed is asked again after this time, by one call.
+pub(super) const REMEMBERED: Duration = Duration::from_secs(10);
+
+const LENGTH: usize = 512;
+/// Checksum, length of the text, milliseconds since 1970.
+const HEAD: usize = 4 + 4 + 8;
+
+/// The last failure of the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// Milliseconds since 1970.
+    pub(super) at: i64,
+    pub(super) message: String,
+}
+
+impl Failure {
+    /// Whether the source is still to be left alone. A failure from the future is none: the clock was set
+    /// back.
+    pub(super) fn is_fresh(&self, now: i64) -> bool {
+        let remembered = i64::try_from(REMEMBERED.as_millis()).expect("ten seconds");
+        (self.at..self.at + remembered).contains(&now)
+    }
+}
+
+/// The file that the processes share. Clones share its lock.
+#[derive(Debug)]
+pub(super) struct Memory(File);
+
+impl Memory {
+    pub(super) fn open(run_dir: &Path) -> io::Result<Self> {
+        state_file::make_dir(run_dir, 0o755)?;
+        state_file::open_own_for_update(&run_dir.join("registrations.lock"), state_file::effective_user())
+            .map(Self)
+    }
+
+    /// Whether we are the one who asks.
+    pub(super) fn try_lock(&self) -> io::Result<bool> {
+        state_file::try_lock(&self.0)
+    }
+
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// The last failure, unless an answer came since.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        let mut bytes = [0; LENGTH];
+        self.0.read_exact_at(&mut bytes, 0).ok()?;
+        let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        let text = bytes.get(HEAD..HEAD + word(4) as usize)?;
+        (word(0) == crc32fast::hash(&bytes[4..])).then(|| Failure {
+            at: i64::from_be_bytes(bytes[8..16].try_into().expect("eight bytes")),
+            message: String::from_utf8_lossy(text).into_owned(),
+        })
+    }
+
+    /// Remembers a failure. A reader that comes in the middle sees none.
+    pub(super) fn remember(&self, failure: &Failure) -> io::Result<()> {
+        let text = &failure.message.as_bytes()[..failure.message.floor_char_boundary(LENGTH - HEAD)];
+        let mut bytes = [0; LENGTH];
+        bytes[4..8].copy_from_slice(&u32::try_from(text.len()).expect("less than a block").to_be_bytes());
+        bytes[8..16].copy_from_slice(&failure.at.to_be_bytes());
+        bytes[HEAD..HEAD + text.len()].copy_from_slice(text);
+        let checksum = crc32fast::hash(&bytes[4..]);
+        bytes[..4].copy_from_slice(&checksum.to_be_bytes());
+        self.0.write_all_at(&bytes, 0)
+    }
+
+    /// An answer came: nothing is remembered.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        if self.0.metadata()?.len() == 0 { Ok(()) } else { self.0.set_len(0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembers_for_ten_seconds_until_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Memory::open(dir.path()).unwrap();
+        assert_eq!(memory.failure(), None);
+        let failure = Failure { at: 5_000, message: "ü".repeat(500) };
+        memory.remember(&failure).unwrap();
+        let read = Memory::open(dir.path()).unwrap().failure().unwrap();
+        assert!(read.message.starts_with("üü") && failure.message.starts_with(&read.message));
+        for (now, fresh) in [(4_999, false), (5_000, true), (14_999, true), (15_000, false)] {
+            assert_eq!(read.is_fresh(now), fresh, "{now}");
+        }
+        memory.forget().unwrap();
+        assert_eq!(memory.failure(), None);
+    }
+
+    #[test]
+    fn garbage_is_no_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        for garbage in [vec![], vec![0; 100], vec![0xff; 4096], b"x".repeat(LENGTH)] {
+            std::fs::write(dir.path().join("registrations.lock"), garbage).unwrap();
+            assert_eq!(Memory::open(dir.path()).unwrap().failure(), None);
+        }
+    }
+}

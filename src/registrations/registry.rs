@@ -1,0 +1,311 @@
+//! The answer for one address, shared by many short-lived processes: snapshot, then one of them asks the
+//! source, then what was seen before.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+
+use super::discovery::{self, Discovery};
+use super::failure::{Failure, Memory};
+use super::snapshot::{Says, Snapshot};
+use super::{Found, Question, seen, snapshot};
+use crate::address;
+use crate::config;
+use crate::deadline::Deadline;
+
+/// Who waits for another process to ask looks again after this time, and then after twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(1);
+const LONGEST_WAIT: Duration = Duration::from_millis(16);
+
+/// Who is registered, as the processes of this host share it.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    settings: config::Registrations,
+    state_dir: PathBuf,
+    run_dir: PathBuf,
+}
+
+/// What is known about an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has a live registration; the last one ends at `until` (seconds since 1970).
+    Registered {
+        /// Seconds since 1970.
+        until: u32,
+    },
+    /// It has none.
+    NotRegistered,
+    /// The source cannot be read; lately the address had a registration.
+    SeenLately {
+        /// Seconds since 1970.
+        at: i64,
+    },
+    /// The source cannot be read, and nothing is known.
+    Unknown,
+}
+
+/// Where the standing is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// The snapshot of an earlier look.
+    Snapshot {
+        /// Its age.
+        age: Duration,
+        /// Addresses in it.
+        addresses: usize,
+    },
+    /// A look of our own.
+    Source,
+    /// What is remembered while the source cannot be read.
+    Memory,
+}
+
+/// The standing of an address, and how it came about.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// What is known.
+    pub standing: Standing,
+    /// Where it is from.
+    pub via: Via,
+    /// What is wrong with the source, if something is.
+    pub failure: Option<String>,
+    /// The source, where it was asked.
+    pub discovery: Option<Discovery>,
+    /// What was read in it, for people.
+    pub notes: Vec<String>,
+}
+
+impl Answer {
+    /// Where it is from, in one word: `snapshot`, `memory`, or the kind of the source.
+    #[must_use]
+    pub fn via(&self) -> &'static str {
+        match (&self.via, &self.discovery) {
+            (Via::Snapshot { .. }, _) => "snapshot",
+            (Via::Source, Some(discovery)) => discovery.source.kind().name(),
+            (Via::Source | Via::Memory, _) => "memory",
+        }
+    }
+
+    fn new(standing: Standing, via: Via) -> Self {
+        Self { standing, via, failure: None, discovery: None, notes: vec![] }
+    }
+}
+
+/// Everything about one question that does not change while it is answered.
+#[derive(Clone)]
+struct Case {
+    registry: Registry,
+    network: IpNetwork,
+    /// Milliseconds since 1970.
+    now: i64,
+    fingerprint: u64,
+    deadline: Deadline,
+}
+
+impl Registry {
+    /// The registry with these settings and directories.
+    #[must_use]
+    pub fn new(config: &config::Config) -> Self {
+        Self {
+            settings: config.registrations.clone(),
+            state_dir: config.state_dir.clone(),
+            run_dir: config.run_dir.clone(),
+        }
+    }
+
+    /// The standing of `address` at `now` (milliseconds since 1970), by `deadline` whatever happens.
+    #[must_use]
+    pub fn standing(&self, address: IpAddr, now: i64, deadline: Deadline) -> Answer {
+        let case = Case {
+            registry: self.clone(),
+            network: address::neighbourhood(address, self.settings.ipv6_prefix.bits()),
+            now,
+            fingerprint: snapshot::fingerprint(&self.settings),
+            deadline,
+        };
+        if let Some(answer) = case.ask_snapshot() {
+            return answer;
+        }
+        let memory = Memory::open(&self.run_dir).ok();
+        if let Some(failure) =
+            memory.as_ref().and_then(Memory::failure).filter(|failure| failure.is_fresh(now))
+        {
+            return case.ask_memory(failure.message);
+        }
+        case.by_deadline(memory.as_ref())
+    }
+}
+
+impl Case {
+    fn cache(&self) -> Duration {
+        self.registry.settings.cache.get()
+    }
+
+    fn ask_snapshot(&self) -> Option<Answer> {
+        let snapshot = Snapshot::open(&self.registry.run_dir, self.fingerprint)?;
+        let age = snapshot.age(self.now).filter(|age| *age < self.cache())?;
+        let standing = match snapshot.says(self.network, self.now)? {
+            Says::Registered { until } => Standing::Registered { until },
+            Says::NotRegistered => Standing::NotRegistered,
+        };
+        Some(Answer::new(standing, Via::Snapshot { age, addresses: snapshot.len() }))
+    }
+
+    /// The source cannot be read: addresses seen registered within `stale-ok` keep their standing.
+    fn remembered(&self) -> Standing {
+        let stale_ok = self.registry.settings.stale_ok.get();
+        // A snapshot is judged as of the moment when it was made.
+        let snapshot = Snapshot::open(&self.registry.run_dir, self.fingerprint).and_then(|snapshot| {
+            let then = self.now - i64::try_from(snapshot.age(self.now)?.as_millis()).ok()?;
+            matches!(snapshot.says(self.network, then), Some(Says::Registered { .. })).then_some(then / 1000)
+        });
+        let seen = seen::last(&self.registry.state_dir, self.network).ok().flatten();
+        let lately = snapshot.max(seen).filter(|at| {
+            u64::try_from(self.now / 1000 - at).is_ok_and(|ago| Duration::from_secs(ago) <= stale_ok)
+        });
+        lately.map_or(Standing::Unknown, |at| Standing::SeenLately { at })
+    }
+
+    fn ask_memory(&self, failure: String) -> Answer {
+        Answer { failure: Some(failure), ..Answer::new(self.remembered(), Via::Memory) }
+    }
+
+    /// Lets a thread of its own ask: whatever hangs there, we answer.
+    fn by_deadline(self, memory: Option<&Memory>) -> Answer {
+        let (sender, receiver) = mpsc::channel();
+        let theirs = memory.and_then(|memory| memory.try_clone().ok());
+        let case = self.clone();
+        let spawned =
+            std::thread::Builder::new().name("look".into()).spawn(move || case.ask(theirs.as_ref(), &sender));
+        let answer = spawned.ok().and_then(|_| receiver.recv_timeout(self.deadline.remaining()).ok());
+        if let Some(answer) = answer {
+            // Nothing more is sent: this waits, while there is time, for the thread to share what it found.
+            let _ = receiver.recv_timeout(self.deadline.remaining());
+            return answer;
+        }
+        let failure = Failure { at: self.now, message: "no answer within registrations.deadline".into() };
+        if let Some(memory) = memory {
+            let _ = memory.remember(&failure);
+        }
+        self.ask_memory(failure.message)
+    }
+
+    fn ask(&self, memory: Option<&Memory>, sender: &Sender<Answer>) {
+        match self.await_turn(memory) {
+            Turn::Answered(answer) => drop(sender.send(*answer)),
+            Turn::Ours { locked } => {
+                let (question, looked, answer) = self.look();
+                // The answer first: what comes now is for others.
+                let _ = sender.send(answer);
+                if let Some(memory) = memory {
+                    self.share(memory, locked, &question, looked);
+                }
+            }
+            Turn::Late => {}
+        }
+    }
+
+    /// Waits until it is our turn to ask, or until somebody else's answer is there.
+    fn await_turn(&self, memory: Option<&Memory>) -> Turn {
+        let Some(memory) = memory else { return Turn::Ours { locked: false } };
+        let mut wait = FIRST_WAIT;
+        loop {
+            match memory.try_lock() {
+                // Somebody else may have had his turn just before.
+                Ok(true) => return self.ask_snapshot().map_or(Turn::Ours { locked: true }, Turn::answered),
+                Ok(false) if self.cache().is_zero() => return Turn::Ours { locked: false },
+                Ok(false) => {}
+                Err(_) => return Turn::Ours { locked: false },
+            }
+            // Somebody tries a source that failed before: how that ends is not waited for.
+            if let Some(failure) = memory.failure() {
+                return Turn::answered(self.ask_memory(failure.message));
+            }
+            if let Some(answer) = self.ask_snapshot() {
+                return Turn::answered(answer);
+            }
+            if self.deadline.has_passed() {
+                return Turn::Late;
+            }
+            std::thread::sleep(wait.min(self.deadline.remaining()));
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    fn look(&self) -> (Question, Result<Found, String>, Answer) {
+        let old = Snapshot::open(&self.registry.run_dir, self.fingerprint);
+        let question = Question {
+            network: self.network,
+            now: self.now / 1000,
+            all: old.is_none_or(|old| old.may_read_all(self.now)),
+        };
+        let discovery = discovery::discover(&self.registry.settings);
+        let looked = match &discovery {
+            Ok(discovery) => discovery.source.look(&question, self.deadline),
+            Err(error) => Err(anyhow::anyhow!("{error:#}")),
+        };
+        let looked = looked.map_err(|error| format!("{error:#}"));
+        let mut answer = match &looked {
+            Ok(found) => self.judge(found),
+            Err(message) => self.ask_memory(message.clone()),
+        };
+        answer.discovery = discovery.ok();
+        (question, looked, answer)
+    }
+
+    fn judge(&self, found: &Found) -> Answer {
+        let live = found.registered.iter().filter(|(address, expires)| {
+            self.network.contains(**address) && i64::from(**expires) > self.now / 1000
+        });
+        let (standing, via) = match live.map(|(_, expires)| *expires).max() {
+            Some(until) => (Standing::Registered { until }, Via::Source),
+            None if found.failures.is_empty() => (Standing::NotRegistered, Via::Source),
+            None => (self.remembered(), Via::Memory),
+        };
+        let failure = (!found.failures.is_empty()).then(|| found.failures.join("; "));
+        Answer { failure, notes: found.notes.clone(), ..Answer::new(standing, via) }
+    }
+
+    /// Tells the other processes what was found, or that nothing could be. Our own answer does not depend on it:
+    /// a disk that takes nothing costs the sharing only.
+    fn share(&self, memory: &Memory, locked: bool, question: &Question, outcome: Result<Found, String>) {
+        let failure = match outcome {
+            Err(message) => Some(message),
+            Ok(found) => {
+                if locked {
+                    let Registry { run_dir, state_dir, .. } = &self.registry;
+                    let _ =
+                        snapshot::write(run_dir, self.fingerprint, question, &found, self.now, self.cache());
+                    let _ = seen::update(state_dir, self.network, &found, self.now);
+                }
+                (!found.failures.is_empty()).then(|| found.failures.join("; "))
+            }
+        };
+        let _ = match failure {
+            Some(message) => memory.remember(&Failure { at: self.now, message }),
+            None => memory.forget(),
+        };
+    }
+}
+
+/// What to do when several processes want to know.
+enum Turn {
+    /// Nothing: another process found out.
+    Answered(Box<Answer>),
+    /// Ask, and share the answer if `locked`.
+    Ours { locked: bool },
+    /// There is no time left.
+    Late,
+}
+
+impl Turn {
+    fn answered(answer: Answer) -> Self {
+        Self::Answered(Box::new(answer))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! The addresses seen registered within a day, in the state directory: who is kept while the source
+//! cannot be read, and whom no block list may hit.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+
+use super::Found;
+use crate::address_table::{self, About, AddressTable, Entry, Kind};
+use crate::state_file::{self, Durability};
+
+/// So long an address is remembered.
+const DAY: i64 = 24 * 3600;
+
+/// At most one write a minute: a look every other second must not wear out a disk.
+const EVERY: Duration = Duration::from_mins(1);
+
+/// More addresses are not remembered; those seen last are.
+const MAX: usize = 250_000;
+
+pub(super) fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join("seen.table")
+}
+
+fn open(state_dir: &Path) -> io::Result<AddressTable> {
+    AddressTable::open(&path(state_dir), Kind::Seen, state_file::effective_user())
+}
+
+/// When an address of `network` was last seen registered, in seconds since 1970.
+pub(super) fn last(state_dir: &Path, network: IpNetwork) -> io::Result<Option<i64>> {
+    match open(state_dir) {
+        Ok(table) => Ok(table.find(network)?.map(|entry| i64::from(entry.stamp))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes what was found at `now` (milliseconds since 1970) into the file, if it is due. Only the process
+/// that holds the lock may.
+pub(super) fn update(state_dir: &Path, network: IpNetwork, found: &Found, now: i64) -> io::Result<()> {
+    let old = open(state_dir).ok();
+    if !old.as_ref().is_none_or(|old| is_due(old, network, found, now)) {
+        return Ok(());
+    }
+    let seconds = now / 1000;
+    // A damaged file is started anew: it is worth a day at most.
+    let entries = old.map(|old| old.entries()).transpose().unwrap_or_default().unwrap_or_default();
+    let mut seen: BTreeMap<IpAddr, u32> = entries
+        .into_iter()
+        .filter(|entry| (seconds - DAY..=seconds).contains(&i64::from(entry.stamp)))
+        .map(|entry| (entry.start(), entry.stamp))
+        .collect();
+    let stamp = u32::try_from(seconds).unwrap_or(u32::MAX);
+    seen.extend(found.registered.keys().map(|address| (*address, stamp)));
+    let mut entries: Vec<Entry> =
+        seen.into_iter().map(|(address, stamp)| Entry::address(address, stamp)).collect();
+    if entries.len() > MAX {
+        entries.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.stamp));
+        entries.truncate(MAX);
+    }
+    let about = About {
+        kind: Kind::Seen,
+        created: u64::try_from(now).unwrap_or(0),
+        fingerprint: 0,
+        complete: false,
+        extra: 0,
+        labels: vec![],
+    };
+    state_file::make_dir(state_dir, 0o750)?;
+    state_file::replace(&path(state_dir), &address_table::encode(&about, entries), Durability::Durable)
+}
+
+/// A minute is over (or the clock was set back), or a lookup found an address that is not in it yet: unlike
+/// a full read, a lookup comes by only once.
+fn is_due(old: &AddressTable, network: IpNetwork, found: &Found, now: i64) -> bool {
+    let age = u64::try_from(now).ok().and_then(|now| now.checked_sub(old.about().created));
+    if age.is_none_or(|age| Duration::from_millis(age) >= EVERY) {
+        return true;
+    }
+    let unknown = || old.find(network).is_ok_and(|entry| entry.is_none());
+    !found.complete && found.registered.keys().any(|address| network.contains(*address)) && unknown()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(text: &str) -> IpNetwork {
+        text.parse().unwrap()
+    }
+
+    fn found(complete: bool, addresses: &[&str]) -> Found {
+        let registered = addresses.iter().map(|address| (address.parse().unwrap(), u32::MAX)).collect();
+        Found { registered, complete, ..Found::default() }
+    }
+
+    #[test]
+    fn remembers_for_a_day_and_writes_once_a_minute() {
+        let dir = tempfile::tempdir().unwrap();
+        let last = |address| last(dir.path(), network(address)).unwrap();
+        let at = |second: i64, addresses: &[&str]| {
+            update(dir.path(), network("192.0.2.1"), &found(true, addresses), second * 1000).unwrap();
+        };
+        assert_eq!(last("203.0.113.20"), None);
+        at(1_000_000, &["203.0.113.20", "2001:db8::1"]);
+        assert_eq!(last("203.0.113.20"), Some(1_000_000));
+        assert_eq!(last("2001:db8::/64"), Some(1_000_000));
+        at(1_000_059, &["203.0.113.21"]);
+        assert_eq!(last("203.0.113.21"), None, "not yet a minute");
+        at(1_000_060, &["203.0.113.21"]);
+        assert_eq!(last("203.0.113.21"), Some(1_000_060));
+        assert_eq!(last("203.0.113.20"), Some(1_000_000));
+        at(1_000_001 + DAY, &[]);
+        assert_eq!(last("203.0.113.20"), None, "a day is over");
+        assert_eq!(last("203.0.113.21"), Some(1_000_060));
+        at(1_000, &["203.0.113.22"]);
+        assert_eq!(last("203.0.113.22"), Some(1_000), "the clock was set back");
+    }
+
+    #[test]
+    fn an_address_that_was_looked_up_is_remembered_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        update(dir.path(), network("192.0.2.1"), &found(true, &[]), 1_000_000).unwrap();
+        let asked = network("203.0.113.20");
+        update(dir.path(), asked, &found(false, &["203.0.113.20"]), 1_000_001).unwrap();
+        assert_eq!(last(dir.path(), asked).unwrap(), Some(1_000));
+    }
+
+    #[test]
+    fn a_damaged_file_is_started_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(path(dir.path()), "garbage").unwrap();
+        assert!(last(dir.path(), network("203.0.113.20")).is_err());
+        update(dir.path(), network("192.0.2.1"), &found(true, &["203.0.113.20"]), 1_000_000).unwrap();
+        assert_eq!(last(dir.path(), network("203.0.113.20")).unwrap(), Some(1_000));
+    }
+}

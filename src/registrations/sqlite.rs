@@ -1,0 +1,274 @@
+//! FreeSWITCH's SQLite files: `sip_registrations` in `sofia_reg_*.db`, `registrations` in `core.db`.
+//!
+//! Opened read-only and never made. A reader's shared lock makes FreeSWITCH wait, so no statement may
+//! hold one longer than [`LOCK_TIME`]: a read of everything that would is broken off, and only the asked
+//! address is looked up, by its index. One statement returns one row: no lock is held while rows travel
+//! between threads.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Row};
+
+use super::{Found, Question, Spelling, live};
+use crate::deadline::Deadline;
+
+/// A statement is broken off after this time. SQLite asks us every [`STEPS`] steps of its machine, so that
+/// even a slow disk stays below the 20 ms that FreeSWITCH may be made to wait.
+const LOCK_TIME: Duration = Duration::from_millis(15);
+const STEPS: i32 = 500;
+
+/// A larger file is not even tried to be read whole.
+const MAX_FULL_READ: u64 = 64 << 20;
+
+/// SQLite attaches at most ten more to a connection.
+const MAX_TOGETHER: usize = 10;
+
+/// FreeSWITCH's transactions take milliseconds. Who waits longer than this is read by itself.
+const SHORT_WAIT: Duration = Duration::from_millis(60);
+
+/// So long before the deadline we want to know what went wrong, to say it.
+const MARGIN: Duration = Duration::from_millis(25);
+
+const BUSY: &str = "5";
+const INTERRUPT: &str = "9";
+
+pub(super) fn look(files: &[PathBuf], question: &Question, deadline: Deadline) -> anyhow::Result<Found> {
+    let deadline = deadline.earlier_by(MARGIN);
+    // sqlx runs SQLite on a thread of its own: nothing here needs a reactor or a timer.
+    let runtime = tokio::runtime::Builder::new_current_thread().build().context("no asynchronous runtime")?;
+    runtime.block_on(async {
+        let mut found = Found { complete: true, ..Found::default() };
+        let mut usable = Vec::new();
+        let mut small = true;
+        for file in files {
+            match size(file) {
+                Ok(None) => {}
+                Ok(Some(size)) => {
+                    small &= size <= MAX_FULL_READ;
+                    usable.push(file.as_path());
+                }
+                Err(error) => found.failures.push(format!("{}: {error:#}", file.display())),
+            }
+        }
+        let question = Question { all: question.all && small, ..*question };
+        if usable.is_empty() && found.failures.is_empty() {
+            bail!("none of the database files is there any more");
+        }
+        if usable.len() <= MAX_TOGETHER
+            && found.failures.is_empty()
+            && let Ok(together) = read(&usable, &question, deadline.within(SHORT_WAIT)).await
+        {
+            return Ok(together);
+        }
+        apart(&usable, &question, deadline, &mut found).await;
+        if found.failures.len() == files.len() {
+            bail!("{}", found.failures.join("; "));
+        }
+        Ok(found)
+    })
+}
+
+/// The size of a database file; `None` if it is not there (any more).
+fn size(file: &Path) -> anyhow::Result<Option<u64>> {
+    match std::fs::metadata(file) {
+        Ok(about) if about.is_dir() => bail!(
+            "it is a directory; registrations.sqlite-dir must name the directory of FreeSWITCH's database files"
+        ),
+        Ok(about) if !about.is_file() => bail!("it is not a regular file"),
+        Ok(about) if about.len() == 0 => {
+            bail!("it is empty: FreeSWITCH has not made its tables; remove it if no profile uses it")
+        }
+        Ok(about) => Ok(Some(about.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Each file by itself, so that what cannot be read is told from what can: first without waiting for locks,
+/// then with all the time there is.
+async fn apart(files: &[&Path], question: &Question, deadline: Deadline, found: &mut Found) {
+    let mut locked = Vec::new();
+    for file in files {
+        match read(&[file], question, deadline.within(SHORT_WAIT)).await {
+            Err(error) if code(&error).as_deref() == Some(BUSY) => locked.push(file),
+            read => found.take(file, read),
+        }
+    }
+    for file in locked {
+        found.take(file, read(&[file], question, deadline).await);
+    }
+}
+
+impl Found {
+    fn take(&mut self, file: &Path, part: anyhow::Result<Self>) {
+        match part {
+            Ok(part) => {
+                self.complete &= part.complete;
+                self.notes.extend(part.notes);
+                for (address, expires) in part.registered {
+                    self.add_address(address, expires);
+                }
+            }
+            Err(error) if code(&error).as_deref() == Some(BUSY) => {
+                self.failures.push(format!("{}: locked by another process all the time", file.display()));
+            }
+            Err(error) => self.failures.push(format!("{}: {error:#}", file.display())),
+        }
+    }
+}
+
+fn code(error: &anyhow::Error) -> Option<String> {
+    let error = error.downcast_ref::<sqlx::Error>()?;
+    Some(error.as_database_error()?.code()?.into_owned())
+}
+
+/// A table in one of the attached files.
+struct Table {
+    schema: String,
+    name: &'static str,
+}
+
+/// Reads these files through one connection.
+async fn read(files: &[&Path], question: &Question, deadline: Deadline) -> anyhow::Result<Found> {
+    let (main, others) = files.split_first().context("no file")?;
+    let mut connection = SqliteConnectOptions::new()
+        .filename(main)
+        .read_only(true)
+        .create_if_missing(false)
+        .busy_timeout(deadline.remaining())
+        .connect()
+        .await?;
+    for (number, file) in others.iter().enumerate() {
+        let file = file.to_str().context("its name is not UTF-8")?;
+        sqlx::query(&format!("ATTACH ? AS db{}", number + 1))
+            .bind(file)
+            .persistent(false)
+            .execute(&mut connection)
+            .await?;
+    }
+    let guard = LockGuard::install(&mut connection).await?;
+    let tables = tables(files, &mut connection).await?;
+    let mut question = *question;
+    let texts = loop {
+        guard.start();
+        match fetch(&mut connection, &tables, &question).await {
+            Err(error) if question.all && code(&error).as_deref() == Some(INTERRUPT) => question.all = false,
+            Err(error) if code(&error).as_deref() == Some(INTERRUPT) => {
+                bail!(
+                    "looking up one address takes longer than FreeSWITCH can be made to wait; is the index sr_network_ip missing?"
+                )
+            }
+            other => break other?,
+        }
+    };
+    let mut found = Found { complete: question.all, ..Found::default() };
+    for (file, texts) in files.iter().zip(&texts) {
+        let mut part = Found::default();
+        for text in texts.iter().flatten() {
+            for (ip, expires) in text.lines().filter_map(|line| line.rsplit_once(' ')) {
+                part.add(ip, expires.parse().unwrap_or(0));
+            }
+        }
+        found.notes.push(format!("{}: {}", file.display(), live(part.registered.len())));
+        for (address, expires) in part.registered {
+            found.add_address(address, expires);
+        }
+    }
+    // Closing waits for the other thread; the end of the process closes as well.
+    std::mem::forget(connection);
+    Ok(found)
+}
+
+/// The tables with registrations in these files, those of one file together.
+async fn tables(files: &[&Path], connection: &mut SqliteConnection) -> anyhow::Result<Vec<Vec<Table>>> {
+    let mut tables = Vec::new();
+    for (number, file) in files.iter().enumerate() {
+        let schema = if number == 0 { "main".to_owned() } else { format!("db{number}") };
+        let profile = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"sofia_reg_"));
+        let names = if profile {
+            vec!["sip_registrations"]
+        } else {
+            // With `odbc-dsn` set to core.db, the profiles have their table there too.
+            let sql = format!(
+                "SELECT name FROM {schema}.sqlite_master WHERE type = 'table' AND name IN ('registrations', 'sip_registrations')"
+            );
+            let present: Vec<String> =
+                sqlx::query_scalar(&sql).persistent(false).fetch_all(&mut *connection).await?;
+            ["registrations", "sip_registrations"]
+                .into_iter()
+                .filter(|name| present.iter().any(|known| known == name))
+                .collect()
+        };
+        if names.is_empty() {
+            return Err(anyhow!("it has neither registrations nor sip_registrations; is it FreeSWITCH's?"));
+        }
+        tables.push(names.into_iter().map(|name| Table { schema: schema.clone(), name }).collect());
+    }
+    Ok(tables)
+}
+
+/// One text of "ADDRESS EXPIRES" lines per table, in one row.
+async fn fetch(
+    connection: &mut SqliteConnection,
+    tables: &[Vec<Table>],
+    question: &Question,
+) -> anyhow::Result<Vec<Vec<Option<String>>>> {
+    let profiles = tables.iter().flatten().any(|table| table.name == "sip_registrations");
+    let (condition, spellings) = match question.spelling() {
+        _ if question.all => ("", vec![]),
+        Spelling::OneOf(spellings) => ("AND network_ip IN (?2, ?3)", Vec::from(spellings)),
+        Spelling::Between(start, end) => ("AND network_ip >= ?2 AND network_ip < ?3", vec![start, end]),
+    };
+    let mut columns = Vec::new();
+    for table in tables.iter().flatten() {
+        let Table { schema, name } = table;
+        columns.push(if !question.all && profiles && *name == "registrations" {
+            // The core's table has no index on the address, and nothing that the profiles' has not.
+            "NULL".to_owned()
+        } else {
+            // "+" keeps SQLite from choosing the index on expires, which nearly every row satisfies.
+            format!(
+                "(SELECT group_concat(network_ip || ' ' || expires, char(10)) FROM {schema}.{name} \
+                 WHERE +expires > ?1 {condition})"
+            )
+        });
+    }
+    let sql = format!("SELECT {}", columns.join(", "));
+    let mut query = sqlx::query(&sql).bind(question.now).persistent(false);
+    for spelling in spellings {
+        query = query.bind(spelling);
+    }
+    let row = query.fetch_one(connection).await?;
+    let mut column = 0..;
+    tables
+        .iter()
+        .map(|tables| tables.iter().zip(&mut column).map(|(_, column)| Ok(row.try_get(column)?)).collect())
+        .collect()
+}
+
+/// Breaks a statement off that holds its lock for too long.
+struct LockGuard(Arc<Mutex<Option<Instant>>>);
+
+impl LockGuard {
+    async fn install(connection: &mut SqliteConnection) -> anyhow::Result<Self> {
+        // The time counts from the first steps on: before them a statement may have waited for its lock.
+        let started = Arc::new(Mutex::new(None));
+        let shared = Arc::clone(&started);
+        connection.lock_handle().await?.set_progress_handler(STEPS, move || {
+            let Ok(mut started) = shared.lock() else { return false };
+            started.get_or_insert_with(Instant::now).elapsed() < LOCK_TIME
+        });
+        Ok(Self(started))
+    }
+
+    fn start(&self) {
+        if let Ok(mut started) = self.0.lock() {
+            *started = None;
+        }
+    }
+}

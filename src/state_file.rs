@@ -1,0 +1,183 @@
+//! Small files that several processes share: opened only where they can be trusted, replaced whole.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// A FIFO must not make us wait, a symbolic link must not lead us elsewhere.
+const NEVER_WAIT: i32 = OFlags::NONBLOCK.bits().cast_signed();
+const OWN: i32 = OFlags::NONBLOCK.union(OFlags::NOFOLLOW).bits().cast_signed();
+
+/// Our effective user id: who else but root may own our files.
+#[must_use]
+pub fn effective_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Opens a regular file for reading without ever waiting for its other end; follows symbolic links.
+///
+/// For files that belong to the administrator or to other programs.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(NEVER_WAIT).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory));
+    }
+    if !kind.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok(file)
+}
+
+/// Reads a whole regular file of at most `limit` bytes; a larger one is an error.
+pub fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    open_regular(path)?.take(limit + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
+    }
+    Ok(content)
+}
+
+/// Opens one of our own files for reading, and its length. It must be a regular file, no symbolic link, owned by
+/// root or by `owner` (our effective user id), and writable by nobody else; anything else is
+/// `PermissionDenied`.
+pub fn open_own(path: &Path, owner: u32) -> io::Result<(File, u64)> {
+    let file = OpenOptions::new().read(true).custom_flags(OWN).open(path)?;
+    let length = trusted_length(&file, owner)?;
+    Ok((file, length))
+}
+
+/// Opens one of our own files for reading and writing, made if missing (mode 0644), trusted as in
+/// [`open_own`].
+pub fn open_own_for_update(path: &Path, owner: u32) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .custom_flags(OWN)
+        .open(path)?;
+    trusted_length(&file, owner)?;
+    Ok(file)
+}
+
+fn trusted_length(file: &File, owner: u32) -> io::Result<u64> {
+    let about = file.metadata()?;
+    let trusted = about.is_file() && (about.uid() == 0 || about.uid() == owner) && about.mode() & 0o022 == 0;
+    if trusted {
+        Ok(about.len())
+    } else {
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a private file of ours"))
+    }
+}
+
+/// Whether a replaced file must be on the disk before it counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// In a run directory: gone with the next boot anyway.
+    Volatile,
+    /// In the state directory: flushed before the rename, so that a power cut leaves the old or the new.
+    Durable,
+}
+
+/// Replaces `path` by `content` in one rename: readers see the old file or the new one, never half.
+///
+/// Only one process may replace a given file at a time (hold a lock): the new content is gathered
+/// beside it, in `NAME.new`, where a crash leaves at most that one file for the next call to overwrite.
+pub fn replace(path: &Path, content: &[u8], durability: Durability) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    let write = || -> io::Result<()> {
+        // Never into something that was left or planted there: unlink, then make it ourselves.
+        match std::fs::remove_file(beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(beside)?;
+        file.write_all(content)?;
+        if durability == Durability::Durable {
+            file.sync_all()?;
+        }
+        std::fs::rename(beside, path)
+    };
+    write().inspect_err(|_| drop(std::fs::remove_file(beside)))
+}
+
+/// Makes a directory of ours (and its parents) with `mode` where it is missing.
+pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    if path.is_dir() { Ok(()) } else { DirBuilder::new().recursive(true).mode(mode).create(path) }
+}
+
+/// Takes the exclusive lock of `file` if it is free; never waits. The lock ends with the file or the
+/// process.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn replaces_whole_and_leaves_nothing_beside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        std::fs::write(dir.path().join("state.new"), "left by a crash").unwrap();
+        replace(&path, b"one", Durability::Volatile).unwrap();
+        replace(&path, b"two", Durability::Durable).unwrap();
+        assert_eq!(read_regular(&path, 3).unwrap(), b"two");
+        assert!(read_regular(&path, 2).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_failed_replacement_keeps_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        std::fs::create_dir(&path).unwrap();
+        assert!(replace(&path, b"x", Durability::Volatile).is_err());
+        assert!(path.is_dir() && !dir.path().join("state.new").exists());
+    }
+
+    #[test]
+    fn trusts_only_private_regular_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        std::fs::write(&path, "x").unwrap();
+        assert_eq!(open_own(&path, effective_user()).unwrap().1, 1);
+
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
+        assert_eq!(open_own(&path, effective_user()).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        assert!(open_own(&link, effective_user()).is_err());
+        assert!(open_own(dir.path(), effective_user()).is_err());
+    }
+
+    #[test]
+    fn one_lock_holder_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let (first, second) = (
+            open_own_for_update(&path, effective_user()).unwrap(),
+            open_own_for_update(&path, effective_user()).unwrap(),
+        );
+        assert!(try_lock(&first).unwrap());
+        assert!(!try_lock(&second).unwrap());
+        drop(first);
+        assert!(try_lock(&second).unwrap());
+    }
+}
