@@ -7,12 +7,14 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::state_file;
 
 /// A source that failed is asked again after this time, by one call.
-pub(super) const REMEMBERED: Duration = Duration::from_secs(10);
+const REMEMBERED_MS: i64 = 10_000;
+
+/// No call takes longer than this, so no failure of another call is further ahead of our own start.
+const AHEAD_MS: i64 = 30_000;
 
 const LENGTH: usize = 512;
 /// Checksum, length of the text, milliseconds since 1970.
@@ -27,11 +29,10 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// Whether the source is still to be left alone. A failure from the future is none: the clock was set
-    /// back.
+    /// Whether the source is still to be left alone. The failure may be of a call that came after us; one from
+    /// further in the future is none: the clock was set back.
     pub(super) fn is_fresh(&self, now: i64) -> bool {
-        let remembered = i64::try_from(REMEMBERED.as_millis()).expect("ten seconds");
-        (self.at..self.at + remembered).contains(&now)
+        (self.at - AHEAD_MS..self.at + REMEMBERED_MS).contains(&now)
     }
 }
 
@@ -98,7 +99,8 @@ mod tests {
         memory.remember(&failure).unwrap();
         let read = Memory::open(dir.path()).unwrap().failure().unwrap();
         assert!(read.message.starts_with("üü") && failure.message.starts_with(&read.message));
-        for (now, fresh) in [(4_999, false), (5_000, true), (14_999, true), (15_000, false)] {
+        for (now, fresh) in [(-25_001, false), (4_999, true), (5_000, true), (14_999, true), (15_000, false)]
+        {
             assert_eq!(read.is_fresh(now), fresh, "{now}");
         }
         memory.forget().unwrap();

@@ -130,12 +130,8 @@ impl Registry {
             return answer;
         }
         let memory = Memory::open(&self.run_dir).ok();
-        if let Some(failure) =
-            memory.as_ref().and_then(Memory::failure).filter(|failure| failure.is_fresh(now))
-        {
-            return case.ask_memory(failure.message);
-        }
-        case.by_deadline(memory.as_ref())
+        let failed = memory.as_ref().and_then(|memory| case.ask_failure(memory));
+        failed.unwrap_or_else(|| case.by_deadline(memory.as_ref()))
     }
 }
 
@@ -152,6 +148,17 @@ impl Case {
             Says::NotRegistered => Standing::NotRegistered,
         };
         Some(Answer::new(standing, Via::Snapshot { age, addresses: snapshot.len() }))
+    }
+
+    /// What another process found out, a moment before we got our turn.
+    fn known(&self, memory: &Memory) -> Option<Answer> {
+        self.ask_snapshot().or_else(|| self.ask_failure(memory))
+    }
+
+    /// While a failure is fresh, nobody asks.
+    fn ask_failure(&self, memory: &Memory) -> Option<Answer> {
+        let failure = memory.failure().filter(|failure| failure.is_fresh(self.now))?;
+        Some(self.ask_memory(failure.message))
     }
 
     /// The source cannot be read: addresses seen registered within `stale-ok` keep their standing.
@@ -174,7 +181,7 @@ impl Case {
     }
 
     /// Lets a thread of its own ask: whatever hangs there, we answer.
-    fn by_deadline(self, memory: Option<&Memory>) -> Answer {
+    fn by_deadline(&self, memory: Option<&Memory>) -> Answer {
         let (sender, receiver) = mpsc::channel();
         let theirs = memory.and_then(|memory| memory.try_clone().ok());
         let case = self.clone();
@@ -214,8 +221,7 @@ impl Case {
         let mut wait = FIRST_WAIT;
         loop {
             match memory.try_lock() {
-                // Somebody else may have had his turn just before.
-                Ok(true) => return self.ask_snapshot().map_or(Turn::Ours { locked: true }, Turn::answered),
+                Ok(true) => return self.known(memory).map_or(Turn::Ours { locked: true }, Turn::answered),
                 Ok(false) if self.cache().is_zero() => return Turn::Ours { locked: false },
                 Ok(false) => {}
                 Err(_) => return Turn::Ours { locked: false },
