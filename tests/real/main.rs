@@ -1,0 +1,14 @@
+//! The tools against real parts: SQLite files, PostgreSQL, fail2ban, the kernel in a network namespace.
+//!
+//! A part that is missing fails its test; `make test` installs what is missing.
+
+#![expect(unreachable_pub, reason = "a test has no outside")]
+
+mod cli;
+mod config;
+mod event_socket;
+mod fail2ban;
+mod faults;
+mod postgres;
+mod sqlite;
+mod support;

@@ -1,0 +1,260 @@
+//! FreeSWITCH's tables in PostgreSQL.
+
+use std::time::Duration;
+
+use crate::support::{Postgres, World, now};
+
+/// libpq's quoting of the roles' password.
+const PASSWORD: &str = "password='s3cr=t \\'\\\\'";
+
+fn toml(text: &str) -> String {
+    format!("source = \"postgres\"\ncache = \"0s\"\npostgres = {}", toml_string(text))
+}
+
+fn toml_string(text: &str) -> String {
+    format!("{text:?}")
+}
+
+#[test]
+fn every_way_in() {
+    let server = Postgres::start();
+    server.load_recorded();
+    let world = World::empty();
+    let port = server.port;
+    let socket = server.socket_dir().display();
+    let authority = server.authority();
+    for dsn in [
+        format!("host={socket} port={port} dbname=freeswitch user=ringfence"),
+        format!("postgres://ringfence@{}:{port}/freeswitch", socket.to_string().replace('/', "%2F")),
+        format!("postgres://ringfence:s3cr%3Dt%20'%5C@127.0.0.1:{port}/freeswitch?sslmode=disable"),
+        format!(
+            "pgsql://hostaddr=127.0.0.1 port={port} dbname=freeswitch user=ringfence {PASSWORD} options=''"
+        ),
+        format!(
+            "pgsql://hostaddr=127.0.0.1 port={port} dbname=freeswitch user=ringfence {PASSWORD} options='-c client_min_messages=NOTICE' application_name='freeswitch'"
+        ),
+        format!(
+            "host=localhost hostaddr=127.0.0.1 port={port} dbname=freeswitch user=tlsonly {PASSWORD} sslmode=require"
+        ),
+        format!(
+            "host=127.0.0.1 port={port} dbname=freeswitch user=tlsonly {PASSWORD} sslmode=verify-full sslrootcert={}",
+            authority.display()
+        ),
+    ] {
+        world.configure(&toml(&dsn));
+        world.reset();
+        for (address, kept) in [
+            ("203.0.113.20", true),
+            ("::ffff:198.51.100.12", true),
+            ("2001:DB8:66:0::11", true),
+            ("203.0.113.66", false),
+        ] {
+            assert_eq!(world.keeps(address), kept, "{dsn} {address} {:?}", world.journal().last());
+            assert_eq!(world.journal().last().unwrap()["source"], "postgres", "{:?}", world.journal().last());
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_without_the_password() {
+    let server = Postgres::start();
+    let world = World::empty();
+    let port = server.port;
+    let socket = server.socket_dir().display();
+    for (dsn, says) in [
+        (
+            format!("host={socket} port={port} dbname=freeswitch user=ringfence"),
+            "it has neither sip_registrations nor registrations",
+        ),
+        (
+            format!("host={socket} port={port} dbname=fusionpbx user=ringfence"),
+            "database \"fusionpbx\" does not exist",
+        ),
+        (
+            format!("host=127.0.0.1 port={port} dbname=freeswitch user=ringfence password=hunter2"),
+            "password authentication failed",
+        ),
+        (
+            format!("host=127.0.0.1 port={port} dbname=freeswitch user=tlsonly {PASSWORD} sslmode=disable"),
+            "pg_hba.conf rejects",
+        ),
+        (
+            format!(
+                "host=127.0.0.1 port={port} dbname=freeswitch user=tlsonly {PASSWORD} sslmode=verify-full"
+            ),
+            "certificate",
+        ),
+        ("host=127.0.0.1 port=1 dbname=freeswitch user=ringfence password=hunter2".to_owned(), "refused"),
+        (
+            "host=db passwort=hunter2".to_owned(),
+            "registrations.postgres: unknown key `passwort`; did you mean `password`?",
+        ),
+    ] {
+        world.configure(&toml(&dsn));
+        world.reboot();
+        let explained = world.explain("203.0.113.20");
+        assert!(
+            explained.contains(says) && !explained.contains("hunter2") && !explained.contains("s3cr"),
+            "{says}:\n{explained}"
+        );
+        assert!(explained.contains("may be banned (exit 1)"), "{explained}");
+    }
+}
+
+#[test]
+fn one_of_the_two_tables_is_enough() {
+    let server = Postgres::start();
+    server.load_recorded();
+    let world = World::empty();
+    world.configure(&toml(&format!(
+        "host={} port={} dbname=freeswitch user=ringfence",
+        server.socket_dir().display(),
+        server.port
+    )));
+    server.psql("ALTER TABLE registrations RENAME TO gone");
+    assert!(world.keeps("203.0.113.20"));
+    server.psql("ALTER TABLE gone RENAME TO registrations; DROP TABLE sip_registrations");
+    assert!(world.keeps("203.0.113.20"));
+}
+
+#[test]
+fn stale_rows_of_dead_nodes_do_not_count() {
+    let server = Postgres::start();
+    server.load_recorded();
+    server.psql(&format!(
+        "UPDATE sip_registrations SET expires = {}; UPDATE registrations SET expires = {0}",
+        now() - 1
+    ));
+    let world = World::empty();
+    world.configure(&toml(&format!(
+        "host={} port={} dbname=freeswitch user=ringfence",
+        server.socket_dir().display(),
+        server.port
+    )));
+    assert!(!world.keeps("203.0.113.20"));
+    assert_eq!(world.last_reason(), "not-registered");
+}
+
+#[test]
+fn a_huge_table_is_never_read_whole() {
+    let server = Postgres::start();
+    server.load_recorded();
+    server.psql(&format!(
+        "INSERT INTO sip_registrations (expires, network_ip) \
+         SELECT {}, '10.' || (i >> 16) || '.' || ((i >> 8) & 255) || '.' || (i & 255) FROM generate_series(0, 99999) AS i",
+        now() + 3600
+    ));
+    let world = World::empty();
+    let dsn = format!(
+        "host={} port={} dbname=freeswitch user=ringfence",
+        server.socket_dir().display(),
+        server.port
+    );
+    for (cache, prefix) in [("0s", 128), ("60s", 128), ("0s", 64)] {
+        world.reboot();
+        world.configure(
+            &toml(&dsn).replace("cache = \"0s\"", &format!("cache = \"{cache}\"\nipv6-prefix = {prefix}")),
+        );
+        assert!(world.keeps("10.1.2.3"));
+        assert!(world.keeps("203.0.113.20"));
+        assert!(world.keeps("2001:db8:66::11"));
+        assert!(!world.keeps("10.9.2.3"));
+        assert_eq!(world.keeps("2001:db8:66::12"), prefix == 64);
+    }
+    let explained = world.explain("10.1.1.1");
+    assert!(explained.contains("1 address with live registrations"), "{explained}");
+}
+
+#[test]
+fn a_database_that_hangs_costs_at_most_the_deadline_and_once() {
+    let server = Postgres::start();
+    server.load_recorded();
+    let world = World::empty();
+    let dsn = format!(
+        "host={} port={} dbname=freeswitch user=ringfence",
+        server.socket_dir().display(),
+        server.port
+    );
+    world.configure(&toml(&dsn));
+    assert!(world.keeps("203.0.113.20"));
+    let hang = |server: &Postgres| server.signal("STOP");
+    hang(&server);
+    let first = world.call(&["203.0.113.66"]);
+    assert_eq!(first.code, 1);
+    assert!(
+        first.took > Duration::from_millis(500) && first.took < Duration::from_secs(3),
+        "{:?}",
+        first.took
+    );
+    assert_eq!(world.last_reason(), "source-unreadable");
+    // Seen registered a moment ago; and nobody asks the database now.
+    let second = world.call(&["203.0.113.20"]);
+    assert_eq!(second.code, 0);
+    assert!(second.took < Duration::from_millis(500), "{:?}", second.took);
+    assert_eq!(world.last_reason(), "seen-lately");
+    // Also after a reboot, and not for ever.
+    world.reboot();
+    assert_eq!(world.call(&["203.0.113.20"]).code, 0);
+    world.configure(&(toml(&dsn) + "\nstale-ok = \"0s\""));
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(world.call(&["203.0.113.20"]).code, 1);
+    server.signal("CONT");
+}
+
+#[test]
+fn a_locked_table_costs_at_most_the_deadline() {
+    let server = Postgres::start();
+    server.load_recorded();
+    let mut locker = server
+        .psql_command(
+            "freeswitch",
+            "BEGIN; LOCK TABLE sip_registrations IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)",
+        )
+        .spawn()
+        .unwrap();
+    crate::support::wait_for("the lock", || {
+        server.psql("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock'").trim() == "1"
+    });
+    let world = World::empty();
+    world.configure(&toml(&format!(
+        "host={} port={} dbname=freeswitch user=ringfence",
+        server.socket_dir().display(),
+        server.port
+    )));
+    let call = world.call(&["203.0.113.20"]);
+    assert_eq!(call.code, 1);
+    assert!(call.took < Duration::from_secs(3), "{:?}", call.took);
+    let detail = world.journal().pop().unwrap()["detail"].to_string();
+    assert!(detail.contains("no answer in time"), "{detail}");
+    locker.kill().unwrap();
+    locker.wait().unwrap();
+}
+
+#[test]
+fn auto_finds_a_clusters_database() {
+    let server = Postgres::start();
+    server.load_recorded();
+    let world = World::empty();
+    world.configure("source = \"auto\"");
+    let switch = format!(
+        "<settings><param name=\"core-db-dsn\" value=\"pgsql://hostaddr=127.0.0.1 port={} dbname=freeswitch user=ringfence {} options=''\"/></settings>",
+        server.port, PASSWORD
+    );
+    let switch_conf = world.path("freeswitch/autoload_configs/switch.conf.xml");
+    std::fs::write(&switch_conf, switch).unwrap();
+    assert!(world.keeps("203.0.113.20"), "{:?}", world.journal());
+    let explained = world.explain("203.0.113.20");
+    assert!(explained.contains("core-db-dsn is PostgreSQL") && !explained.contains("s3cr"), "{explained}");
+
+    // Without FreeSWITCH's own word, FusionPBX's server is the guess.
+    std::fs::remove_file(switch_conf).unwrap();
+    world.reboot();
+    world.configure("source = \"auto\"\nsqlite-dir = \"/nonexistent\"");
+    let config = format!(
+        "database.0.type = pgsql\ndatabase.0.host = 127.0.0.1\ndatabase.0.port = {}\ndatabase.0.name = fusionpbx\n\
+         database.0.username = ringfence\ndatabase.0.password = s3cr=t '\\\n",
+        server.port
+    );
+    std::fs::write(world.path("config.conf"), config).unwrap();
+    assert!(world.keeps("203.0.113.20"), "{:?}", world.journal());
+}

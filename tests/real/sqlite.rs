@@ -1,0 +1,284 @@
+//! FreeSWITCH's SQLite files.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use crate::support::{World, now, sqlite};
+
+/// Holds a database file as FreeSWITCH does while it writes.
+struct Exclusive(Child);
+
+impl Exclusive {
+    fn hold(database: &Path) -> Self {
+        let mut sqlite3 = Command::new("sqlite3")
+            .arg(database)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = sqlite3.stdin.as_ref().unwrap();
+        stdin.write_all(b"BEGIN EXCLUSIVE;\nSELECT 'held';\n").unwrap();
+        let mut held = [0; 5];
+        std::io::Read::read_exact(sqlite3.stdout.as_mut().unwrap(), &mut held).unwrap();
+        assert_eq!(&held, b"held\n");
+        Self(sqlite3)
+    }
+}
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn every_file_counts_and_only_what_has_not_expired() {
+    let world = World::with_databases();
+    world.register("core.db", "198.51.100.1", 3600);
+    world.register("sofia_reg_internal.db", "198.51.100.2", 3600);
+    world.register("sofia_reg_external.db", "198.51.100.3", 3600);
+    world.register("sofia_reg_internal-ipv6.db", "2001:db8:66::11", 3600);
+    world.register("sofia_reg_internal.db", "203.0.113.66", -1);
+    world.register("core.db", "203.0.113.67", -3600);
+    for (address, kept) in [
+        ("198.51.100.1", true),
+        ("198.51.100.2", true),
+        ("198.51.100.3", true),
+        ("2001:db8:66::11", true),
+        ("203.0.113.66", false),
+        ("203.0.113.67", false),
+        ("203.0.113.68", false),
+    ] {
+        assert_eq!(world.keeps(address), kept, "{address}");
+    }
+    let reasons: BTreeMap<_, _> = world
+        .journal()
+        .iter()
+        .map(|line| (line["subject"].to_string(), line["reason"].to_string()))
+        .collect();
+    assert_eq!(reasons["\"198.51.100.1\""], "\"registered\"");
+    assert_eq!(reasons["\"203.0.113.66\""], "\"not-registered\"");
+}
+
+#[test]
+fn a_profile_in_core_db_counts() {
+    // odbc-dsn = sqlite:///dev/shm/core.db, as FusionPBX's switch/dsn.sh has it.
+    let world = World::empty();
+    let core = world.database("core.db");
+    sqlite(
+        &core,
+        &std::fs::read_to_string(crate::support::data("db/sofia_reg_internal.schema.sql")).unwrap(),
+    );
+    sqlite(
+        &core,
+        &format!(
+            "INSERT INTO sip_registrations (expires, network_ip) VALUES ({}, '203.0.113.20')",
+            now() + 60
+        ),
+    );
+    world.configure("source = \"sqlite\"");
+    assert!(world.keeps("203.0.113.20"));
+    assert!(!world.keeps("203.0.113.21"));
+}
+
+#[test]
+fn one_look_serves_all_calls_while_it_is_fresh() {
+    let world = World::with_databases();
+    world.configure("source = \"sqlite\"\ncache = \"60s\"");
+    world.register("sofia_reg_internal.db", "203.0.113.20", 3600);
+    assert!(world.keeps("203.0.113.20"));
+    world.register("sofia_reg_internal.db", "203.0.113.21", 3600);
+    assert!(!world.keeps("203.0.113.21"), "the snapshot is not 60 s old");
+    world.configure("source = \"sqlite\"\ncache = \"0s\"");
+    assert!(world.keeps("203.0.113.21"));
+}
+
+#[test]
+fn a_broken_or_foreign_snapshot_is_replaced() {
+    let world = World::with_databases();
+    world.configure("source = \"sqlite\"\ncache = \"60s\"");
+    world.register("sofia_reg_internal.db", "203.0.113.20", 3600);
+    assert!(!world.keeps("203.0.113.66"));
+    let snapshot = world.path("run/registrations.snapshot");
+    let good = std::fs::read(&snapshot).unwrap();
+    let mut flipped = good.clone();
+    flipped[100] ^= 1;
+    for bad in [vec![], b"garbage".to_vec(), good[..1000].to_vec(), flipped] {
+        std::fs::write(&snapshot, bad).unwrap();
+        assert!(world.keeps("203.0.113.20"));
+        assert_eq!(std::fs::read(&snapshot).unwrap().len(), good.len());
+    }
+    // Another user's, or one that others may write to.
+    std::os::unix::fs::chown(&snapshot, Some(65_534), None).unwrap();
+    world.register("sofia_reg_internal.db", "203.0.113.21", 3600);
+    assert!(world.keeps("203.0.113.21"), "a foreign snapshot was believed");
+    std::fs::remove_file(&snapshot).unwrap();
+    let fifo = Command::new("mkfifo").arg(&snapshot).status().unwrap();
+    assert!(fifo.success() && world.keeps("203.0.113.20"));
+}
+
+#[test]
+fn a_changed_source_is_asked_at_once() {
+    let world = World::with_databases();
+    world.configure("source = \"sqlite\"\ncache = \"60s\"");
+    assert!(!world.keeps("203.0.113.20"));
+    let other = World::with_databases();
+    other.register("core.db", "203.0.113.20", 3600);
+    world.configure(&format!("source = \"sqlite\"\ncache = \"60s\"\nsqlite-dir = {:?}", other.path("db")));
+    assert!(world.keeps("203.0.113.20"));
+}
+
+#[test]
+fn neighbours_in_the_prefix_count_as_the_phone() {
+    let world = World::with_databases();
+    world.register("sofia_reg_internal-ipv6.db", "2001:db8:66:7:8::11", 3600);
+    assert!(!world.keeps("2001:db8:66:7::99"));
+    for cache in ["2s", "0s"] {
+        world.configure(&format!("source = \"sqlite\"\nipv6-prefix = 64\ncache = \"{cache}\""));
+        assert!(world.keeps("2001:db8:66:7::99"));
+        assert!(!world.keeps("2001:db8:66:8::99"));
+    }
+}
+
+/// Names, contents and times of a directory.
+fn fingerprint(dir: &Path) -> BTreeMap<String, (SystemTime, Vec<u8>)> {
+    std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let modified = path.metadata().unwrap().modified().unwrap();
+            (path.display().to_string(), (modified, std::fs::read(&path).unwrap_or_default()))
+        })
+        .collect()
+}
+
+#[test]
+fn freeswitchs_files_are_only_read() {
+    let world = World::with_databases();
+    world.register("sofia_reg_internal.db", "203.0.113.20", 3600);
+    let before = fingerprint(&world.path("db"));
+    for _ in 0..3 {
+        world.reboot();
+        assert!(world.keeps("203.0.113.20"));
+    }
+    let held = Exclusive::hold(&world.path("db/core.db"));
+    world.reboot();
+    world.keeps("203.0.113.66");
+    drop(held);
+    assert!(before == fingerprint(&world.path("db")), "something was changed or made");
+}
+
+#[test]
+fn a_locked_file_costs_at_most_the_deadline() {
+    let world = World::with_databases();
+    world.register("sofia_reg_internal.db", "203.0.113.20", 3600);
+    let held = Exclusive::hold(&world.path("db/sofia_reg_external.db"));
+    let call = world.call(&["203.0.113.66"]);
+    assert_eq!(call.code, 1);
+    assert!(call.took < Duration::from_secs(3), "{:?}", call.took);
+    assert_eq!(world.last_reason(), "source-unreadable");
+    let detail = world.journal().last().unwrap()["detail"].to_string();
+    assert!(detail.contains("sofia_reg_external.db: locked by another process"), "{detail}");
+    // What could be read counts.
+    assert!(world.keeps("203.0.113.20"));
+
+    // After the failure is forgotten, and the lock is gone.
+    drop(held);
+    world.reboot();
+    assert!(!world.keeps("203.0.113.66"));
+    assert_eq!(world.last_reason(), "not-registered");
+}
+
+#[test]
+fn a_short_lock_is_waited_for() {
+    let world = World::with_databases();
+    world.register("sofia_reg_internal.db", "203.0.113.20", 3600);
+    let held = Exclusive::hold(&world.path("db/sofia_reg_internal.db"));
+    let ignore = world.command(&["203.0.113.20"]).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(150));
+    drop(held);
+    assert!(ignore.wait_with_output().unwrap().status.success());
+    assert_eq!(world.last_reason(), "registered");
+}
+
+#[test]
+fn broken_files_are_named_and_the_others_count() {
+    type Break = fn(&Path);
+    let world = World::with_databases();
+    world.register("sofia_reg_internal.db", "203.0.113.20", 3600);
+    let broken = world.path("db/sofia_reg_broken.db");
+    let ways: [(Break, &str); 4] = [
+        (|path| std::fs::write(path, "").unwrap(), "it is empty"),
+        (|path| std::fs::write(path, "no database ".repeat(1000)).unwrap(), "not a database"),
+        (|path| std::fs::create_dir(path).unwrap(), "it is a directory"),
+        (|path| drop(sqlite(path, "CREATE TABLE other (x)")), "no such table: main.sip_registrations"),
+    ];
+    for (break_it, says) in ways {
+        break_it(&broken);
+        world.reboot();
+        let explained = world.explain("203.0.113.66");
+        assert!(
+            explained.contains("sofia_reg_broken.db: ") && explained.contains(says),
+            "{says}:\n{explained}"
+        );
+        world.reboot();
+        let _ = std::fs::remove_dir_all(world.path("state"));
+        assert!(world.keeps("203.0.113.20"), "{says}");
+        assert!(!world.keeps("203.0.113.66"), "{says}");
+        world.configure("source = \"sqlite\"\non-error = \"keep\"");
+        assert!(world.keeps("203.0.113.66"), "{says}: absence is not proven");
+        world.configure("source = \"sqlite\"");
+        let _ = std::fs::remove_file(&broken);
+        let _ = std::fs::remove_dir(&broken);
+    }
+}
+
+#[test]
+fn a_huge_table_is_never_read_whole() {
+    let world = World::with_databases();
+    let internal = world.path("db/sofia_reg_internal.db");
+    // Without the indexes that do not matter here it is filled in a moment.
+    let drop: String = sqlite(
+        &internal,
+        "SELECT 'DROP INDEX ' || name || ';' FROM sqlite_master WHERE type = 'index' AND name <> 'sr_network_ip'",
+    );
+    sqlite(&internal, &drop);
+    sqlite(
+        &internal,
+        &format!(
+            "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 499999) \
+             INSERT INTO sip_registrations (expires, network_ip, contact) \
+             SELECT {}, '10.' || (i >> 16) || '.' || ((i >> 8) & 255) || '.' || (i & 255), 'sip:101@192.168.1.50' FROM n",
+            now() + 3600
+        ),
+    );
+    for cache in ["0s", "60s"] {
+        world.reboot();
+        world.configure(&format!("source = \"sqlite\"\ncache = \"{cache}\""));
+        assert!(world.keeps("10.3.2.1"));
+        assert!(!world.keeps("10.99.2.1"));
+        let explained = world.explain("10.4.4.4");
+        assert!(
+            explained.contains("sofia_reg_internal.db: 1 address with live registrations"),
+            "{explained}"
+        );
+    }
+    // Both answers are shared all the same.
+    assert!(world.explain("10.99.2.1").contains("for all calls of 1m"));
+    assert!(world.explain("10.3.2.1").contains("for all calls of 1m"));
+}
+
+#[test]
+fn observe_decides_and_records_only() {
+    let world = World::with_databases();
+    world.register("sofia_reg_internal.db", "203.0.113.20", 3600);
+    world.configure("source = \"sqlite\"\nmode = \"observe\"");
+    assert!(!world.keeps("203.0.113.20"));
+    let line = world.journal().pop().unwrap();
+    assert_eq!((line["decision"].as_str(), line["mode"].as_str()), (Some("keep"), Some("observe")));
+    assert!(world.explain("203.0.113.20").contains("keep, but mode is \"observe\""));
+}

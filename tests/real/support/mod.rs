@@ -1,0 +1,69 @@
+//! What the tests need of the world around the tools.
+
+mod host;
+mod postgres;
+mod world;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub use host::Host;
+pub use postgres::Postgres;
+pub use world::World;
+
+/// A recorded file of `tests/data`.
+pub fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+/// A file of the project.
+pub fn project(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// Seconds since 1970.
+pub fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+/// Runs a command that must succeed; its output.
+#[track_caller]
+pub fn run(command: &mut Command) -> String {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}; `make setup` installs what is missing"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Waits until `done` says so; fails after half a minute.
+#[track_caller]
+pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(30), "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs SQL through sqlite3.
+#[track_caller]
+pub fn sqlite(database: &Path, sql: &str) -> String {
+    run(Command::new("sqlite3").arg("-bail").arg(database).arg(sql))
+}
+
+/// The lines of the shipped settings file without their comment signs, and the key or section of each.
+pub fn shipped_settings() -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(project("packaging/ringfence.toml")).unwrap();
+    let is_key = |key: &str| key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    text.lines()
+        .map(|line| line.strip_prefix("# ").unwrap_or(line))
+        .filter_map(|line| {
+            let key = line.split_once(" = ").map(|(key, _)| key).filter(|key| is_key(key));
+            Some((line.to_owned(), key.or_else(|| line.starts_with('[').then_some(line))?.to_owned()))
+        })
+        .collect()
+}

@@ -1,0 +1,167 @@
+//! A host's files in a directory of their own, and the tools run among them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use assert_cmd::cargo::cargo_bin;
+use tempfile::TempDir;
+
+use super::{data, now, sqlite};
+
+/// Settings, state, logs and FreeSWITCH's files of one host.
+pub struct World {
+    dir: TempDir,
+}
+
+/// What a call of `ringfence-ignore` did.
+#[derive(Debug)]
+pub struct Call {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+    pub took: Duration,
+}
+
+impl World {
+    /// A host without any FreeSWITCH.
+    pub fn empty() -> Self {
+        let world = Self { dir: TempDir::new().unwrap() };
+        std::fs::create_dir_all(world.path("db")).unwrap();
+        std::fs::create_dir_all(world.path("freeswitch/autoload_configs")).unwrap();
+        world.configure("");
+        world
+    }
+
+    /// A host with FreeSWITCH's files as recorded: core.db and three profiles, nobody registered.
+    pub fn with_databases() -> Self {
+        let world = Self::empty();
+        for name in
+            ["core.db", "sofia_reg_external.db", "sofia_reg_internal.db", "sofia_reg_internal-ipv6.db"]
+        {
+            world.database(name);
+        }
+        world.configure("source = \"sqlite\"");
+        world
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Makes one of FreeSWITCH's files from its recorded schema.
+    pub fn database(&self, name: &str) -> PathBuf {
+        let schema =
+            if name == "core.db" { "db/core.schema.sql" } else { "db/sofia_reg_internal.schema.sql" };
+        let path = self.path("db").join(name);
+        sqlite(&path, &std::fs::read_to_string(data(schema)).unwrap());
+        path
+    }
+
+    /// Writes the settings: `registrations` are lines of that section.
+    pub fn configure(&self, registrations: &str) {
+        let path = |name| self.path(name).display().to_string();
+        let text = format!(
+            "state-dir = {:?}\nrun-dir = {:?}\nlog-dir = {:?}\n[registrations]\nfreeswitch-config = {:?}\n\
+             fusionpbx-config = {:?}\n{}{registrations}\n",
+            path("state"),
+            path("run"),
+            path("log"),
+            path("freeswitch"),
+            path("config.conf"),
+            if registrations.contains("sqlite-dir") || registrations.contains("auto") {
+                String::new()
+            } else {
+                format!("sqlite-dir = {:?}\n", path("db"))
+            },
+        );
+        std::fs::write(self.config(), text).unwrap();
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path("ringfence.toml")
+    }
+
+    /// Registers a phone: a row as FreeSWITCH writes it, that expires in so many seconds.
+    pub fn register(&self, database: &str, address: &str, seconds: i64) {
+        let expires = now() + seconds;
+        let sql = if database == "core.db" {
+            format!(
+                "INSERT INTO registrations (reg_user, realm, expires, network_ip) VALUES ('101', 'a.example.com', {expires}, '{address}')"
+            )
+        } else {
+            format!(
+                "INSERT INTO sip_registrations (sip_user, sip_host, expires, network_ip) VALUES ('101', 'a.example.com', {expires}, '{address}')"
+            )
+        };
+        sqlite(&self.path("db").join(database), &sql);
+    }
+
+    /// A call that is ready to be run.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(cargo_bin("ringfence-ignore"));
+        command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
+        command
+    }
+
+    #[track_caller]
+    pub fn call(&self, args: &[&str]) -> Call {
+        call(&mut self.command(args))
+    }
+
+    /// The answer for an address; nothing may be printed.
+    #[track_caller]
+    pub fn keeps(&self, address: &str) -> bool {
+        let call = self.call(&[address]);
+        assert_eq!((call.stdout.as_str(), call.stderr.as_str()), ("", ""), "{call:?}");
+        assert!(call.code == 0 || call.code == 1, "{call:?}");
+        call.code == 0
+    }
+
+    #[track_caller]
+    pub fn explain(&self, address: &str) -> String {
+        let call = self.call(&["--explain", address]);
+        assert_eq!(call.stderr, "", "{call:?}");
+        call.stdout
+    }
+
+    /// Forgets everything, as if just installed.
+    pub fn reset(&self) {
+        for dir in ["run", "state", "log"] {
+            let _ = std::fs::remove_dir_all(self.path(dir));
+        }
+    }
+
+    /// Forgets what calls share, as after a reboot; addresses seen stay.
+    pub fn reboot(&self) {
+        let _ = std::fs::remove_dir_all(self.path("run"));
+    }
+
+    /// The journal of decisions.
+    pub fn journal(&self) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.path("log/decisions.jsonl")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The reason of the last decision.
+    #[track_caller]
+    pub fn last_reason(&self) -> String {
+        self.journal().last().expect("a decision")["reason"].as_str().unwrap().to_owned()
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+#[track_caller]
+pub fn call(command: &mut Command) -> Call {
+    let start = Instant::now();
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    Call {
+        code: status.code().unwrap_or_else(|| panic!("{command:?}: {status}")),
+        stdout: String::from_utf8(stdout).unwrap(),
+        stderr: String::from_utf8(stderr).unwrap(),
+        took: start.elapsed(),
+    }
+}
