@@ -59,7 +59,9 @@ impl Target {
 
 /// What holds for every connection of ours.
 fn ours(options: PgConnectOptions) -> PgConnectOptions {
-    options.application_name("ringfence").statement_cache_capacity(0)
+    let options = options.application_name("ringfence").statement_cache_capacity(0);
+    // As libpq does: there is no TLS on a Unix socket, and asking for it costs a round trip.
+    if options.get_socket().is_some() { options.ssl_mode(PgSslMode::Disable) } else { options }
 }
 
 /// URL errors may quote the URL; its password must not come along.

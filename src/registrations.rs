@@ -48,6 +48,16 @@ pub struct Found {
 }
 
 impl Found {
+    /// Takes in lines of "ADDRESS EXPIRES", as the databases gather them into one text; how many there are.
+    fn add_lines(&mut self, text: &str) -> usize {
+        let mut count = 0;
+        for (address, expires) in text.lines().filter_map(|line| line.rsplit_once(' ')) {
+            self.add(address, expires.parse().unwrap_or(0));
+            count += 1;
+        }
+        count
+    }
+
     /// Takes in a live registration; text that is no address is passed over.
     fn add(&mut self, network_ip: &str, expires: i64) {
         if let Some(address) = address::parse_text(network_ip.trim_matches(['[', ']'])) {
@@ -112,11 +122,11 @@ impl Question {
     }
 }
 
-/// How long a registration has to live, as people say it.
+/// So many, as people say it.
 fn live(count: usize) -> String {
     match count {
-        1 => "1 address with live registrations".to_owned(),
-        count => format!("{count} addresses with live registrations"),
+        1 => "1 live registration".to_owned(),
+        count => format!("{count} live registrations"),
     }
 }
 

@@ -33,6 +33,9 @@ pub(super) fn disjoint(entries: impl IntoIterator<Item = Entry>) -> (Vec<Record>
 /// Pieces of a range that was cut are joined again; ranges that only touch are not.
 fn sweep(mut ranges: Vec<Record>) -> Vec<Record> {
     ranges.sort_unstable_by_key(|range| (range.start, range.end));
+    if ranges.windows(2).all(|pair| pair[0].end < pair[1].start) {
+        return ranges;
+    }
     let mut done: Vec<Record> = Vec::with_capacity(ranges.len());
     let mut open: BTreeSet<(Reverse<u32>, u16, Reverse<u128>)> = BTreeSet::new();
     let mut coming = ranges.into_iter().peekable();

@@ -33,13 +33,12 @@ fn converse(address: &str, password: &str, question: &Question, deadline: Deadli
             // It was stopped between the two questions: nobody is registered there.
             continue;
         }
-        let before = found.registered.len();
-        for (ip, seconds) in registrations(&status).with_context(|| format!("profile {profile}"))? {
-            if seconds > 0 {
-                found.add(&ip, question.now.saturating_add(seconds));
-            }
+        let registrations = registrations(&status).with_context(|| format!("profile {profile}"))?;
+        let registrations: Vec<_> = registrations.into_iter().filter(|(_, seconds)| *seconds > 0).collect();
+        for (ip, seconds) in &registrations {
+            found.add(ip, question.now.saturating_add(*seconds));
         }
-        found.notes.push(format!("profile {profile}: {}", live(found.registered.len() - before)));
+        found.notes.push(format!("profile {profile}: {}", live(registrations.len())));
     }
     Ok(found)
 }

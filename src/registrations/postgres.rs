@@ -1,5 +1,5 @@
-//! FreeSWITCH's tables in PostgreSQL: `sip_registrations` of every profile and node, and the core's
-//! `registrations`.
+//! FreeSWITCH's tables in PostgreSQL: `sip_registrations` of every profile and node, or the core's
+//! `registrations` where only that is there.
 //!
 //! FreeSWITCH makes the indexes that serve us (`sr_network_ip`, `sr_expires`). A full read stops at
 //! [`FULL_READ`] live rows; beyond it, only the asked address is looked up.
@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use sqlx::postgres::PgConnection;
-use sqlx::{PgExecutor, Row};
+use sqlx::Row;
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgArguments, PgConnection};
 
 use super::{Found, Question, Spelling, live};
 use crate::deadline::Deadline;
@@ -23,10 +24,9 @@ const MARGIN: Duration = Duration::from_millis(15);
 /// PostgreSQL's code for a table that is not there.
 const UNDEFINED_TABLE: &str = "42P01";
 
-/// The tables to ask, the usual case first: a cluster whose profiles or whose core alone use the
-/// database has one of the two.
-const TABLES: [&[&str]; 3] =
-    [&["sip_registrations", "registrations"], &["sip_registrations"], &["registrations"]];
+/// The tables that may have the registrations. The first has those of every profile; where only the core uses
+/// the database, there is the second alone.
+const TABLES: [&str; 2] = ["sip_registrations", "registrations"];
 
 pub(super) fn look(target: &Target, question: &Question, deadline: Deadline) -> anyhow::Result<Found> {
     let deadline = deadline.earlier_by(MARGIN);
@@ -47,99 +47,71 @@ pub(super) fn look(target: &Target, question: &Question, deadline: Deadline) -> 
 }
 
 async fn ask(connection: &mut PgConnection, question: &Question) -> anyhow::Result<Found> {
-    for tables in TABLES {
-        let all = if question.all { read_all(connection, tables, question).await } else { Ok(None) };
-        let found = match all {
-            Ok(None) => look_up(connection, tables, question).await,
-            Ok(Some(found)) => Ok(found),
-            Err(error) => Err(error),
-        };
-        match found {
-            Ok(mut found) => {
-                found.notes.push(format!("{}: {}", tables.join(", "), live(found.registered.len())));
-                return Ok(found);
-            }
+    for table in TABLES {
+        match ask_table(connection, table, question).await {
+            Ok(found) => return Ok(found),
             Err(error)
-                if error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref()
+                if error.as_database_error().and_then(DatabaseError::code).as_deref()
                     == Some(UNDEFINED_TABLE) => {}
             Err(error) => return Err(error.into()),
         }
     }
     bail!(
-        "it has neither sip_registrations nor registrations; registrations.postgres must name FreeSWITCH's database, not FusionPBX's"
+        "it has neither {} nor {}; registrations.postgres must name FreeSWITCH's database, not FusionPBX's",
+        TABLES[0],
+        TABLES[1]
     )
 }
 
-/// All live registrations, or `None` where they are too many.
-async fn read_all(
-    connection: &mut PgConnection,
-    tables: &[&str],
-    question: &Question,
-) -> sqlx::Result<Option<Found>> {
-    let parts: Vec<_> = tables
-        .iter()
-        .map(|table| format!("(SELECT network_ip, expires FROM {table} WHERE expires > $1 LIMIT $2)"))
-        .collect();
-    let rows =
-        fetch(connection, &parts.join(" UNION ALL "), |query| query.bind(question.now).bind(FULL_READ + 1))
-            .await?;
-    let read: i64 = rows.iter().map(|row| row.rows).sum();
-    Ok((read <= FULL_READ).then(|| found(&rows, true)))
-}
-
-/// The live registrations from the asked network.
-async fn look_up(connection: &mut PgConnection, tables: &[&str], question: &Question) -> sqlx::Result<Found> {
-    // The core's table has no index on the address, and nothing that the other has not.
-    let table = tables[0];
-    let rows = match question.spelling() {
-        Spelling::OneOf(spellings) => {
-            let part = format!(
+async fn ask_table(connection: &mut PgConnection, table: &str, question: &Question) -> sqlx::Result<Found> {
+    if question.all {
+        let rows = format!("SELECT network_ip, expires FROM {table} WHERE expires > $1 LIMIT $2");
+        let (count, mut found) =
+            fetch(connection, &rows, |query| query.bind(question.now).bind(FULL_READ + 1), true).await?;
+        if count <= FULL_READ {
+            found.notes.push(note(table, count));
+            return Ok(found);
+        }
+    }
+    let (count, mut found) = match question.spelling() {
+        Spelling::OneOf([one, other]) => {
+            let rows = format!(
                 "SELECT network_ip, expires FROM {table} WHERE expires > $1 AND network_ip IN ($2, $3)"
             );
-            fetch(connection, &part, |query| {
-                spellings.iter().fold(query.bind(question.now), |query, text| query.bind(text.clone()))
-            })
-            .await
+            fetch(connection, &rows, |query| query.bind(question.now).bind(one).bind(other), false).await
         }
         Spelling::Between(start, end) => {
-            let part = format!(
+            let rows = format!(
                 "SELECT network_ip, expires FROM {table} WHERE expires > $1 \
                  AND network_ip COLLATE \"C\" >= $2 AND network_ip COLLATE \"C\" < $3"
             );
-            fetch(connection, &part, |query| query.bind(question.now).bind(start).bind(end)).await
+            fetch(connection, &rows, |query| query.bind(question.now).bind(start).bind(end), false).await
         }
     }?;
-    Ok(found(&rows, false))
+    found.notes.push(note(table, count));
+    Ok(found)
 }
 
-struct Live {
-    network_ip: String,
-    expires: i64,
-    rows: i64,
+fn note(table: &str, count: i64) -> String {
+    format!("{table}: {}", live(usize::try_from(count).unwrap_or(0)))
 }
 
-type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, PgArguments>;
 
-/// One row an address, however many phones are behind it.
-async fn fetch<'q>(
-    connection: impl PgExecutor<'_>,
+/// The number of rows, and what they say: as one text, which costs less than so many rows.
+async fn fetch(
+    connection: &mut PgConnection,
     rows: &str,
     bind: impl FnOnce(Query<'_>) -> Query<'_>,
-) -> sqlx::Result<Vec<Live>> {
+    complete: bool,
+) -> sqlx::Result<(i64, Found)> {
     let sql = format!(
-        "SELECT network_ip::text, max(expires)::bigint, count(*) FROM ({rows}) AS live \
-         WHERE network_ip IS NOT NULL GROUP BY network_ip"
+        "SELECT count(*), string_agg(concat_ws(' ', network_ip, expires), E'\\n') FROM ({rows}) AS live"
     );
-    let rows = bind(sqlx::query(&sql).persistent(false)).fetch_all(connection).await?;
-    rows.iter()
-        .map(|row| Ok(Live { network_ip: row.try_get(0)?, expires: row.try_get(1)?, rows: row.try_get(2)? }))
-        .collect()
-}
-
-fn found(rows: &[Live], complete: bool) -> Found {
+    let row = bind(sqlx::query(&sql).persistent(false)).fetch_one(connection).await?;
+    let text: Option<String> = row.try_get(1)?;
+    let count = row.try_get(0)?;
     let mut found = Found { complete, ..Found::default() };
-    for row in rows {
-        found.add(&row.network_ip, row.expires);
-    }
-    found
+    found.add_lines(text.as_deref().unwrap_or_default());
+    Ok((count, found))
 }

@@ -5,12 +5,13 @@
 //! address is looked up, by its index. One statement returns one row: no lock is held while rows travel
 //! between threads.
 
+use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Row};
 
@@ -21,6 +22,9 @@ use crate::deadline::Deadline;
 /// even a slow disk stays below the 20 ms that FreeSWITCH may be made to wait.
 const LOCK_TIME: Duration = Duration::from_millis(15);
 const STEPS: i32 = 500;
+
+/// Files of this size in all are read in a few milliseconds, even from a disk: nothing needs to be broken off.
+const READ_IN_NO_TIME: u64 = 1 << 20;
 
 /// A larger file is not even tried to be read whole.
 const MAX_FULL_READ: u64 = 64 << 20;
@@ -33,6 +37,10 @@ const SHORT_WAIT: Duration = Duration::from_millis(60);
 
 /// So long before the deadline we want to know what went wrong, to say it.
 const MARGIN: Duration = Duration::from_millis(25);
+
+/// The registrations of a profile, and the core's.
+const PROFILE_TABLE: &str = "sip_registrations";
+const CORE_TABLE: &str = "registrations";
 
 const BUSY: &str = "5";
 const INTERRUPT: &str = "9";
@@ -136,6 +144,7 @@ struct Table {
 /// Reads these files through one connection.
 async fn read(files: &[&Path], question: &Question, deadline: Deadline) -> anyhow::Result<Found> {
     let (main, others) = files.split_first().context("no file")?;
+    let size: u64 = files.iter().map(|file| std::fs::metadata(file).map_or(0, |about| about.len())).sum();
     let mut connection = SqliteConnectOptions::new()
         .filename(main)
         .read_only(true)
@@ -143,19 +152,18 @@ async fn read(files: &[&Path], question: &Question, deadline: Deadline) -> anyho
         .busy_timeout(deadline.remaining())
         .connect()
         .await?;
-    for (number, file) in others.iter().enumerate() {
-        let file = file.to_str().context("its name is not UTF-8")?;
-        sqlx::query(&format!("ATTACH ? AS db{}", number + 1))
-            .bind(file)
-            .persistent(false)
-            .execute(&mut connection)
-            .await?;
+    let tables = attach(others, &mut connection).await?;
+    if let Some(empty) = tables.iter().position(Vec::is_empty) {
+        // Where there is but one file, the error is said of it.
+        debug_assert!(empty < files.len());
+        bail!("it has neither sip_registrations nor registrations; is it FreeSWITCH's?");
     }
-    let guard = LockGuard::install(&mut connection).await?;
-    let tables = tables(files, &mut connection).await?;
+    let guard = if size <= READ_IN_NO_TIME { None } else { Some(LockGuard::install(&mut connection).await?) };
     let mut question = *question;
     let texts = loop {
-        guard.start();
+        if let Some(guard) = &guard {
+            guard.start();
+        }
         match fetch(&mut connection, &tables, &question).await {
             Err(error) if question.all && code(&error).as_deref() == Some(INTERRUPT) => question.all = false,
             Err(error) if code(&error).as_deref() == Some(INTERRUPT) => {
@@ -168,48 +176,47 @@ async fn read(files: &[&Path], question: &Question, deadline: Deadline) -> anyho
     };
     let mut found = Found { complete: question.all, ..Found::default() };
     for (file, texts) in files.iter().zip(&texts) {
-        let mut part = Found::default();
-        for text in texts.iter().flatten() {
-            for (ip, expires) in text.lines().filter_map(|line| line.rsplit_once(' ')) {
-                part.add(ip, expires.parse().unwrap_or(0));
-            }
-        }
-        found.notes.push(format!("{}: {}", file.display(), live(part.registered.len())));
-        for (address, expires) in part.registered {
-            found.add_address(address, expires);
-        }
+        let count = texts.iter().flatten().map(|text| found.add_lines(text)).sum();
+        found.notes.push(format!("{}: {}", file.display(), live(count)));
     }
     // Closing waits for the other thread; the end of the process closes as well.
     std::mem::forget(connection);
     Ok(found)
 }
 
-/// The tables with registrations in these files, those of one file together.
-async fn tables(files: &[&Path], connection: &mut SqliteConnection) -> anyhow::Result<Vec<Vec<Table>>> {
-    let mut tables = Vec::new();
-    for (number, file) in files.iter().enumerate() {
-        let schema = if number == 0 { "main".to_owned() } else { format!("db{number}") };
-        let profile = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"sofia_reg_"));
-        let names = if profile {
-            vec!["sip_registrations"]
-        } else {
-            // With `odbc-dsn` set to core.db, the profiles have their table there too.
-            let sql = format!(
-                "SELECT name FROM {schema}.sqlite_master WHERE type = 'table' AND name IN ('registrations', 'sip_registrations')"
-            );
-            let present: Vec<String> =
-                sqlx::query_scalar(&sql).persistent(false).fetch_all(&mut *connection).await?;
-            ["registrations", "sip_registrations"]
-                .into_iter()
-                .filter(|name| present.iter().any(|known| known == name))
-                .collect()
-        };
-        if names.is_empty() {
-            return Err(anyhow!("it has neither registrations nor sip_registrations; is it FreeSWITCH's?"));
-        }
-        tables.push(names.into_iter().map(|name| Table { schema: schema.clone(), name }).collect());
+/// Attaches more files to the one that is open, and finds the tables with registrations, those of each
+/// file together: with `odbc-dsn` set to core.db, the profiles have their table there too.
+///
+/// All in one script: each statement by itself would cost two switches between threads.
+async fn attach(others: &[&Path], connection: &mut SqliteConnection) -> anyhow::Result<Vec<Vec<Table>>> {
+    let mut script = String::new();
+    for (number, file) in others.iter().enumerate() {
+        let file = file.to_str().context("its name is not UTF-8")?.replace('\'', "''");
+        write!(script, "ATTACH '{file}' AS {}; ", schema(number + 1))?;
     }
-    Ok(tables)
+    let tables = (0..=others.len()).map(|number| {
+        let schema = schema(number);
+        format!(
+            "(SELECT group_concat(name) FROM {schema}.sqlite_master \
+             WHERE type = 'table' AND name IN ('{PROFILE_TABLE}', '{CORE_TABLE}'))"
+        )
+    });
+    write!(script, "SELECT {}", tables.collect::<Vec<_>>().join(", "))?;
+    let row = sqlx::raw_sql(&script).fetch_one(connection).await?;
+    (0..=others.len())
+        .map(|number| {
+            let present: Option<String> = row.try_get(number)?;
+            let present = present.unwrap_or_default();
+            let names = [PROFILE_TABLE, CORE_TABLE]
+                .into_iter()
+                .filter(|name| present.split(',').any(|known| known == *name));
+            Ok(names.map(|name| Table { schema: schema(number), name }).collect())
+        })
+        .collect()
+}
+
+fn schema(number: usize) -> String {
+    if number == 0 { "main".to_owned() } else { format!("db{number}") }
 }
 
 /// One text of "ADDRESS EXPIRES" lines per table, in one row.
@@ -218,7 +225,7 @@ async fn fetch(
     tables: &[Vec<Table>],
     question: &Question,
 ) -> anyhow::Result<Vec<Vec<Option<String>>>> {
-    let profiles = tables.iter().flatten().any(|table| table.name == "sip_registrations");
+    let profiles = tables.iter().flatten().any(|table| table.name == PROFILE_TABLE);
     let (condition, spellings) = match question.spelling() {
         _ if question.all => ("", vec![]),
         Spelling::OneOf(spellings) => ("AND network_ip IN (?2, ?3)", Vec::from(spellings)),
@@ -227,7 +234,7 @@ async fn fetch(
     let mut columns = Vec::new();
     for table in tables.iter().flatten() {
         let Table { schema, name } = table;
-        columns.push(if !question.all && profiles && *name == "registrations" {
+        columns.push(if !question.all && profiles && *name == CORE_TABLE {
             // The core's table has no index on the address, and nothing that the profiles' has not.
             "NULL".to_owned()
         } else {

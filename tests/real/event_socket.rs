@@ -89,7 +89,7 @@ fn asks_every_profile() {
     assert!(!world.keeps("203.0.113.66"));
     world.reboot();
     let explained = world.explain("203.0.113.20");
-    assert!(explained.contains("profile internal: 2 addresses with live registrations"), "{explained}");
+    assert!(explained.contains("profile internal: 2 live registrations"), "{explained}");
     assert!(!explained.contains("ClueCon"), "{explained}");
 }
 

@@ -215,7 +215,10 @@ fn broken_files_are_named_and_the_others_count() {
         (|path| std::fs::write(path, "").unwrap(), "it is empty"),
         (|path| std::fs::write(path, "no database ".repeat(1000)).unwrap(), "not a database"),
         (|path| std::fs::create_dir(path).unwrap(), "it is a directory"),
-        (|path| drop(sqlite(path, "CREATE TABLE other (x)")), "no such table: main.sip_registrations"),
+        (
+            |path| drop(sqlite(path, "CREATE TABLE other (x)")),
+            "it has neither sip_registrations nor registrations",
+        ),
     ];
     for (break_it, says) in ways {
         break_it(&broken);
@@ -262,10 +265,7 @@ fn a_huge_table_is_never_read_whole() {
         assert!(world.keeps("10.3.2.1"));
         assert!(!world.keeps("10.99.2.1"));
         let explained = world.explain("10.4.4.4");
-        assert!(
-            explained.contains("sofia_reg_internal.db: 1 address with live registrations"),
-            "{explained}"
-        );
+        assert!(explained.contains("sofia_reg_internal.db: 1 live registration"), "{explained}");
     }
     // Both answers are shared all the same.
     assert!(world.explain("10.99.2.1").contains("for all calls of 1m"));

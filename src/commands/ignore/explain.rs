@@ -126,7 +126,13 @@ fn source(rows: &mut Rows, answer: &Answer, config: &Config) {
                 "asked",
                 format!("{:.1} s ago, for all calls of {}", age.as_secs_f64(), config.registrations.cache),
             );
-            rows.row("read", format!("{addresses} addresses"));
+            rows.row(
+                "read",
+                format!(
+                    "{addresses} address{} with live registrations",
+                    if *addresses == 1 { "" } else { "es" }
+                ),
+            );
         }
         Via::Memory if answer.discovery.is_none() => {
             rows.row("asked", "not now: it failed less than 10 s ago, or another call is asking");

@@ -1,5 +1,6 @@
 //! What the tests need of the world around the tools.
 
+mod fail2ban;
 mod host;
 mod postgres;
 mod world;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+pub use fail2ban::Fail2ban;
 pub use host::Host;
 pub use postgres::Postgres;
 pub use world::World;

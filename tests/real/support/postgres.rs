@@ -219,20 +219,15 @@ impl Drop for Postgres {
     }
 }
 
-/// The newest server under Debian's directory, or the one on PATH.
+/// The newest server under Debian's directory, or else the one on PATH.
 fn bin() -> PathBuf {
-    let mut bins: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten()
+    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has_server = |bin: &PathBuf| bin.join("initdb").exists();
+    debian
         .map(|version| version.path().join("bin"))
-        .filter(|bin| bin.join("initdb").exists())
-        .collect();
-    bins.extend(
-        std::env::split_paths(&std::env::var_os("PATH").unwrap())
-            .filter(|dir| dir.join("initdb").exists())
-            .take(1),
-    );
-    bins.sort();
-    bins.pop().expect("PostgreSQL's initdb; `make setup` installs it")
+        .filter(has_server)
+        .max()
+        .or_else(|| std::env::split_paths(&path).find(has_server))
+        .expect("PostgreSQL's initdb; `make setup` installs it")
 }
