@@ -1,0 +1,42 @@
+# make demo, make test: set up what is missing, build, and go. See README.md.
+
+CARGO ?= cargo
+
+# Network namespaces need root; building does not.
+ifneq ($(shell id -u),0)
+SUDO = sudo -E env "PATH=$$PATH:/usr/sbin:/sbin"
+TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+export CARGO_TARGET_$(TRIPLE)_RUNNER = sudo -E
+endif
+
+.PHONY: help demo test bench lint setup clean
+
+help:
+	@echo "make demo    show the main job: an attacker is banned, the office with the same failures is not"
+	@echo "make test    all tests"
+	@echo "make bench   speed and memory, beside the goals"
+	@echo "make lint    formatting and clippy"
+	@echo "make setup   only set up what is missing"
+
+demo:
+	@scripts/setup demo
+	@$(CARGO) build --release --locked
+	@$(SUDO) demo/run target/release/ringfence-ignore
+
+test:
+	@scripts/setup test
+	@$(CARGO) test --locked
+
+bench:
+	@scripts/setup bench
+	@$(CARGO) bench --locked --bench ignore
+
+lint:
+	@$(CARGO) fmt --check
+	@$(CARGO) clippy --locked --all-targets -- -D warnings
+
+setup:
+	@scripts/setup bench
+
+clean:
+	@$(CARGO) clean

@@ -1,0 +1,384 @@
+//! What a call of `ringfence-ignore` costs, beside the goals and beside what others need for the same; all in one run.
+//!
+//! `make bench`. Nothing here fails for being slow: the table says "missed".
+
+#![expect(unreachable_pub, dead_code, reason = "shares the tests' support")]
+
+#[path = "../tests/real/support/mod.rs"]
+mod support;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{Fail2ban, Host, Postgres, World, now, run, sqlite, wait_for};
+
+const PHONES: usize = 500;
+
+fn main() {
+    // `cargo test --benches` only wants to know that it builds.
+    if std::env::args().any(|arg| arg == "--test") {
+        return;
+    }
+    let mut table = Table::default();
+    let floor = floor(&mut table);
+    snapshot(&mut table, floor);
+    sqlite_files(&mut table, floor);
+    postgres(&mut table, floor);
+    huge(&mut table, floor);
+    hanging(&mut table);
+    locks(&mut table);
+    fail2ban(&mut table);
+    print!("\n{}", table.0);
+}
+
+/// Rows of what, how much, goal and verdict.
+#[derive(Default)]
+struct Table(String);
+
+impl Table {
+    fn row(&mut self, what: &str, value: &str, goal: &str, met: Option<bool>) {
+        let met = met.map_or("", |met| if met { "met" } else { "missed" });
+        let row = format!("{what:<58} {value:>12}  {goal:<22} {met}");
+        println!("{}", row.trim_end());
+        self.0 += row.trim_end();
+        self.0.push('\n');
+    }
+
+    /// Milliseconds, and how far above the floor.
+    fn above(&mut self, what: &str, ms: f64, floor: f64, goal: f64) {
+        self.row(what, &format!("{ms:.2} ms"), &format!("<= floor + {goal} ms"), Some(ms <= floor + goal));
+    }
+
+    fn memory(&mut self, what: &str, command: &Command) {
+        let mib = peak(command);
+        self.row(&format!("  peak memory, {what}"), &format!("{mib:.1} MiB"), "<= 12 MiB", Some(mib <= 12.0));
+    }
+}
+
+/// Median milliseconds of a command that may end as it likes.
+fn time(command: &Command) -> f64 {
+    let json = tempfile::NamedTempFile::new().unwrap();
+    let mut hyperfine = Command::new("hyperfine");
+    hyperfine.args(["--shell=none", "--ignore-failure", "--warmup=20", "--runs=300", "--export-json"]);
+    hyperfine
+        .arg(json.path())
+        .arg(line(command))
+        .envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    run(&mut hyperfine);
+    let result: serde_json::Value = serde_json::from_slice(&std::fs::read(json.path()).unwrap()).unwrap();
+    result["results"][0]["median"].as_f64().unwrap() * 1000.0
+}
+
+fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| format!("'{}'", word.to_str().unwrap())).collect::<Vec<_>>().join(" ")
+}
+
+/// Largest resident memory of a command, in MiB.
+fn peak(command: &Command) -> f64 {
+    let mut time = Command::new("/usr/bin/time");
+    time.args(["-q", "-f", "%M"]).arg(command.get_program()).args(command.get_args());
+    time.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let output = time.output().expect("GNU time");
+    String::from_utf8_lossy(&output.stderr).trim().parse::<f64>().unwrap() / 1024.0
+}
+
+/// A host with so many phones registered; its run directory in memory, as /run is.
+fn world(databases: &[&str]) -> World {
+    let world = World::empty();
+    for name in databases {
+        world.database(name);
+    }
+    let rows: Vec<_> =
+        (0..PHONES).map(|n| format!("('{n}', {}, '10.0.{}.{}')", now() + 36_000, n / 250, n % 250)).collect();
+    let database = world.path("db/sofia_reg_internal.db");
+    if database.exists() {
+        sqlite(
+            &database,
+            &format!(
+                "INSERT INTO sip_registrations (sip_user, expires, network_ip) VALUES {}",
+                rows.join(", ")
+            ),
+        );
+    }
+    let run_dir = Path::new("/dev/shm").join(world.dir().file_name().unwrap());
+    std::fs::create_dir_all(&run_dir).unwrap();
+    std::os::unix::fs::symlink(&run_dir, world.path("run")).unwrap();
+    world
+}
+
+fn forget(world: &World) {
+    let _ = std::fs::remove_dir_all(Path::new("/dev/shm").join(world.dir().file_name().unwrap()));
+}
+
+fn floor(table: &mut Table) -> f64 {
+    let world = World::empty();
+    let floor = time(&world.command(&["--version"]));
+    table.row("floor: ringfence-ignore --version", &format!("{floor:.2} ms"), "", None);
+    floor
+}
+
+fn snapshot(table: &mut Table, floor: f64) {
+    let world = world(&["sofia_reg_internal.db"]);
+    world.configure("source = \"sqlite\"\ncache = \"60s\"");
+    world.keeps("10.0.0.1");
+    let ms = time(&world.command(&["10.0.0.1"]));
+    table.row("snapshot hit, 500 phones", &format!("{ms:.2} ms"), "<= 1.3 x floor", Some(ms <= 1.3 * floor));
+    table.memory("snapshot", &world.command(&["10.0.0.1"]));
+    forget(&world);
+}
+
+fn sqlite_files(table: &mut Table, floor: f64) {
+    for (what, databases) in [
+        ("SQLite, no snapshot, one profile", &["sofia_reg_internal.db"][..]),
+        ("SQLite, no snapshot, one profile and core.db", &["core.db", "sofia_reg_internal.db"]),
+        (
+            "SQLite, no snapshot, three profiles and core.db",
+            &["core.db", "sofia_reg_external.db", "sofia_reg_internal.db", "sofia_reg_internal-ipv6.db"],
+        ),
+    ] {
+        let world = world(databases);
+        world.configure("source = \"sqlite\"\ncache = \"0s\"");
+        table.above(what, time(&world.command(&["10.0.0.1"])), floor, 1.2);
+        table.memory("SQLite", &world.command(&["10.0.0.1"]));
+        forget(&world);
+    }
+}
+
+fn fill(server: &Postgres, rows: usize) {
+    server.psql(&format!(
+        "INSERT INTO sip_registrations (sip_user, expires, network_ip, contact) SELECT i, {}, \
+         '10.' || (i >> 16) || '.' || ((i >> 8) & 255) || '.' || (i & 255), 'sip:101@192.168.1.50:5060' \
+         FROM generate_series(0, {rows} - 1) AS i; ANALYZE sip_registrations",
+        now() + 36_000
+    ));
+}
+
+fn dsn(server: &Postgres) -> String {
+    let dir = server.socket_dir().display();
+    format!(
+        "source = \"postgres\"\ncache = \"0s\"\npostgres = \"host={dir} port={} dbname=freeswitch user=ringfence\"",
+        server.port
+    )
+}
+
+fn postgres(table: &mut Table, floor: f64) {
+    let server = Postgres::start();
+    server.load_recorded();
+    fill(&server, PHONES);
+    let world = world(&[]);
+    world.configure(&dsn(&server));
+    let ours = time(&world.command(&["10.0.0.1"]));
+    table.above("PostgreSQL over a Unix socket, no snapshot", ours, floor, 3.5);
+    table.memory("PostgreSQL", &world.command(&["10.0.0.1"]));
+    let psql = server.psql_command(
+        "freeswitch",
+        "SELECT count(*), string_agg(concat_ws(' ', network_ip, expires), ' ') FROM sip_registrations WHERE expires > 1",
+    );
+    let theirs = time(&psql);
+    table.row(
+        "the real psql, asking the same",
+        &format!("{theirs:.2} ms"),
+        ">= 2 x ours",
+        Some(theirs >= 2.0 * ours),
+    );
+    for (what, sslmode) in [("TLS", "require"), ("no TLS", "disable")] {
+        world.configure(&format!(
+            "source = \"postgres\"\ncache = \"0s\"\npostgres = \"host=127.0.0.1 port={} dbname=freeswitch user=ringfence \
+             password='s3cr=t \\\\'\\\\\\\\' sslmode={sslmode}\"",
+            server.port
+        ));
+        assert!(world.keeps("10.0.0.1"), "{:?}", world.journal());
+        let ms = time(&world.command(&["10.0.0.1"]));
+        table.row(
+            &format!("PostgreSQL over TCP, {what}, scram"),
+            &format!("{ms:.2} ms"),
+            "no 40 ms delay",
+            Some(ms < 40.0),
+        );
+    }
+    table.memory("PostgreSQL over TCP", &world.command(&["10.0.0.1"]));
+    forget(&world);
+}
+
+fn huge(table: &mut Table, floor: f64) {
+    const ROWS: usize = 1_000_000;
+    let server = Postgres::start();
+    server.load_recorded();
+    fill(&server, ROWS);
+    let world = world(&["sofia_reg_internal.db"]);
+    world.configure(&dsn(&server));
+    assert!(world.keeps("10.9.9.9"));
+    table.above(
+        "PostgreSQL, a million registrations, one address",
+        time(&world.command(&["10.9.9.9"])),
+        floor,
+        3.5,
+    );
+    world.configure(&dsn(&server).replace("\"0s\"", "\"60s\""));
+    world.keeps("10.9.9.9");
+    let ms = time(&world.command(&["10.9.9.9"]));
+    table.row(
+        "  the same from the snapshot",
+        &format!("{ms:.2} ms"),
+        "<= 1.3 x floor",
+        Some(ms <= 1.3 * floor),
+    );
+    forget(&world);
+
+    let database = world.path("db/sofia_reg_internal.db");
+    sqlite(
+        &database,
+        &format!(
+            "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS} - 1) \
+             INSERT INTO sip_registrations (expires, network_ip, contact) SELECT {}, \
+             '10.' || (i >> 16) || '.' || ((i >> 8) & 255) || '.' || (i & 255), 'sip:101@192.168.1.50:5060' FROM n",
+            now() + 36_000
+        ),
+    );
+    world.configure("source = \"sqlite\"\ncache = \"0s\"");
+    assert!(world.keeps("10.9.9.9"));
+    table.above(
+        "SQLite, a million registrations, one address",
+        time(&world.command(&["10.9.9.9"])),
+        floor,
+        1.2,
+    );
+}
+
+/// A hundred at once against a server that takes connections and says nothing.
+fn hanging(table: &mut Table) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let world = world(&[]);
+    let port = listener.local_addr().unwrap().port();
+    world.configure(&format!(
+        "source = \"postgres\"\npostgres = \"host=127.0.0.1 port={port} user=u dbname=d\""
+    ));
+    for (what, goal) in [
+        ("a hundred calls at once, the source hangs: the last answer", 800),
+        ("  a hundred more, a moment later: the last answer", 400),
+    ] {
+        let start = Instant::now();
+        let calls: Vec<Child> = (0..100)
+            .map(|n| world.command(&[&format!("10.0.0.{n}")]).stdin(Stdio::null()).spawn().unwrap())
+            .collect();
+        let spawned = start.elapsed();
+        for mut call in calls {
+            let _ = call.wait();
+        }
+        let took = start.elapsed().saturating_sub(spawned);
+        let ms = took.as_millis();
+        table.row(what, &format!("{ms} ms"), &format!("<= {goal} ms after its start"), Some(ms <= goal));
+    }
+    forget(&world);
+}
+
+/// How long FreeSWITCH waits for a database that is being read: the longest of many exclusive transactions.
+fn locks(table: &mut Table) {
+    let world = world(&["sofia_reg_internal.db"]);
+    let database = world.path("db/sofia_reg_internal.db");
+    sqlite(
+        &database,
+        &format!(
+            "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 19999) \
+             INSERT INTO sip_registrations (expires, network_ip) \
+             SELECT {}, '10.7.' || (i >> 8) || '.' || (i & 255) FROM n",
+            now() + 36_000
+        ),
+    );
+    world.configure("source = \"sqlite\"\ncache = \"0s\"");
+    let writer = |rounds: u32| {
+        let script = "BEGIN EXCLUSIVE; UPDATE sip_registrations SET ping_time = 1 WHERE rowid = 1; COMMIT;\n";
+        let mut sqlite3 = Command::new("sqlite3")
+            .arg(&database)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = sqlite3.stdin.take().unwrap();
+        let mut stdout = std::io::BufReader::new(sqlite3.stdout.take().unwrap());
+        writeln!(stdin, "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;").unwrap();
+        // Polls every millisecond, so that its own wait is not longer than ours.
+        writeln!(stdin, ".timeout 1000").unwrap();
+        let mut longest = Duration::ZERO;
+        for round in 0..=rounds {
+            let start = Instant::now();
+            writeln!(stdin, "{script}SELECT 'done';").unwrap();
+            let mut line = String::new();
+            while !line.ends_with("done\n") {
+                std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+            }
+            if round > 0 {
+                longest = longest.max(start.elapsed());
+            }
+        }
+        drop(stdin);
+        sqlite3.wait().unwrap();
+        longest
+    };
+    let alone = writer(500);
+    let beside = std::thread::scope(|scope| {
+        let readers = scope.spawn(|| (0..300).for_each(|_| drop(world.call(&["10.7.3.3"]))));
+        let longest = writer(500);
+        readers.join().unwrap();
+        longest
+    });
+    let ms = beside.as_secs_f64() * 1000.0;
+    table.row(
+        &format!(
+            "FreeSWITCH's longest write beside 300 reads (alone {:.1} ms)",
+            alone.as_secs_f64() * 1000.0
+        ),
+        &format!("{ms:.1} ms"),
+        "20 ms lock",
+        None,
+    );
+    forget(&world);
+}
+
+/// Lines per second through a real fail2ban, every one of them asking.
+fn fail2ban(table: &mut Table) {
+    const LINES: usize = 1500;
+    let mut speeds = Vec::new();
+    for ours in [false, true] {
+        let host = Host::new();
+        let world = world(&["sofia_reg_internal.db"]);
+        world.configure("source = \"sqlite\"");
+        let log = world.path("freeswitch.log");
+        std::fs::write(&log, "").unwrap();
+        let command = if ours {
+            format!(
+                "exec {} --config {} \"<ip>\"",
+                world.command(&[]).get_program().display(),
+                world.config().display()
+            )
+        } else {
+            "exec /bin/false \"<ip>\"".to_owned()
+        };
+        let jail = format!(
+            "[ringfence-freeswitch]\nenabled = true\nlogpath = {}\nmaxretry = 1000000\nignorecommand = {command}\nignorecache =\n",
+            log.display()
+        );
+        let fail2ban = Fail2ban::start(&host, &world, &jail, &std::env::var("PATH").unwrap());
+        let date = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S");
+        let lines: String = (0..LINES).fold(String::new(), |lines, n| {
+            let address = format!("10.200.{}.{}", n / 250, n % 250);
+            lines + &format!("{date}.000000 0.00% [WARNING] sofia_reg.c:3210 Can't find user [999@a.example.com] from {address}\n")
+        });
+        let start = Instant::now();
+        std::fs::File::options().append(true).open(&log).unwrap().write_all(lines.as_bytes()).unwrap();
+        wait_for("all lines", || fail2ban.number("ringfence-freeswitch", "Total failed") >= LINES);
+        speeds.push(1500.0 / start.elapsed().as_secs_f64());
+        drop(fail2ban);
+        forget(&world);
+    }
+    table.row("fail2ban, exec /bin/false: lines a second", &format!("{:.0}", speeds[0]), "", None);
+    table.row(
+        "fail2ban, ringfence-ignore: lines a second",
+        &format!("{:.0}", speeds[1]),
+        ">= 0.8 x that",
+        Some(speeds[1] >= 0.8 * speeds[0]),
+    );
+}
