@@ -4,9 +4,8 @@
 //! `decisions.jsonl.1` when it reaches its size, so that the two together stay bounded. Writing never
 //! waits: where the shared memory of the last minute is busy for long, the line is written uncounted.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::{Timestamp, Unit};
@@ -111,11 +110,11 @@ impl Journal {
     fn append(&self, lines: &[u8]) -> io::Result<()> {
         state_file::make_dir(&self.log_dir, 0o750)?;
         let path = self.log_dir.join("decisions.jsonl");
-        let mut file = OpenOptions::new().append(true).create(true).mode(0o640).open(&path)?;
+        let mut file = state_file::open_for_append(&path, 0o640)?;
         let length = file.metadata()?.size();
         if length + lines.len() as u64 > MAX_LENGTH && length > 0 {
             std::fs::rename(&path, self.log_dir.join("decisions.jsonl.1"))?;
-            file = OpenOptions::new().append(true).create(true).mode(0o640).open(&path)?;
+            file = state_file::open_for_append(&path, 0o640)?;
         }
         file.write_all(lines)
     }

@@ -141,11 +141,11 @@ impl FusionPbx {
 
     /// Address and password of the event socket.
     #[must_use]
-    pub fn event_socket(&self) -> Option<(String, &str)> {
+    pub fn event_socket(&self) -> Option<(String, String)> {
         let host = self.get("switch.event_socket.host")?;
         let port = self.get("switch.event_socket.port")?;
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        Some((format!("{host}:{port}"), self.get("switch.event_socket.password")?))
+        Some((format!("{host}:{port}"), self.get("switch.event_socket.password")?.to_owned()))
     }
 }
 
@@ -177,7 +177,7 @@ mod tests {
             matches!(config.switch_database(), Some(Database::Sqlite(dir)) if dir == Path::new("/var/lib/freeswitch/db"))
         );
         assert_eq!(config.switch_database_dir().as_deref(), Some(Path::new("/var/lib/freeswitch/db")));
-        assert_eq!(config.event_socket(), Some(("127.0.0.1:8021".into(), "ClueCon")));
+        assert_eq!(config.event_socket(), Some(("127.0.0.1:8021".into(), "ClueCon".into())));
         let cluster = config.cluster_database().unwrap();
         assert_eq!(cluster.get("password"), Some("S3cr=et#with=signs"));
         assert_eq!((cluster.get("dbname"), cluster.get("host")), (Some("freeswitch"), Some("127.0.0.1")));

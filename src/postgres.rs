@@ -72,6 +72,19 @@ fn url_fault(error: &sqlx::Error) -> String {
     }
 }
 
+/// Keys that say where to connect or whom to trust, and that we would not heed.
+const UNSUPPORTED: [&str; 9] = [
+    "passfile",
+    "require_auth",
+    "requirepeer",
+    "service",
+    "sslcrl",
+    "sslcrldir",
+    "sslnegotiation",
+    "sslpassword",
+    "replication",
+];
+
 fn apply(options: PgConnectOptions, key: &str, value: &str) -> anyhow::Result<PgConnectOptions> {
     if value.is_empty() {
         // libpq: an empty value is the default.
@@ -96,7 +109,11 @@ fn apply(options: PgConnectOptions, key: &str, value: &str) -> anyhow::Result<Pg
         "sslcert" => options.ssl_client_cert(value),
         "sslkey" => options.ssl_client_key(value),
         "options" => server_options(options, value)?,
-        // Read elsewhere, or without meaning for one short question.
+        "channel_binding" | "gssencmode" if value == "require" => bail!("`{key}` = require is not supported"),
+        key if UNSUPPORTED.contains(&key) => {
+            bail!("`{key}` is not supported; leave it out, or set registrations.postgres")
+        }
+        // Without meaning for one short question.
         _ => options,
     })
 }
@@ -182,6 +199,8 @@ mod tests {
             ("host=db passwort=hunter2", "unknown key `passwort`; did you mean `password`?"),
             ("host=db port=hunter2", "`port` is no port number"),
             ("host=db password='hunter2", "the value of `password` has no closing quote"),
+            ("service=pbx", "`service` is not supported"),
+            ("host=db channel_binding=require", "`channel_binding` = require is not supported"),
             ("hunter2", "no `key = value`: a word without `=`"),
             ("host=a,b", "`host` names several servers"),
             ("host=db options='-q hunter2'", "`options` is understood as"),

@@ -66,6 +66,15 @@ pub fn open_own_for_update(path: &Path, owner: u32) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a regular file for appending whole lines, made with `mode` if missing; follows symbolic links.
+pub fn open_for_append(path: &Path, mode: u32) -> io::Result<File> {
+    let file = OpenOptions::new().append(true).create(true).mode(mode).custom_flags(NEVER_WAIT).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok(file)
+}
+
 fn trusted_length(file: &File, owner: u32) -> io::Result<u64> {
     let about = file.metadata()?;
     let trusted = about.is_file() && (about.uid() == 0 || about.uid() == owner) && about.mode() & 0o022 == 0;

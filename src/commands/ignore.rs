@@ -22,14 +22,17 @@ mod explain;
 const TOOL: &str = "ringfence-ignore";
 const SYSLOG: &str = "/dev/log";
 
-/// fail2ban's ignorecommand: exit 0 when ADDRESS must not be banned
-///
-/// An address must not be banned when it has a live registration in FreeSWITCH, or is on an
-/// allow list that exempts from fail2ban. In a jail:
-///
-///     ignorecommand = exec /usr/bin/ringfence-ignore "<ip>"
+/// The command line.
 #[derive(Debug, Parser)]
-#[command(name = TOOL, version, max_term_width = 100, verbatim_doc_comment, after_help = AFTER_HELP, after_long_help = AFTER_LONG_HELP)]
+#[command(
+    name = TOOL,
+    version,
+    max_term_width = 100,
+    about = ABOUT,
+    long_about = LONG_ABOUT,
+    after_help = AFTER_HELP,
+    after_long_help = AFTER_LONG_HELP
+)]
 pub struct Args {
     /// Print how the answer comes about; nothing is recorded
     #[arg(long)]
@@ -43,6 +46,16 @@ pub struct Args {
     #[arg(allow_hyphen_values = true)]
     address: OsString,
 }
+
+const ABOUT: &str = "fail2ban's ignorecommand: exit 0 when ADDRESS must not be banned";
+
+const LONG_ABOUT: &str = "\
+fail2ban's ignorecommand: exit 0 when ADDRESS must not be banned
+
+An address must not be banned when it has a live registration in FreeSWITCH, or is on an allow
+list that exempts from fail2ban. In a jail:
+
+    ignorecommand = exec /usr/bin/ringfence-ignore \"<ip>\"";
 
 const AFTER_HELP: &str = "\
 Exit status: 0 keep, 1 may be banned (also for anything that is no address), 2 wrong usage.";

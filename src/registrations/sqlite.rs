@@ -51,14 +51,14 @@ pub(super) fn look(files: &[PathBuf], question: &Question, deadline: Deadline) -
     let runtime = tokio::runtime::Builder::new_current_thread().build().context("no asynchronous runtime")?;
     runtime.block_on(async {
         let mut found = Found { complete: true, ..Found::default() };
-        let mut usable = Vec::new();
+        let mut usable: Vec<&Path> = Vec::new();
         let mut small = true;
         for file in files {
             match size(file) {
                 Ok(None) => {}
                 Ok(Some(size)) => {
                     small &= size <= MAX_FULL_READ;
-                    usable.push(file.as_path());
+                    usable.push(file);
                 }
                 Err(error) => found.failures.push(format!("{}: {error:#}", file.display())),
             }
@@ -153,9 +153,8 @@ async fn read(files: &[&Path], question: &Question, deadline: Deadline) -> anyho
         .connect()
         .await?;
     let tables = attach(others, &mut connection).await?;
-    if let Some(empty) = tables.iter().position(Vec::is_empty) {
-        // Where there is but one file, the error is said of it.
-        debug_assert!(empty < files.len());
+    if tables.iter().any(Vec::is_empty) {
+        // Each file is then read by itself, and this said of the right one.
         bail!("it has neither sip_registrations nor registrations; is it FreeSWITCH's?");
     }
     let guard = if size <= READ_IN_NO_TIME { None } else { Some(LockGuard::install(&mut connection).await?) };

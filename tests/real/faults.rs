@@ -94,7 +94,7 @@ fn a_hundred_calls_share_one_look() {
 fn who_asks_may_die() {
     let (port, _) = silent_server();
     let world = World::empty();
-    world.configure(&format!("source = \"postgres\"\npostgres = \"host=127.0.0.1 port={port} user=u dbname=d sslmode=disable\"\ndeadline = \"10s\""));
+    world.configure(&format!("source = \"postgres\"\npostgres = \"host=127.0.0.1 port={port} user=u dbname=d sslmode=disable\"\ndeadline = \"4s\""));
     let mut asks = world.command(&["203.0.113.20"]).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(300));
     let waits = world.command(&["203.0.113.21"]).spawn().unwrap();

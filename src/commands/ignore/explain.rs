@@ -6,8 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Args, Because, Verdict};
-use crate::config::{self, Config, ConfigError, Mode, OnError};
-use crate::exit::Exit;
+use crate::config::{self, Config, ConfigError, Mode};
 use crate::registrations::discovery::{self, Discovery};
 use crate::registrations::{Answer, Standing, Via};
 
@@ -60,22 +59,16 @@ fn answer(verdict: &Verdict) -> String {
 }
 
 fn because(verdict: &Verdict, config: Option<&Config>, now: Timestamp) -> String {
-    let on_error = || {
-        let set = if verdict.exit() == Exit::Yes || verdict.keep { OnError::Keep } else { OnError::Ban };
-        match set {
-            OnError::Keep => "on-error is \"keep\"",
-            OnError::Ban => "on-error is \"ban\"",
-        }
-    };
+    let on_error = if verdict.keep { "on-error is \"keep\"" } else { "on-error is \"ban\"" };
     match &verdict.because {
         Because::NoAddress => "it is not one IPv4 or IPv6 address".to_owned(),
-        Because::ConfigBroken => format!("the settings cannot be used, and {}", on_error()),
+        Because::ConfigBroken => format!("the settings cannot be used, and {on_error}"),
         Because::Allowed { list } => format!("it is on the allow list {list}"),
         Because::AllowListUnreadable(error) => {
             let path = config.map_or_else(String::new, |config| {
                 crate::allow::path(&config.state_dir).display().to_string()
             });
-            format!("the allow lists in {path} cannot be read ({error}), and {}", on_error())
+            format!("the allow lists in {path} cannot be read ({error}), and {on_error}")
         }
         Because::Standing(Standing::Registered { until }) => {
             let left = i64::from(*until) - now.as_second();
@@ -93,7 +86,7 @@ fn because(verdict: &Verdict, config: Option<&Config>, now: Timestamp) -> String
             )
         }
         Because::Standing(Standing::Unknown) => {
-            format!("the source cannot be read, it was not seen registered lately, and {}", on_error())
+            format!("the source cannot be read, it was not seen registered lately, and {on_error}")
         }
     }
 }
