@@ -8,11 +8,13 @@ use crate::support::{Postgres, World, now};
 const PASSWORD: &str = "password='s3cr=t \\'\\\\'";
 
 fn toml(text: &str) -> String {
-    format!("source = \"postgres\"\ncache = \"0s\"\npostgres = {}", toml_string(text))
+    format!("source = \"postgres\"\ncache = \"0s\"\npostgres = {text:?}")
 }
 
-fn toml_string(text: &str) -> String {
-    format!("{text:?}")
+/// Settings for the server's Unix socket.
+fn over_socket(server: &Postgres) -> String {
+    let dir = server.socket_dir().display();
+    toml(&format!("host={dir} port={} dbname=freeswitch user=ringfence", server.port))
 }
 
 #[test]
@@ -106,11 +108,7 @@ fn one_of_the_two_tables_is_enough() {
     let server = Postgres::start();
     server.load_recorded();
     let world = World::empty();
-    world.configure(&toml(&format!(
-        "host={} port={} dbname=freeswitch user=ringfence",
-        server.socket_dir().display(),
-        server.port
-    )));
+    world.configure(&over_socket(&server));
     server.psql("ALTER TABLE registrations RENAME TO gone");
     assert!(world.keeps("203.0.113.20"));
     server.psql("ALTER TABLE gone RENAME TO registrations; DROP TABLE sip_registrations");
@@ -126,11 +124,7 @@ fn stale_rows_of_dead_nodes_do_not_count() {
         now() - 1
     ));
     let world = World::empty();
-    world.configure(&toml(&format!(
-        "host={} port={} dbname=freeswitch user=ringfence",
-        server.socket_dir().display(),
-        server.port
-    )));
+    world.configure(&over_socket(&server));
     assert!(!world.keeps("203.0.113.20"));
     assert_eq!(world.last_reason(), "not-registered");
 }
@@ -145,15 +139,11 @@ fn a_huge_table_is_never_read_whole() {
         now() + 3600
     ));
     let world = World::empty();
-    let dsn = format!(
-        "host={} port={} dbname=freeswitch user=ringfence",
-        server.socket_dir().display(),
-        server.port
-    );
+    let settings = over_socket(&server);
     for (cache, prefix) in [("0s", 128), ("60s", 128), ("0s", 64)] {
         world.reboot();
         world.configure(
-            &toml(&dsn).replace("cache = \"0s\"", &format!("cache = \"{cache}\"\nipv6-prefix = {prefix}")),
+            &settings.replace("cache = \"0s\"", &format!("cache = \"{cache}\"\nipv6-prefix = {prefix}")),
         );
         assert!(world.keeps("10.1.2.3"));
         assert!(world.keeps("203.0.113.20"));
@@ -170,15 +160,10 @@ fn a_database_that_hangs_costs_at_most_the_deadline_and_once() {
     let server = Postgres::start();
     server.load_recorded();
     let world = World::empty();
-    let dsn = format!(
-        "host={} port={} dbname=freeswitch user=ringfence",
-        server.socket_dir().display(),
-        server.port
-    );
-    world.configure(&toml(&dsn));
+    let settings = over_socket(&server);
+    world.configure(&settings);
     assert!(world.keeps("203.0.113.20"));
-    let hang = |server: &Postgres| server.signal("STOP");
-    hang(&server);
+    server.freeze();
     let first = world.call(&["203.0.113.66"]);
     assert_eq!(first.code, 1);
     assert!(
@@ -195,10 +180,9 @@ fn a_database_that_hangs_costs_at_most_the_deadline_and_once() {
     // Also after a reboot, and not for ever.
     world.reboot();
     assert_eq!(world.call(&["203.0.113.20"]).code, 0);
-    world.configure(&(toml(&dsn) + "\nstale-ok = \"0s\""));
+    world.configure(&(settings + "\nstale-ok = \"0s\""));
     std::thread::sleep(Duration::from_millis(1100));
     assert_eq!(world.call(&["203.0.113.20"]).code, 1);
-    server.signal("CONT");
 }
 
 #[test]
@@ -216,11 +200,7 @@ fn a_locked_table_costs_at_most_the_deadline() {
         server.psql("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock'").trim() == "1"
     });
     let world = World::empty();
-    world.configure(&toml(&format!(
-        "host={} port={} dbname=freeswitch user=ringfence",
-        server.socket_dir().display(),
-        server.port
-    )));
+    world.configure(&over_socket(&server));
     let call = world.call(&["203.0.113.20"]);
     assert_eq!(call.code, 1);
     assert!(call.took < Duration::from_secs(3), "{:?}", call.took);

@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::{data, now, run, wait_for};
@@ -195,25 +196,30 @@ impl Postgres {
         command
     }
 
-    /// Sends a signal to the server and all its workers.
-    pub fn signal(&self, signal: &str) {
-        let server = self.server.as_ref().unwrap().id().to_string();
+    /// Stops the server and its workers in their tracks: connections are taken by the kernel, and nobody
+    /// answers.
+    pub fn freeze(&self) {
+        let server = self.server.as_ref().unwrap().id();
         let workers = std::fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap();
-        // A worker may be gone before its turn comes.
-        let _ = Command::new("kill")
-            .arg(format!("-{signal}"))
-            .arg(&server)
-            .args(workers.split_whitespace())
-            .output();
+        for worker in workers.split_whitespace() {
+            signal(worker.parse().unwrap(), Signal::STOP);
+        }
+        signal(server, Signal::STOP);
     }
+}
+
+/// The process may be gone by now.
+fn signal(process: u32, signal: Signal) {
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw).expect("a process id");
+    let _ = kill_process(pid, signal);
 }
 
 impl Drop for Postgres {
     fn drop(&mut self) {
         if let Some(mut server) = self.server.take() {
-            // "Immediate shutdown": its workers go too. A stopped one must be woken for it.
-            let _ = Command::new("kill").args(["-QUIT", &server.id().to_string()]).status();
-            let _ = Command::new("kill").args(["-CONT", &server.id().to_string()]).status();
+            // "Immediate shutdown": its workers go too. A frozen one must be woken for it.
+            signal(server.id(), Signal::QUIT);
+            signal(server.id(), Signal::CONT);
             let _ = server.wait();
         }
     }
