@@ -35,7 +35,7 @@ impl Host {
     /// A command on this host.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.pid, "--net", "--mount", "--pid", "--", program]);
+        command.args(["--target", &self.pid, "--net", "--mount", "--pid", "--root", "--", program]);
         command
     }
 }
