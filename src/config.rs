@@ -104,7 +104,7 @@ values::span!(
 );
 
 /// Which source says who is registered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceKind {
     /// Found from FreeSWITCH's and FusionPBX's own files.
@@ -119,7 +119,7 @@ pub enum SourceKind {
 }
 
 /// `event-socket = { address = "127.0.0.1:8021", password = ... }`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct EventSocket {
     /// `HOST:PORT`.

@@ -23,6 +23,10 @@ mod sqlite;
 pub use discovery::Source;
 pub use registry::{Answer, Registry, Standing, Via};
 
+/// No call takes longer than this (the longest deadline is no longer), so what another call stamped with its own start
+/// is no further ahead of ours; what is further ahead is from a clock that was set back since.
+const AHEAD_MS: i64 = 30_000;
+
 /// What is asked of a source.
 #[derive(Clone, Copy, Debug)]
 pub struct Question {

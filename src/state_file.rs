@@ -51,7 +51,7 @@ pub fn open_own(path: &Path, owner: u32) -> io::Result<(File, u64)> {
     Ok((file, length))
 }
 
-/// Opens one of our own files for reading and writing, made if missing (mode 0644), trusted as in
+/// Opens one of our own files for reading and writing, made if missing (mode 0600), trusted as in
 /// [`open_own`].
 pub fn open_own_for_update(path: &Path, owner: u32) -> io::Result<File> {
     let file = OpenOptions::new()
@@ -59,7 +59,7 @@ pub fn open_own_for_update(path: &Path, owner: u32) -> io::Result<File> {
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o644)
+        .mode(0o600)
         .custom_flags(OWN)
         .open(path)?;
     trusted_length(&file, owner)?;
@@ -108,7 +108,7 @@ pub fn replace(path: &Path, content: &[u8], durability: Durability) -> io::Resul
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(beside)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)?;
         file.write_all(content)?;
         if durability == Durability::Durable {
             file.sync_all()?;

@@ -122,7 +122,7 @@ impl<'de> Deserialize<'de> for Ipv6Prefix {
 }
 
 /// Text that must not be shown, or the file it is in. Printed and debugged without it.
-#[derive(Clone)]
+#[derive(Clone, Hash)]
 pub enum Secret {
     /// In the settings themselves.
     Inline(String),

@@ -8,23 +8,23 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::AHEAD_MS;
 use crate::state_file;
 
 /// A source that failed is asked again after this time, by one call.
 const REMEMBERED_MS: i64 = 10_000;
 
-/// No call takes longer than this, so no failure of another call is further ahead of our own start.
-const AHEAD_MS: i64 = 30_000;
-
 const LENGTH: usize = 512;
-/// Checksum, length of the text, milliseconds since 1970.
-const HEAD: usize = 4 + 4 + 8;
+/// Checksum, length of the text, milliseconds since 1970, fingerprint of the settings.
+const HEAD: usize = 4 + 4 + 8 + 8;
 
 /// The last failure of the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     /// Milliseconds since 1970.
     pub(super) at: i64,
+    /// Of the settings that failed.
+    pub(super) fingerprint: u64,
     pub(super) message: String,
 }
 
@@ -56,14 +56,19 @@ impl Memory {
         self.0.try_clone().map(Self)
     }
 
-    /// The last failure, unless an answer came since.
-    pub(super) fn failure(&self) -> Option<Failure> {
+    /// The last failure with these settings, unless an answer came since.
+    pub(super) fn failure(&self, fingerprint: u64) -> Option<Failure> {
+        self.read().filter(|failure| failure.fingerprint == fingerprint)
+    }
+
+    fn read(&self) -> Option<Failure> {
         let mut bytes = [0; LENGTH];
         self.0.read_exact_at(&mut bytes, 0).ok()?;
         let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
         let text = bytes.get(HEAD..HEAD + word(4) as usize)?;
         (word(0) == crc32fast::hash(&bytes[4..])).then(|| Failure {
             at: i64::from_be_bytes(bytes[8..16].try_into().expect("eight bytes")),
+            fingerprint: u64::from_be_bytes(bytes[16..24].try_into().expect("eight bytes")),
             message: String::from_utf8_lossy(text).into_owned(),
         })
     }
@@ -74,6 +79,7 @@ impl Memory {
         let mut bytes = [0; LENGTH];
         bytes[4..8].copy_from_slice(&u32::try_from(text.len()).expect("less than a block").to_be_bytes());
         bytes[8..16].copy_from_slice(&failure.at.to_be_bytes());
+        bytes[16..24].copy_from_slice(&failure.fingerprint.to_be_bytes());
         bytes[HEAD..HEAD + text.len()].copy_from_slice(text);
         let checksum = crc32fast::hash(&bytes[4..]);
         bytes[..4].copy_from_slice(&checksum.to_be_bytes());
@@ -94,17 +100,18 @@ mod tests {
     fn remembers_for_ten_seconds_until_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::open(dir.path()).unwrap();
-        assert_eq!(memory.failure(), None);
-        let failure = Failure { at: 5_000, message: "ü".repeat(500) };
+        assert_eq!(memory.failure(7), None);
+        let failure = Failure { at: 5_000, fingerprint: 7, message: "ü".repeat(500) };
         memory.remember(&failure).unwrap();
-        let read = Memory::open(dir.path()).unwrap().failure().unwrap();
+        let read = Memory::open(dir.path()).unwrap().failure(7).unwrap();
+        assert_eq!(memory.failure(8), None, "with other settings");
         assert!(read.message.starts_with("üü") && failure.message.starts_with(&read.message));
         for (now, fresh) in [(-25_001, false), (4_999, true), (5_000, true), (14_999, true), (15_000, false)]
         {
             assert_eq!(read.is_fresh(now), fresh, "{now}");
         }
         memory.forget().unwrap();
-        assert_eq!(memory.failure(), None);
+        assert_eq!(memory.failure(7), None);
     }
 
     #[test]
@@ -112,7 +119,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for garbage in [vec![], vec![0; 100], vec![0xff; 4096], b"x".repeat(LENGTH)] {
             std::fs::write(dir.path().join("registrations.lock"), garbage).unwrap();
-            assert_eq!(Memory::open(dir.path()).unwrap().failure(), None);
+            assert_eq!(Memory::open(dir.path()).unwrap().failure(0), None);
         }
     }
 }

@@ -4,14 +4,14 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 
 use super::discovery::{self, Discovery};
 use super::failure::{Failure, Memory};
 use super::snapshot::{Says, Snapshot};
-use super::{Found, Question, seen, snapshot};
+use super::{AHEAD_MS, Found, Question, seen, snapshot};
 use crate::address;
 use crate::config;
 use crate::deadline::Deadline;
@@ -102,6 +102,8 @@ struct Case {
     /// Milliseconds since 1970.
     now: i64,
     fingerprint: u64,
+    /// When `now` was.
+    started: Instant,
     deadline: Deadline,
 }
 
@@ -124,6 +126,7 @@ impl Registry {
             network: address::neighbourhood(address, self.settings.ipv6_prefix.bits()),
             now,
             fingerprint: snapshot::fingerprint(&self.settings),
+            started: Instant::now(),
             deadline,
         };
         if let Some(answer) = case.ask_snapshot() {
@@ -157,7 +160,7 @@ impl Case {
 
     /// While a failure is fresh, nobody asks.
     fn ask_failure(&self, memory: &Memory) -> Option<Answer> {
-        let failure = memory.failure().filter(|failure| failure.is_fresh(self.now))?;
+        let failure = memory.failure(self.fingerprint).filter(|failure| failure.is_fresh(self.now))?;
         Some(self.ask_memory(failure.message))
     }
 
@@ -171,7 +174,8 @@ impl Case {
         });
         let seen = seen::last(&self.registry.state_dir, self.network).ok().flatten();
         let lately = snapshot.max(seen).filter(|at| {
-            u64::try_from(self.now / 1000 - at).is_ok_and(|ago| Duration::from_secs(ago) <= stale_ok)
+            let ago = self.now / 1000 - at;
+            ago > -AHEAD_MS / 1000 && Duration::from_secs(u64::try_from(ago).unwrap_or(0)) <= stale_ok
         });
         lately.map_or(Standing::Unknown, |at| Standing::SeenLately { at })
     }
@@ -193,11 +197,11 @@ impl Case {
             let _ = receiver.recv_timeout(self.deadline.remaining());
             return answer;
         }
-        let failure = Failure { at: self.now, message: "no answer within registrations.deadline".into() };
+        let message = "no answer within registrations.deadline".to_owned();
         if let Some(memory) = memory {
-            let _ = memory.remember(&failure);
+            self.remember(memory, message.clone());
         }
-        self.ask_memory(failure.message)
+        self.ask_memory(message)
     }
 
     fn ask(&self, memory: Option<&Memory>, sender: &Sender<Answer>) {
@@ -222,13 +226,15 @@ impl Case {
         loop {
             match memory.try_lock() {
                 Ok(true) => return self.known(memory).map_or(Turn::Ours { locked: true }, Turn::answered),
-                Ok(false) if self.cache().is_zero() => return Turn::Ours { locked: false },
                 Ok(false) => {}
                 Err(_) => return Turn::Ours { locked: false },
             }
             // Somebody tries a source that failed before: how that ends is not waited for.
-            if let Some(failure) = memory.failure() {
+            if let Some(failure) = memory.failure(self.fingerprint) {
                 return Turn::answered(self.ask_memory(failure.message));
+            }
+            if self.cache().is_zero() {
+                return Turn::Ours { locked: false };
             }
             if let Some(answer) = self.ask_snapshot() {
                 return Turn::answered(answer);
@@ -290,10 +296,16 @@ impl Case {
                 (!found.failures.is_empty()).then(|| found.failures.join("; "))
             }
         };
-        let _ = match failure {
-            Some(message) => memory.remember(&Failure { at: self.now, message }),
-            None => memory.forget(),
-        };
+        match failure {
+            Some(message) => self.remember(memory, message),
+            None => drop(memory.forget()),
+        }
+    }
+
+    /// The failure counts from the moment when it is known, not from our start.
+    fn remember(&self, memory: &Memory, message: String) {
+        let spent = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(0);
+        let _ = memory.remember(&Failure { at: self.now + spent, fingerprint: self.fingerprint, message });
     }
 }
 

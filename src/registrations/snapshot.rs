@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
-use super::{Found, Question};
+use super::{AHEAD_MS, Found, Question};
 use crate::address_table::{self, About, AddressTable, Entry, Kind};
 use crate::config;
 use crate::state_file::{self, Durability};
@@ -49,10 +49,7 @@ pub(super) fn fingerprint(settings: &config::Registrations) -> u64 {
         freeswitch_config,
         ..
     } = settings;
-    format!(
-        "{source} {sqlite_dir:?} {postgres:?} {event_socket:?} {fusionpbx_config:?} {freeswitch_config:?}"
-    )
-    .hash(&mut hasher);
+    (source, sqlite_dir, postgres, event_socket, fusionpbx_config, freeswitch_config).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -63,10 +60,11 @@ impl Snapshot {
         (table.about().fingerprint == fingerprint).then_some(Self { table })
     }
 
-    /// Its age at `now` (milliseconds since 1970); `None` if it is from the future, because the clock was set
-    /// back.
+    /// Its age at `now` (milliseconds since 1970), zero if it is of a call that came after us; `None` if the clock
+    /// was set back since.
     pub(super) fn age(&self, now: i64) -> Option<Duration> {
-        u64::try_from(now).ok()?.checked_sub(self.table.about().created).map(Duration::from_millis)
+        let age = now - i64::try_from(self.table.about().created).ok()?;
+        (age > -AHEAD_MS).then(|| Duration::from_millis(u64::try_from(age).unwrap_or(0)))
     }
 
     /// The number of registered addresses in it.
@@ -178,7 +176,8 @@ mod tests {
         assert_eq!(snapshot.says(network("203.0.113.21"), 10_000), Some(Says::NotRegistered));
         assert_eq!(snapshot.says(network("2001:db8::/64"), 10_000), Some(Says::Registered { until: 30 }));
         assert_eq!(snapshot.age(11_500), Some(Duration::from_millis(1500)));
-        assert_eq!(snapshot.age(9_999), None);
+        assert_eq!(snapshot.age(9_999), Some(Duration::ZERO), "of a call that came later");
+        assert_eq!(snapshot.age(-20_000), None);
     }
 
     #[test]

@@ -32,7 +32,11 @@ const MAX_FULL_READ: u64 = 64 << 20;
 /// SQLite attaches at most ten more to a connection.
 const MAX_TOGETHER: usize = 10;
 
-/// FreeSWITCH's transactions take milliseconds. Who waits longer than this is read by itself.
+/// Files that are read together are locked one after the other: while we wait for one, FreeSWITCH waits for the
+/// others. So the wait is short, and then each is read by itself.
+const WAIT_TOGETHER: Duration = Duration::from_millis(4);
+
+/// FreeSWITCH's transactions take milliseconds. Who makes us wait longer has his turn after the others.
 const SHORT_WAIT: Duration = Duration::from_millis(60);
 
 /// So long before the deadline we want to know what went wrong, to say it.
@@ -69,7 +73,7 @@ pub(super) fn look(files: &[PathBuf], question: &Question, deadline: Deadline) -
         }
         if usable.len() <= MAX_TOGETHER
             && found.failures.is_empty()
-            && let Ok(together) = read(&usable, &question, deadline.within(SHORT_WAIT)).await
+            && let Ok(together) = read(&usable, &question, deadline.within(WAIT_TOGETHER)).await
         {
             return Ok(together);
         }
