@@ -2,7 +2,7 @@
 //!
 //! `make bench`. Nothing here fails for being slow: the table says "missed".
 
-#![expect(unreachable_pub, dead_code, reason = "shares the tests' support")]
+#![expect(unreachable_pub, dead_code, unused_imports, reason = "shares the tests' support")]
 
 #[path = "../tests/real/support/mod.rs"]
 mod support;

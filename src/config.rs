@@ -160,22 +160,39 @@ impl Config {
         toml::from_str(text).map_err(|error| ConfigError::content(file, text, &error))
     }
 
-    /// What a file that [`Config::load`] refuses still says about `on-error`: the wish of the
-    /// administrator holds although another line is wrong. Default where even that cannot be read.
+    /// What a file that [`Config::load`] refuses still says about the mode, `on-error` and the directories: the
+    /// wish of the administrator holds although another line is wrong. The rest is at its default, and all of it
+    /// where the file is not even TOML.
     #[must_use]
-    pub fn salvage_on_error(path: Option<&Path>) -> OnError {
+    pub fn salvage(path: Option<&Path>) -> Self {
         let file = path.unwrap_or(Path::new(DEFAULT_PATH));
-        state_file::read_regular(file, MAX_LENGTH)
+        let table = state_file::read_regular(file, MAX_LENGTH)
             .ok()
             .and_then(|content| String::from_utf8_lossy(&content).parse::<toml::Table>().ok())
-            .and_then(|table| table.get("registrations")?.get("on-error")?.clone().try_into().ok())
-            .unwrap_or_default()
+            .unwrap_or_default();
+        let mut config = Self::default();
+        take(&table, "mode", &mut config.mode);
+        take(&table, "state-dir", &mut config.state_dir);
+        take(&table, "run-dir", &mut config.run_dir);
+        take(&table, "log-dir", &mut config.log_dir);
+        if let Some(toml::Value::Table(section)) = table.get("registrations") {
+            take(section, "mode", &mut config.registrations.mode);
+            take(section, "on-error", &mut config.registrations.on_error);
+        }
+        config
     }
 
     /// The mode of `[registrations]`.
     #[must_use]
     pub fn registrations_mode(&self) -> Mode {
         self.registrations.mode.unwrap_or(self.mode)
+    }
+}
+
+/// Takes a value over if it is there and right.
+fn take<'de, T: Deserialize<'de>>(table: &toml::Table, key: &str, place: &mut T) {
+    if let Some(value) = table.get(key).and_then(|value| value.clone().try_into().ok()) {
+        *place = value;
     }
 }
 

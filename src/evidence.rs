@@ -16,7 +16,7 @@ use crate::state_file;
 mod recent;
 mod syslog;
 
-use recent::{Recent, Turn};
+use recent::{Ear, Recent, Turn};
 
 /// One file of the journal is renamed at this size.
 const MAX_LENGTH: u64 = 16 << 20;
@@ -89,18 +89,18 @@ impl Journal {
 
     fn write_line(&self, decision: &Decision, recent: Option<&Recent>, now: Timestamp) -> io::Result<()> {
         let mut lines = Vec::new();
-        let mut push = |decision: &Decision, count| -> io::Result<()> {
-            serde_json::to_writer(&mut lines, &Line { when: rounded(now), decision, count })?;
+        let mut push = |when, decision: &Decision, count| -> io::Result<()> {
+            serde_json::to_writer(&mut lines, &Line { when: rounded(when), decision, count })?;
             lines.push(b'\n');
             Ok(())
         };
-        match recent.map_or(Turn::first(), |recent| recent.take(decision, now)) {
+        match recent.map_or(Turn::first(), |recent| recent.take(Ear::Journal, decision, now)) {
             Turn::Counted => return Ok(()),
             Turn::Due { count, displaced } => {
-                if let Some((displaced, count)) = displaced {
-                    push(&displaced, count)?;
+                if let Some(displaced) = displaced {
+                    push(displaced.since, &displaced.decision, displaced.count)?;
                 }
-                push(decision, count)?;
+                push(now, decision, count)?;
             }
         }
         self.append(&lines)
@@ -111,9 +111,13 @@ impl Journal {
         state_file::make_dir(&self.log_dir, 0o750)?;
         let path = self.log_dir.join("decisions.jsonl");
         let mut file = state_file::open_for_append(&path, 0o640)?;
-        let length = file.metadata()?.size();
-        if length + lines.len() as u64 > MAX_LENGTH && length > 0 {
-            std::fs::rename(&path, self.log_dir.join("decisions.jsonl.1"))?;
+        let about = file.metadata()?;
+        if about.size() > 0 && about.size() + lines.len() as u64 > MAX_LENGTH {
+            // One process renames; who finds that it was done goes on in the new file.
+            let ours = state_file::try_lock(&file)?;
+            if ours && std::fs::metadata(&path).is_ok_and(|there| there.ino() == about.ino()) {
+                std::fs::rename(&path, self.log_dir.join("decisions.jsonl.1"))?;
+            }
             file = state_file::open_for_append(&path, 0o640)?;
         }
         file.write_all(lines)
@@ -122,13 +126,12 @@ impl Journal {
     /// At most one line a minute for each kind of decision, with the latest subject.
     fn tell_syslog(&self, decision: &Decision, recent: &Recent, now: Timestamp) {
         let kind = Decision {
-            tool: "syslog".into(),
-            subject: decision.tool.clone(),
+            subject: String::new(),
             source: String::new(),
             detail: String::new(),
             ..decision.clone()
         };
-        if let Turn::Due { count, .. } = recent.take(&kind, now) {
+        if let Turn::Due { count, .. } = recent.take(Ear::Syslog, &kind, now) {
             let more = if count > 1 {
                 format!(" ({count} of this kind since the last such line)")
             } else {

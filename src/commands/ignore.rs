@@ -107,7 +107,7 @@ fn run(args: &Args, start: Instant, now: Timestamp) -> Exit {
         if let Err(error) = &loaded {
             let _ = writeln!(io::stderr(), "{TOOL}: {error}");
         }
-        let config = loaded.unwrap_or_default();
+        let config = loaded.unwrap_or_else(|_| Config::salvage(args.config.as_deref()));
         // A journal that cannot be written to says so in syslog; the decision stands.
         let _ = Journal::new(&config.log_dir, &config.run_dir, Path::new(SYSLOG))
             .record(&verdict.decision(), now);
@@ -148,8 +148,10 @@ fn decide(args: &Args, loaded: &Result<Config, ConfigError>, start: Instant, now
     };
     let subject = address.to_string();
     let Ok(config) = loaded else {
-        let keep = Config::salvage_on_error(args.config.as_deref()) == OnError::Keep;
-        return Verdict { subject, mode: Mode::Enforce, keep, because: Because::ConfigBroken, answer: None };
+        let config = Config::salvage(args.config.as_deref());
+        let keep = config.registrations.on_error == OnError::Keep;
+        let mode = config.registrations_mode();
+        return Verdict { subject, mode, keep, because: Because::ConfigBroken, answer: None };
     };
     let (because, answer) = find_out(config, address, start, now);
     let on_error = config.registrations.on_error == OnError::Keep;

@@ -35,6 +35,8 @@ impl ConfigError {
         let line = error.span().map(|span| line_of(text.as_bytes(), span.start));
         let key = error.span().and_then(|span| key_at(text, span.start));
         let message = error.message().trim();
+        let message =
+            if key.is_some_and(|key| SECRET.contains(&key)) { without_value(message) } else { message };
         let message = match unknown_key(message) {
             Some(message) => message,
             // The key is worth a word where the text goes wrong in a value.
@@ -44,6 +46,17 @@ impl ConfigError {
             },
         };
         Self { file: file.to_owned(), line, message }
+    }
+}
+
+/// Settings whose values may be secret, or have a secret in them.
+const SECRET: [&str; 2] = ["postgres", "event-socket"];
+
+/// serde's "invalid type: ..., expected ..." without the value that it shows.
+fn without_value(message: &str) -> &str {
+    match message.rfind("expected ") {
+        Some(at) if message.starts_with("invalid ") => &message[at..],
+        _ => message,
     }
 }
 

@@ -67,7 +67,7 @@ fn errors_name_file_line_key_and_way_out() {
         ),
         (
             "[registrations]\npostgres = 7",
-            "r.toml:2: postgres: invalid type: integer `7`, expected a string, or { file = \"/path/to/the/secret\" }",
+            "r.toml:2: postgres: expected a string, or { file = \"/path/to/the/secret\" }",
         ),
         ("[registrations]\npostgres = { fil = \"x\" }", "r.toml:2: unknown key `fil`; did you mean `file`?"),
         (
@@ -87,11 +87,20 @@ fn errors_name_file_line_key_and_way_out() {
 fn the_wish_for_errors_survives_another_mistake() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("r.toml");
-    std::fs::write(&path, "typo = 1\n[registrations]\non-error = \"keep\"\n").unwrap();
+    std::fs::write(
+        &path,
+        "typo = 1\nmode = \"observe\"\nlog-dir = \"/l\"\nrun-dir = 7\n[registrations]\non-error = \"keep\"\n",
+    )
+    .unwrap();
     assert!(Config::load(Some(&path)).is_err());
-    assert_eq!(Config::salvage_on_error(Some(&path)), OnError::Keep);
+    let salvaged = Config::salvage(Some(&path));
+    assert_eq!(
+        (salvaged.registrations.on_error, salvaged.registrations_mode()),
+        (OnError::Keep, Mode::Observe)
+    );
+    assert_eq!((salvaged.log_dir, salvaged.run_dir), ("/l".into(), Config::default().run_dir));
     std::fs::write(&path, "[registrations\non-error = \"keep\"\n").unwrap();
-    assert_eq!(Config::salvage_on_error(Some(&path)), OnError::Ban);
+    assert_eq!(Config::salvage(Some(&path)).registrations.on_error, OnError::Ban);
 }
 
 #[test]
@@ -109,6 +118,16 @@ fn a_missing_file_is_an_error_only_where_it_was_named() {
 
 #[test]
 fn secrets_are_never_shown() {
+    for text in [
+        "postgres = 12345678",
+        "postgres = [\"hunter2\"]",
+        "event-socket = \"127.0.0.1:8021 hunter2\"",
+        "event-socket = { password = 12345678 }",
+        "event-socket = { password = hunter2 }",
+    ] {
+        let error = error(&format!("[registrations]\n{text}\n"));
+        assert!(!error.contains("hunter2") && !error.contains("12345678"), "{error}");
+    }
     let text = "[registrations]\npostgres = \"postgres://u:hunter2@h/d\"";
     let config = Config::parse(Path::new("r.toml"), text.as_bytes()).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));

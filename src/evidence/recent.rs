@@ -12,8 +12,10 @@ use jiff::Timestamp;
 use super::Decision;
 use crate::state_file;
 
-/// A decision finds its slot by hash; a newcomer displaces whom it finds there.
-const SLOTS: u64 = 512;
+/// A decision finds its slot by hash; a newcomer displaces whom it finds there. What was written to the journal and
+/// what was told to syslog are kept apart.
+const JOURNAL_SLOTS: u64 = 512;
+const SYSLOG_SLOTS: u64 = 64;
 const SLOT: usize = 1024;
 /// Checksum, length, start of the minute, count.
 const HEAD: usize = 4 + 4 + 8 + 4;
@@ -31,7 +33,22 @@ pub(super) enum Turn {
     Counted,
     /// Write it, standing for `count` decisions, and before it the one that it displaced, if that has
     /// decisions that no line tells of.
-    Due { count: u32, displaced: Option<(Decision, u32)> },
+    Due { count: u32, displaced: Option<Box<Displaced>> },
+}
+
+/// Decisions that no line tells of: so many, the first of them after `since`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Displaced {
+    pub(super) decision: Decision,
+    pub(super) since: Timestamp,
+    pub(super) count: u32,
+}
+
+/// To whom a decision is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ear {
+    Journal,
+    Syslog,
 }
 
 impl Turn {
@@ -54,12 +71,12 @@ impl Recent {
             .map(Self)
     }
 
-    pub(super) fn take(&self, decision: &Decision, now: Timestamp) -> Turn {
+    pub(super) fn take(&self, ear: Ear, decision: &Decision, now: Timestamp) -> Turn {
         // A memory that fails costs the counting, never the line.
-        self.try_take(decision, now).unwrap_or_else(|_| Turn::first())
+        self.try_take(ear, decision, now).unwrap_or_else(|_| Turn::first())
     }
 
-    fn try_take(&self, decision: &Decision, now: Timestamp) -> io::Result<Turn> {
+    fn try_take(&self, ear: Ear, decision: &Decision, now: Timestamp) -> io::Result<Turn> {
         let mut tries = 0;
         while !state_file::try_lock(&self.0)? {
             tries += 1;
@@ -68,13 +85,12 @@ impl Recent {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        let turn = self.turn(decision, now.as_millisecond());
+        let turn = self.turn(ear.place(decision), decision, now.as_millisecond());
         self.0.unlock()?;
         turn
     }
 
-    fn turn(&self, decision: &Decision, now: i64) -> io::Result<Turn> {
-        let place = place(decision);
+    fn turn(&self, place: u64, decision: &Decision, now: i64) -> io::Result<Turn> {
         let old = self.read(place);
         let (turn, slot) = match old {
             Some(slot) if slot.decision.same(decision) => {
@@ -88,7 +104,10 @@ impl Recent {
                 }
             }
             old => {
-                let displaced = old.filter(|old| old.counted > 0).map(|old| (old.decision, old.counted));
+                let displaced = old.filter(|old| old.counted > 0).map(|old| {
+                    let since = Timestamp::from_millisecond(old.since).unwrap_or_default();
+                    Box::new(Displaced { decision: old.decision, since, count: old.counted })
+                });
                 let slot = Slot { decision: decision.clone(), since: now, counted: 0 };
                 (Turn::Due { count: 1, displaced }, slot)
             }
@@ -139,8 +158,13 @@ impl Decision {
     }
 }
 
-fn place(decision: &Decision) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    decision.key().hash(&mut hasher);
-    hasher.finish() % SLOTS
+impl Ear {
+    fn place(self, decision: &Decision) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        decision.key().hash(&mut hasher);
+        match self {
+            Self::Journal => hasher.finish() % JOURNAL_SLOTS,
+            Self::Syslog => JOURNAL_SLOTS + hasher.finish() % SYSLOG_SLOTS,
+        }
+    }
 }

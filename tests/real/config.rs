@@ -2,38 +2,67 @@
 
 use ringfence::allow::{self, Allowed};
 
-use crate::support::{World, data, shipped_settings};
+use crate::support::{Host, World, call, data, run, shipped_settings};
 
 #[test]
 fn broken_settings_are_named_and_on_error_decides() {
     let world = World::with_databases();
+    let path = |name: &str| world.path(name).display().to_string();
+    let dirs = format!(
+        "state-dir = {:?}\nrun-dir = {:?}\nlog-dir = {:?}\n",
+        path("state"),
+        path("run"),
+        path("log")
+    );
     for (text, says) in [
         (
             "[registrations]\non-eror = \"keep\"\n".as_bytes(),
-            "ringfence.toml:2: unknown key `on-eror`; did you mean `on-error`?",
+            "unknown key `on-eror`; did you mean `on-error`?",
         ),
-        (
-            b"[registrations]\ncache = 2\n",
-            "ringfence.toml:2: cache: invalid type: integer `2`, expected a string",
-        ),
-        (b"mode = \"caf\xe9\"\n", "ringfence.toml:1: not UTF-8"),
-        (b"mode = \n", "ringfence.toml:1: "),
+        (b"[registrations]\ncache = 2\n", "cache: invalid type: integer `2`, expected a string"),
+        (b"# caf\xe9\n", "not UTF-8"),
     ] {
-        std::fs::write(world.config(), text).unwrap();
+        // The directories stay this test's own: they are heeded although another line is wrong.
+        let line = dirs.lines().count() + text.iter().filter(|byte| **byte == b'\n').count();
+        std::fs::write(world.config(), [dirs.as_bytes(), text].concat()).unwrap();
         let call = world.call(&["203.0.113.20"]);
         assert_eq!((call.code, call.stdout.as_str()), (1, ""));
+        let says = format!("ringfence.toml:{line}: {says}");
         assert!(
-            call.stderr.starts_with("ringfence-ignore: ") && call.stderr.contains(says),
+            call.stderr.starts_with("ringfence-ignore: ") && call.stderr.contains(&says),
             "{}",
             call.stderr
         );
         assert_eq!(call.stderr.lines().count(), 1, "{}", call.stderr);
     }
-    std::fs::write(world.config(), "[registrations]\non-error = \"keep\"\ntypo = 1\n").unwrap();
+    assert_eq!(world.last_reason(), "config-broken");
+    std::fs::write(world.config(), format!("{dirs}[registrations]\non-error = \"keep\"\ntypo = 1\n"))
+        .unwrap();
     assert_eq!(world.call(&["203.0.113.20"]).code, 0);
+    std::fs::write(
+        world.config(),
+        format!("{dirs}mode = \"observe\"\ntypo = 1\n[registrations]\non-error = \"keep\"\n"),
+    )
+    .unwrap();
+    assert_eq!(world.call(&["203.0.113.20"]).code, 1, "as without us");
+}
+
+#[test]
+fn settings_that_are_no_file_are_named() {
+    let host = Host::new();
+    let world = World::empty();
+    // Nothing says where the journal is: it goes to its usual place, which is not this machine's.
+    for dir in ["/var/log", "/run"] {
+        run(host.command("mount").args(["-t", "tmpfs", "tmpfs", dir]));
+    }
     std::fs::remove_file(world.config()).unwrap();
     std::fs::create_dir(world.config()).unwrap();
-    let call = world.call(&["203.0.113.20"]);
+    let call = call(
+        host.command("env")
+            .arg(format!("RINGFENCE_CONFIG={}", world.config().display()))
+            .arg(world.command(&[]).get_program())
+            .arg("203.0.113.20"),
+    );
     assert_eq!(call.code, 1);
     assert!(call.stderr.contains("it is a directory"), "{}", call.stderr);
 }

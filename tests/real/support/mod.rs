@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub use fail2ban::Fail2ban;
 pub use host::Host;
 pub use postgres::Postgres;
-pub use world::World;
+pub use world::{World, call};
 
 /// A recorded file of `tests/data`.
 pub fn data(name: &str) -> PathBuf {
