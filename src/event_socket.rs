@@ -109,6 +109,7 @@ impl EventSocket {
         if length > MAX_BODY {
             bail!("it announces {length} bytes; at most {MAX_BODY} are read");
         }
+        self.pending.reserve_exact(length.saturating_sub(self.pending.len()));
         while self.pending.len() < length {
             self.fill()?;
         }

@@ -70,6 +70,9 @@ pub fn discover(settings: &config::Registrations) -> anyhow::Result<Discovery> {
 /// What the settings and the files of this host say.
 struct Search<'a> {
     settings: &'a config::Registrations,
+    /// FreeSWITCH's configuration, and who owns it, and so FreeSWITCH's other files.
+    freeswitch_dir: Option<PathBuf>,
+    owner: Option<u32>,
     /// Where FreeSWITCH's core has its settings.
     switch_conf: PathBuf,
     freeswitch: FreeSwitch,
@@ -79,8 +82,12 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn new(settings: &'a config::Registrations) -> Self {
+        let usual = || freeswitch::USUAL_DIRS.map(PathBuf::from).into_iter().find(|dir| dir.is_dir());
+        let freeswitch_dir = settings.freeswitch_config.clone().or_else(usual);
         Self {
             settings,
+            owner: freeswitch_dir.as_deref().and_then(owner),
+            freeswitch_dir,
             switch_conf: PathBuf::new(),
             freeswitch: FreeSwitch::default(),
             fusionpbx: None,
@@ -90,12 +97,7 @@ impl<'a> Search<'a> {
 
     /// Reads FreeSWITCH's and FusionPBX's configuration.
     fn read(&mut self) -> anyhow::Result<()> {
-        let usual = freeswitch::USUAL_DIRS.map(PathBuf::from);
-        let dir = match &self.settings.freeswitch_config {
-            Some(dir) => Some(dir),
-            None => usual.iter().find(|dir| dir.is_dir()),
-        };
-        if let Some(dir) = dir {
+        if let Some(dir) = &self.freeswitch_dir {
             self.freeswitch = freeswitch::read(dir)
                 .context("FreeSWITCH's configuration (registrations.freeswitch-config)")?;
             self.switch_conf = freeswitch::switch_conf(dir);
@@ -103,7 +105,8 @@ impl<'a> Search<'a> {
                 self.clues.push(format!("{}: no core-db-dsn", self.switch_conf.display()));
             }
         } else {
-            self.clues.push(format!("no FreeSWITCH configuration in {}", list(&usual)));
+            let usual = freeswitch::USUAL_DIRS.join(", ");
+            self.clues.push(format!("no FreeSWITCH configuration in {usual}"));
         }
         let files: Vec<&Path> = match &self.settings.fusionpbx_config {
             Some(file) => vec![file],
@@ -165,7 +168,7 @@ impl<'a> Search<'a> {
             return self.postgres(target);
         }
         let dirs = self.dirs();
-        if files(&dirs).is_ok_and(|files| !files.is_empty()) {
+        if files(&dirs, self.owner).is_ok_and(|files| !files.is_empty()) {
             return self.sqlite();
         }
         self.clues.push(format!("no {DATABASE_FILES} in {}", list(&dirs)));
@@ -221,7 +224,7 @@ impl<'a> Search<'a> {
 
     fn sqlite(&mut self) -> anyhow::Result<Source> {
         let dirs = self.dirs();
-        let files = files(&dirs)?;
+        let files = files(&dirs, self.owner)?;
         if files.is_empty() {
             let set = self.settings.sqlite_dir.is_some();
             let way_out =
@@ -267,8 +270,9 @@ impl<'a> Search<'a> {
 }
 
 /// FreeSWITCH's database files in these directories, in order of their names. A directory that is not there
-/// has none; one that cannot be read is an error.
-fn files(dirs: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+/// has none; one that cannot be read is an error. In a directory where everybody may write, only those of root and
+/// of the user `freeswitch` count.
+fn files(dirs: &[PathBuf], freeswitch: Option<u32>) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for dir in dirs {
         let mut here = match std::fs::read_dir(dir) {
@@ -279,8 +283,9 @@ fn files(dirs: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", dir.display())),
         };
         here.sort();
+        // Where everybody may write, others could forge registrations.
         if std::fs::metadata(dir).is_ok_and(|dir| dir.mode() & 0o002 != 0) {
-            here = of_freeswitch(dir, here);
+            here.retain(|file| owner(file).is_some_and(|uid| uid == 0 || Some(uid) == freeswitch));
         }
         files.append(&mut here);
     }
@@ -297,13 +302,8 @@ fn database_files(entries: std::fs::ReadDir) -> Vec<PathBuf> {
         .collect()
 }
 
-/// In a directory where everybody may write, the files that root or the owner of its `core.db` made: others
-/// could forge registrations.
-fn of_freeswitch(dir: &Path, mut files: Vec<PathBuf>) -> Vec<PathBuf> {
-    let owner = |file: &Path| std::fs::symlink_metadata(file).ok().map(|about| about.uid());
-    let core = owner(&dir.join("core.db"));
-    files.retain(|file| matches!(owner(file), Some(uid) if uid == 0 || Some(uid) == core));
-    files
+fn owner(path: &Path) -> Option<u32> {
+    std::fs::symlink_metadata(path).ok().map(|about| about.uid())
 }
 
 fn list(dirs: &[PathBuf]) -> String {

@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use quick_xml::Reader;
-use quick_xml::events::Event;
 
 use super::{Found, Question, live};
 use crate::deadline::Deadline;
@@ -47,14 +45,14 @@ fn converse(address: &str, password: &str, question: &Question, deadline: Deadli
 fn profiles(status: &[u8]) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     let mut name = String::new();
-    for_each_text(status, b"profiles", |path, text| match path {
-        [_, b"profile", b"name"] => text.clone_into(&mut name),
-        // A profile with TLS is listed twice.
-        [_, b"profile", b"type"] if text == "profile" && !names.contains(&name) => {
-            names.push(std::mem::take(&mut name));
+    for (element, text) in elements(status, "</profiles>")? {
+        match element {
+            "name" => text.clone_into(&mut name),
+            // A profile with TLS is listed twice.
+            "type" if text == "profile" && !names.contains(&name) => names.push(std::mem::take(&mut name)),
+            _ => {}
         }
-        _ => {}
-    })?;
+    }
     // A name is put into a command.
     if let Some(name) = names
         .iter()
@@ -66,63 +64,42 @@ fn profiles(status: &[u8]) -> anyhow::Result<Vec<String>> {
 }
 
 /// Network address and seconds to live of every registration.
-fn registrations(status: &[u8]) -> anyhow::Result<Vec<(String, i64)>> {
+fn registrations(status: &[u8]) -> anyhow::Result<Vec<(&str, i64)>> {
     let mut all = Vec::new();
     let mut seconds = 0;
-    for_each_text(status, b"profile", |path, text| match path {
-        [.., b"registration", b"status"] => {
-            // "Registered(UDP)(unknown) exp(2026-11-20 14:26:23) expsecs(3657)": what stands before the
-            // last bracket may be the client's.
-            seconds = text
-                .rsplit_once(" expsecs(")
-                .and_then(|(_, rest)| rest.strip_suffix(')')?.parse().ok())
-                .unwrap_or(0);
-        }
-        [.., b"registration", b"network-ip"] => all.push((text.to_owned(), std::mem::take(&mut seconds))),
-        _ => {}
-    })?;
-    Ok(all)
-}
-
-/// Calls `f` with the path and the text of every element that has text.
-///
-/// The client's text in it is escaped, and may hold control characters or Latin-1 that no strict XML
-/// parser would take.
-fn for_each_text(xml: &[u8], root: &[u8], mut f: impl FnMut(&[&[u8]], &str)) -> anyhow::Result<()> {
-    let text = String::from_utf8_lossy(xml);
-    let mut reader = Reader::from_str(&text);
-    let mut path: Vec<Vec<u8>> = Vec::new();
-    let mut content = String::new();
-    let mut rooted = false;
-    loop {
-        match reader
-            .read_event()
-            .with_context(|| format!("the answer is no XML at byte {}", reader.error_position()))?
-        {
-            Event::Start(element) => {
-                let name = element.name().as_ref().to_vec();
-                rooted |= path.is_empty() && name == root;
-                path.push(name);
-                content.clear();
+    for (element, text) in elements(status, "</profile>")? {
+        match element {
+            // "Registered(UDP)(unknown) exp(2026-11-20 14:26:23) expsecs(3657)": what stands before the last
+            // bracket may be the client's.
+            "status" => {
+                let left =
+                    text.rsplit_once(" expsecs(").and_then(|(_, rest)| rest.strip_suffix(')')?.parse().ok());
+                seconds = left.unwrap_or(0);
             }
-            // References (`&quot;`) come as events of their own; no text that matters to us has any.
-            Event::Text(text) => content.push_str(&String::from_utf8_lossy(&text)),
-            Event::End(_) => {
-                let trimmed = content.trim();
-                if !trimmed.is_empty() {
-                    f(&path.iter().map(Vec::as_slice).collect::<Vec<_>>(), trimmed);
-                }
-                content.clear();
-                path.pop();
-            }
-            Event::Eof if rooted && path.is_empty() => return Ok(()),
-            Event::Eof => bail!(
-                "the answer is not the XML it should be: {:?}",
-                text.chars().take(60).collect::<String>()
-            ),
+            "network-ip" => all.push((text, std::mem::take(&mut seconds))),
             _ => {}
         }
     }
+    Ok(all)
+}
+
+/// Name and text of each element that has a line to itself, as FreeSWITCH writes them.
+///
+/// Read as lines and not as XML: a client's Call-ID stands in it unescaped, so that `<!--` would hide other
+/// customers, and `<` make all of it unreadable. An answer that does not end in `last` was cut.
+fn elements<'a>(status: &'a [u8], last: &str) -> anyhow::Result<impl Iterator<Item = (&'a str, &'a str)>> {
+    let status = status.trim_ascii();
+    if !status.ends_with(last.as_bytes()) {
+        let start = String::from_utf8_lossy(&status[..status.len().min(60)]);
+        bail!("the answer is not what it should be, or was cut: {start:?}");
+    }
+    // A line that is not UTF-8 is a client's own text.
+    let lines = status.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    Ok(lines.filter_map(|line| {
+        let (name, rest) = line.trim().strip_prefix('<')?.split_once('>')?;
+        let text = rest.strip_suffix('>')?.strip_suffix(name)?.strip_suffix("</")?;
+        Some((name, text))
+    }))
 }
 
 #[cfg(test)]
@@ -136,14 +113,17 @@ mod tests {
         <alias>\n<name>a.example.com</name>\n<type>alias</type>\n<data>internal</data>\n<state>ALIASED</state>\n</alias>\n\
         <profile>\n<name>internal-ipv6</name>\n<type>profile</type>\n</profile>\n</profiles>\n";
 
-    fn registration(contact: &str, status: &str, ip: &str) -> String {
+    /// As `show_reg_callback_xml` of `mod_sofia` writes it.
+    fn registration(call_id: &str, agent: &str, status: &str, ip: &str) -> String {
         format!(
-            "<registration><call-id>x</call-id><contact>{contact}</contact><status>{status}</status><network-ip>{ip}</network-ip></registration>"
+            "    <registration>\n        <call-id>{call_id}</call-id>\n        <agent>{agent}</agent>\n        \
+             <status>{status}</status>\n        <network-ip>{ip}</network-ip>\n    </registration>\n"
         )
     }
 
     fn profile(registrations: &str) -> Vec<u8> {
-        format!("<?xml version=\"1.0\"?>\n<profile>\n  <registrations>\n{registrations}  </registrations>\n</profile>\n").into_bytes()
+        format!("<?xml version=\"1.0\"?>\n<profile>\n  <registrations>\n{registrations}  </registrations>\n</profile>\n")
+            .into_bytes()
     }
 
     #[test]
@@ -152,33 +132,32 @@ mod tests {
     }
 
     #[test]
-    fn the_clients_text_cannot_forge_an_address_or_a_time() {
+    fn no_clients_text_hides_or_forges_anything() {
+        let live = "Registered(UDP)(x) expsecs(9) exp(2026) expsecs(60)";
         let hostile = "&lt;network-ip&gt;198.51.100.11&lt;/network-ip&gt; \u{1b}[31m \u{1}";
-        let status = "Registered(UDP)(x) expsecs(9) exp(2026) expsecs(-3)";
-        let xml = profile(
-            &(registration(hostile, status, "203.0.113.66")
-                + &registration("", "Registered(UDP) exp(x) expsecs(60)", "203.0.113.20")),
-        );
-        assert_eq!(
-            registrations(&xml).unwrap(),
-            [("203.0.113.66".to_owned(), -3), ("203.0.113.20".to_owned(), 60)]
-        );
-        let mut latin1 = profile(&registration("caf?", "Registered(UDP) exp(x) expsecs(60)", "203.0.113.20"));
-        let place = latin1.iter().rposition(|byte| *byte == b'?').unwrap();
-        latin1[place] = 0xe9;
-        assert_eq!(registrations(&latin1).unwrap(), [("203.0.113.20".to_owned(), 60)]);
+        for call_id in
+            ["<!--", "a<b", "]]>", "<registration>", "</profile>", "<network-ip>198.51.100.11</network-ip>"]
+        {
+            let xml = profile(
+                &(registration(call_id, hostile, live, "203.0.113.66")
+                    + &registration("x@y", "phone", "Registered(UDP) exp(x) expsecs(-3)", "203.0.113.20")
+                    + &registration("-->", "caf?", live, "203.0.113.21")),
+            );
+            let latin1: Vec<u8> = xml.iter().map(|byte| if *byte == b'?' { 0xe9 } else { *byte }).collect();
+            let expected = [("203.0.113.66", 60), ("203.0.113.20", -3), ("203.0.113.21", 60)];
+            assert_eq!(registrations(&xml).unwrap(), expected, "{call_id}");
+            assert_eq!(registrations(&latin1).unwrap(), expected, "{call_id}");
+        }
     }
 
     #[test]
     fn a_cut_or_other_answer_is_an_error() {
-        for answer in
-            ["", "hello", "<profile><registrations>", "<other></other>", "<profile></registrations>"]
-        {
-            assert!(registrations(answer.as_bytes()).is_err(), "{answer:?}");
+        let whole = profile(&registration("x", "y", "z", "203.0.113.20"));
+        for answer in [&b""[..], b"hello", b"<other></other>", &whole[..whole.len() - 5], &whole[..100]] {
+            assert!(registrations(answer).is_err(), "{answer:?}");
         }
-        assert!(
-            profiles(b"<profiles><profile><name>a b</name><type>profile</type></profile></profiles>")
-                .is_err()
-        );
+        let spaced =
+            b"<profiles>\n<profile>\n<name>a b</name>\n<type>profile</type>\n</profile>\n</profiles>";
+        assert!(profiles(spaced).is_err());
     }
 }

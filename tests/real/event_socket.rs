@@ -152,8 +152,8 @@ fn whoever_misbehaves_is_named_within_the_deadline() {
             "the connection was closed",
         ),
         (vec![auth.into(), ok.into(), api("-ERR sofia Command not found!\n")], "Command not found!"),
-        (vec![auth.into(), ok.into(), api("<html><body>no</body></html>")], "not the XML it should be"),
-        (vec![auth.into(), ok.into(), api("<profiles><!-- ")], "no XML at byte"),
+        (vec![auth.into(), ok.into(), api("<html><body>no</body></html>")], "not what it should be"),
+        (vec![auth.into(), ok.into(), api("<profiles><!-- ")], "not what it should be"),
     ];
     for (answers, says) in cases {
         let port = serve(move |mut stream| {
