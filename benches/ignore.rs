@@ -365,7 +365,8 @@ fn fail2ban(table: &mut Table) {
         let date = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S");
         let lines: String = (0..LINES).fold(String::new(), |lines, n| {
             let address = format!("10.200.{}.{}", n / 250, n % 250);
-            lines + &format!("{date}.000000 0.00% [WARNING] sofia_reg.c:3210 Can't find user [999@a.example.com] from {address}\n")
+            lines + &format!("{date}.000000 0.00% [WARNING] sofia_reg.c:3210 Can't find user [999@a.example.com] from {address}\n\
+                      You must define a domain called 'a.example.com' in your directory\n")
         });
         let start = Instant::now();
         std::fs::File::options().append(true).open(&log).unwrap().write_all(lines.as_bytes()).unwrap();
