@@ -26,6 +26,7 @@ fn main() {
     snapshot(&mut table, floor);
     sqlite_files(&mut table, floor);
     postgres(&mut table, floor);
+    event_socket(&mut table);
     huge(&mut table, floor);
     hanging(&mut table);
     locks(&mut table);
@@ -203,6 +204,54 @@ fn postgres(table: &mut Table, floor: f64) {
     forget(&world);
 }
 
+/// FreeSWITCH with so many registrations on one profile, as `mod_sofia` tells of them.
+fn event_socket(table: &mut Table) {
+    for phones in [500, 10_000] {
+        let registrations: String = (0..phones).fold(String::new(), |all, n| {
+            let ip = format!("10.0.{}.{}", n / 250, n % 250);
+            all + &format!(
+                "    <registration>\n        <call-id>{n}@lab</call-id>\n        <user>{n}@a.example.com</user>\n        \
+                 <contact>&quot;&quot; &lt;sip:{n}@{ip}:5060;fs_nat=yes;fs_path=sip%3A{n}%40{ip}%3A5060&gt;</contact>\n        \
+                 <agent>Yealink SIP-T46S 66.85.0.5</agent>\n        <status>Registered(UDP)(unknown) exp(2026-11-20 14:26:23) \
+                 expsecs(3600)</status>\n        <ping-status>Reachable</ping-status>\n        <ping-time>0.00</ping-time>\n        \
+                 <host>pbx</host>\n        <network-ip>{ip}</network-ip>\n        <network-port>5060</network-port>\n        \
+                 <sip-auth-user>{n}</sip-auth-user>\n        <sip-auth-realm>a.example.com</sip-auth-realm>\n        \
+                 <mwi-account>{n}@a.example.com</mwi-account>\n    </registration>\n"
+            )
+        });
+        let registrations =
+            format!("<profile>\n  <registrations>\n{registrations}  </registrations>\n</profile>\n");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let profiles = "<profiles>\n<name>internal</name>\n<type>profile</type>\n</profiles>\n";
+            let body =
+                |body: &str| format!("Content-Type: api/response\nContent-Length: {}\n\n{body}", body.len());
+            for mut stream in listener.incoming().flatten() {
+                let replies = [
+                    "Content-Type: command/reply\nReply-Text: +OK accepted\n\n",
+                    &body(profiles),
+                    &body(&registrations),
+                ];
+                let _ = stream.write_all(b"Content-Type: auth/request\n\n");
+                for reply in replies {
+                    let _ = std::io::Read::read(&mut stream, &mut [0; 200]);
+                    let _ = stream.write_all(reply.as_bytes());
+                }
+            }
+        });
+        let world = world(&[]);
+        world.configure(&format!(
+            "source = \"event-socket\"\ncache = \"0s\"\nevent-socket = {{ address = \"127.0.0.1:{port}\", password = \"ClueCon\" }}"
+        ));
+        assert!(world.keeps("10.0.0.1"), "{:?}", world.journal());
+        let ms = time(&world.command(&["10.0.0.1"]));
+        table.row(&format!("event socket, no snapshot, {phones} phones"), &format!("{ms:.2} ms"), "", None);
+        table.memory(&format!("event socket, {phones} phones"), &world.command(&["10.0.0.1"]));
+        forget(&world);
+    }
+}
+
 fn huge(table: &mut Table, floor: f64) {
     const ROWS: usize = 1_000_000;
     let server = Postgres::start();
@@ -257,20 +306,17 @@ fn hanging(table: &mut Table) {
         "source = \"postgres\"\npostgres = \"host=127.0.0.1 port={port} user=u dbname=d\""
     ));
     for (what, goal) in [
-        ("a hundred calls at once, the source hangs: the last answer", 800),
-        ("  a hundred more, a moment later: the last answer", 400),
+        ("a hundred calls at once, the source hangs: the slowest", 800),
+        ("  a hundred more, a moment later: the slowest", 200),
     ] {
-        let start = Instant::now();
-        let calls: Vec<Child> = (0..100)
-            .map(|n| world.command(&[&format!("10.0.0.{n}")]).stdin(Stdio::null()).spawn().unwrap())
-            .collect();
-        let spawned = start.elapsed();
-        for mut call in calls {
-            let _ = call.wait();
-        }
-        let took = start.elapsed().saturating_sub(spawned);
-        let ms = took.as_millis();
-        table.row(what, &format!("{ms} ms"), &format!("<= {goal} ms after its start"), Some(ms <= goal));
+        let slowest = std::thread::scope(|scope| {
+            let world = &world;
+            let calls: Vec<_> =
+                (0..100).map(|n| scope.spawn(move || world.call(&[&format!("10.0.0.{n}")]).took)).collect();
+            calls.into_iter().map(|call| call.join().unwrap()).max().unwrap()
+        });
+        let ms = slowest.as_millis();
+        table.row(what, &format!("{ms} ms"), &format!("<= {goal} ms"), Some(ms <= goal));
     }
     forget(&world);
 }
@@ -332,8 +378,8 @@ fn locks(table: &mut Table) {
             alone.as_secs_f64() * 1000.0
         ),
         &format!("{ms:.1} ms"),
-        "20 ms lock",
-        None,
+        "<= 20 ms",
+        Some(ms <= 20.0),
     );
     forget(&world);
 }

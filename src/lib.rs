@@ -2,8 +2,9 @@
 //!
 //! Each module is named after what it knows. Dependencies point one way:
 //! `bin` -> [`commands`] -> the other modules -> the standard library and crates.
-//! No module below [`commands`] reads the environment or the clock: `now`, paths and
-//! deadlines are parameters.
+//! No module below [`commands`] reads the environment or the time of day: `now`, paths and
+//! deadlines are parameters. (sqlx itself looks at libpq's `PG*` variables for what a PostgreSQL
+//! target leaves open.)
 
 pub mod address;
 pub mod address_table;

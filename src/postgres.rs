@@ -26,6 +26,7 @@ impl Target {
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let text = text.trim();
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            heeded_in_url(text)?;
             let options = PgConnectOptions::from_str(text)
                 .map_err(|error| anyhow!("not a PostgreSQL URL: {}", url_fault(&error)))?;
             return Ok(Self { options: Box::new(ours(options)) });
@@ -62,6 +63,36 @@ fn ours(options: PgConnectOptions) -> PgConnectOptions {
     let options = options.application_name("ringfence").statement_cache_capacity(0);
     // As libpq does: there is no TLS on a Unix socket, and asking for it costs a round trip.
     if options.get_socket().is_some() { options.ssl_mode(PgSslMode::Disable) } else { options }
+}
+
+/// sqlx passes over what it does not know: `?ssl_mode=require` would be no TLS at all.
+fn heeded_in_url(url: &str) -> anyhow::Result<()> {
+    const HEEDED: [&str; 12] = [
+        "application_name",
+        "dbname",
+        "host",
+        "hostaddr",
+        "options",
+        "password",
+        "port",
+        "sslcert",
+        "sslkey",
+        "sslmode",
+        "sslrootcert",
+        "user",
+    ];
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let keys = query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').map_or(pair, |(key, _)| key));
+    match keys.into_iter().find(|key| !HEEDED.contains(key)) {
+        // It is not shown: a password with `?` in it that is not written as %3F may be there.
+        Some(_) => {
+            bail!("not a PostgreSQL URL: behind `?` it has a key that is none of {}", HEEDED.join(", "))
+        }
+        None => Ok(()),
+    }
 }
 
 /// URL errors may quote the URL; its password must not come along.
@@ -200,6 +231,7 @@ mod tests {
             ("host=db port=hunter2", "`port` is no port number"),
             ("host=db password='hunter2", "the value of `password` has no closing quote"),
             ("service=pbx", "`service` is not supported"),
+            ("postgres://u@db/fs?ssl_mode=hunter2", "behind `?` it has a key that is none of"),
             ("host=db channel_binding=require", "`channel_binding` = require is not supported"),
             ("hunter2", "no `key = value`: a word without `=`"),
             ("host=a,b", "`host` names several servers"),

@@ -34,7 +34,7 @@ const SYSLOG: &str = "/dev/log";
     after_long_help = AFTER_LONG_HELP
 )]
 pub struct Args {
-    /// Print how the answer comes about; nothing is recorded
+    /// Print how the answer comes about; the decision is not recorded
     #[arg(long)]
     explain: bool,
 
@@ -67,9 +67,10 @@ Exit status:
   2  wrong usage
 
 Which way it fails:
-  Nothing is printed without --explain. While the registrations cannot be read, addresses seen
-  registered within stale-ok (1h) are kept; for others on-error decides: ban (exit 1, the default)
-  or keep (exit 0). A failure is remembered for 10 s: one call tries again, the others answer at
+  Without --explain nothing is printed, but one line on standard error if the settings cannot be
+  used; what they still say of mode and on-error holds. While the registrations cannot be read,
+  addresses seen registered within stale-ok (1h) are kept; for others on-error decides: ban (exit
+  1, the default) or keep (exit 0). A failure is remembered for 10 s: one call tries again, the others answer at
   once. An answer comes within deadline (800ms), whatever the source does. With mode = \"observe\"
   the decision is recorded and the exit status is 1: fail2ban bans as without Ringfence.
 
