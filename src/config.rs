@@ -95,7 +95,7 @@ values::span!(
     Deadline: 50 ms ..= 30_000 ms, default 800 ms
 );
 values::span!(
-    /// `0s` asks the source at each call.
+    /// `0s`: each call asks the source, for its own address only.
     Cache: 0 ms ..= 60_000 ms, default 2_000 ms
 );
 values::span!(

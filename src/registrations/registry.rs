@@ -252,7 +252,8 @@ impl Case {
         let question = Question {
             network: self.network,
             now: self.now / 1000,
-            all: old.is_none_or(|old| old.may_read_all(self.now)),
+            // What nobody may use is not worth reading.
+            all: !self.cache().is_zero() && old.is_none_or(|old| old.may_read_all(self.now)),
         };
         let discovery = discovery::discover(&self.registry.settings);
         let looked = match &discovery {
@@ -289,8 +290,16 @@ impl Case {
             Ok(found) => {
                 if locked {
                     let Registry { run_dir, state_dir, .. } = &self.registry;
-                    let _ =
-                        snapshot::write(run_dir, self.fingerprint, question, &found, self.now, self.cache());
+                    if !self.cache().is_zero() {
+                        let _ = snapshot::write(
+                            run_dir,
+                            self.fingerprint,
+                            question,
+                            &found,
+                            self.now,
+                            self.cache(),
+                        );
+                    }
                     let _ = seen::update(state_dir, self.network, &found, self.now);
                 }
                 (!found.failures.is_empty()).then(|| found.failures.join("; "))
