@@ -68,11 +68,13 @@ Exit status:
 
 Which way it fails:
   Without --explain nothing is printed, but one line on standard error if the settings cannot be
-  used; what they still say of mode and on-error holds. While the registrations cannot be read,
-  addresses seen registered within stale-ok (1h) are kept; for others on-error decides: ban (exit
-  1, the default) or keep (exit 0). A failure is remembered for 10 s: one call tries again, the others answer at
-  once. An answer comes within deadline (800ms), whatever the source does. With mode = \"observe\"
-  the decision is recorded and the exit status is 1: fail2ban bans as without Ringfence.
+  used; what they still say of mode and on-error holds.
+  While the registrations cannot be read, addresses seen registered within stale-ok (1h) are kept;
+  for others on-error decides: ban (exit 1, the default) or keep (exit 0). A failure is remembered
+  for 10 s: then one call tries again, and the others answer at once. An answer comes within
+  deadline (800ms), whatever the source does.
+  With mode = \"observe\" the decision is recorded and the exit status is 1: fail2ban bans as
+  without Ringfence.
 
 Files:
   /etc/ringfence/ringfence.toml           settings; RINGFENCE_CONFIG or --config names another file
