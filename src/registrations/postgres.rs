@@ -25,7 +25,7 @@ const MARGIN: Duration = Duration::from_millis(15);
 const UNDEFINED_TABLE: &str = "42P01";
 
 /// The tables that may have the registrations. The first has those of every profile; where only the core uses
-/// the database, there is the second alone.
+/// the database, there is the second alone, or the first is empty.
 const TABLES: [&str; 2] = ["sip_registrations", "registrations"];
 
 pub(super) fn look(target: &Target, question: &Question, deadline: Deadline) -> anyhow::Result<Found> {
@@ -47,14 +47,20 @@ pub(super) fn look(target: &Target, question: &Question, deadline: Deadline) -> 
 }
 
 async fn ask(connection: &mut PgConnection, question: &Question) -> anyhow::Result<Found> {
+    let mut nobody = None;
     for table in TABLES {
         match ask_table(connection, table, question).await {
+            // The profiles' table is there, and they may have gone back to their files.
+            Ok(found) if question.all && found.registered.is_empty() => nobody = nobody.or(Some(found)),
             Ok(found) => return Ok(found),
             Err(error)
                 if error.as_database_error().and_then(DatabaseError::code).as_deref()
                     == Some(UNDEFINED_TABLE) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+    if let Some(nobody) = nobody {
+        return Ok(nobody);
     }
     bail!(
         "it has neither {} nor {}; registrations.postgres must name FreeSWITCH's database, not FusionPBX's",

@@ -111,8 +111,14 @@ fn one_of_the_two_tables_is_enough() {
     world.configure(&over_socket(&server));
     server.psql("ALTER TABLE registrations RENAME TO gone");
     assert!(world.keeps("203.0.113.20"));
-    server.psql("ALTER TABLE gone RENAME TO registrations; DROP TABLE sip_registrations");
+    server.psql("ALTER TABLE gone RENAME TO registrations; DELETE FROM sip_registrations");
+    world.reset();
+    world.configure(&over_socket(&server).replace("\"0s\"", "\"2s\""));
     assert!(world.keeps("203.0.113.20"));
+    server.psql("DROP TABLE sip_registrations");
+    world.reset();
+    assert!(world.keeps("203.0.113.20"));
+    assert_eq!(world.last_reason(), "registered");
 }
 
 #[test]
