@@ -165,6 +165,8 @@ fn nothing_found_says_what_was_looked_for() {
     world.configure("source = \"auto\"\nsqlite-dir = \"/nonexistent\"");
     assert!(!world.keeps("203.0.113.20"));
     let detail = world.journal().pop().unwrap()["detail"].to_string();
+    let explained = world.explain("203.0.113.20");
+    assert!(explained.contains("source     none found\nfailure    no registrations found"), "{explained}");
     for says in [
         "no registrations found",
         "switch.conf.xml: no core-db-dsn",

@@ -104,14 +104,15 @@ fn settings(args: &Args, loaded: &Result<Config, ConfigError>) -> String {
 
 fn source(rows: &mut Rows, answer: &Answer, config: &Config) {
     let found = answer.discovery.clone().map_or_else(|| discovery::discover(&config.registrations), Ok);
+    let is_found = found.is_ok();
     match found {
         Ok(Discovery { source, clues }) => {
             rows.row("source", source);
             rows.row("chosen", clues.join("\n"));
         }
-        // The failure below says the same where the source was asked.
-        Err(error) if answer.failure.is_none() => rows.row("source", format!("{error:#}")),
-        Err(_) => {}
+        // Why not is the failure below, where there is one.
+        Err(_) if answer.failure.is_some() => rows.row("source", "none found"),
+        Err(error) => rows.row("source", format!("{error:#}")),
     }
     match &answer.via {
         Via::Snapshot { age, addresses } => {
@@ -127,6 +128,7 @@ fn source(rows: &mut Rows, answer: &Answer, config: &Config) {
                 ),
             );
         }
+        Via::Memory if !is_found => {}
         Via::Memory if answer.discovery.is_none() => {
             rows.row("asked", "not now: it failed less than 10 s ago, or another call is asking");
         }
