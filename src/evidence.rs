@@ -173,10 +173,16 @@ fn rounded(now: Timestamp) -> Timestamp {
     now.round(Unit::Millisecond).unwrap_or(now)
 }
 
+/// Foreign text with its control characters made visible: it can neither steer a terminal nor end a line.
+#[must_use]
+pub fn visible(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
 /// At most [`MAX_TEXT`] bytes, with control characters made visible: safe for a terminal and a line.
 fn cut(text: &str) -> String {
     let end = text.floor_char_boundary(MAX_TEXT);
-    let mut cut: String = text[..end].chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let mut cut = visible(&text[..end]);
     if end < text.len() {
         cut.push('…');
     }

@@ -52,6 +52,11 @@ pub struct Found {
 }
 
 impl Found {
+    /// What could not be read, in one text; `None` where all of it was.
+    fn failure(&self) -> Option<String> {
+        (!self.failures.is_empty()).then(|| self.failures.join("; "))
+    }
+
     /// Takes in lines of "ADDRESS EXPIRES", as the databases gather them into one text; how many there are.
     fn add_lines(&mut self, text: &str) -> usize {
         let mut count = 0;

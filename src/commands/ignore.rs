@@ -101,21 +101,36 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args, start: Instant, now: Timestamp) -> Exit {
-    let loaded = Config::load(args.config.as_deref());
-    let verdict = decide(args, &loaded, start, now);
+    let settings = Settings::load(args.config.as_deref());
+    let verdict = decide(args, &settings, start, now);
     if args.explain {
-        let text = explain::render(args, &loaded, &verdict, start.elapsed(), now);
+        let text = explain::render(args, &settings, &verdict, start.elapsed(), now);
         let _ = io::stdout().lock().write_all(text.as_bytes());
     } else {
-        if let Err(error) = &loaded {
+        if let Some(error) = &settings.broken {
             let _ = writeln!(io::stderr(), "{TOOL}: {error}");
         }
-        let config = loaded.unwrap_or_else(|_| Config::salvage(args.config.as_deref()));
+        let Config { log_dir, run_dir, .. } = &settings.config;
         // A journal that cannot be written to says so in syslog; the decision stands.
-        let _ = Journal::new(&config.log_dir, &config.run_dir, Path::new(SYSLOG))
-            .record(&verdict.decision(), now);
+        let _ = Journal::new(log_dir, run_dir, Path::new(SYSLOG)).record(&verdict.decision(), now);
     }
     verdict.exit()
+}
+
+/// The settings, or what is left of them.
+struct Settings {
+    config: Config,
+    /// Why only some of them could be heeded.
+    broken: Option<ConfigError>,
+}
+
+impl Settings {
+    fn load(path: Option<&Path>) -> Self {
+        match Config::load(path) {
+            Ok(config) => Self { config, broken: None },
+            Err(error) => Self { config: Config::salvage(path), broken: Some(error) },
+        }
+    }
 }
 
 /// The decision about one argument, with all that led to it.
@@ -138,9 +153,9 @@ enum Because {
     Standing(Standing),
 }
 
-fn decide(args: &Args, loaded: &Result<Config, ConfigError>, start: Instant, now: Timestamp) -> Verdict {
-    let subject = args.address.to_string_lossy().into_owned();
+fn decide(args: &Args, settings: &Settings, start: Instant, now: Timestamp) -> Verdict {
     let Some(address) = address::parse(&args.address) else {
+        let subject = args.address.to_string_lossy().into_owned();
         return Verdict {
             subject,
             mode: Mode::Enforce,
@@ -149,22 +164,20 @@ fn decide(args: &Args, loaded: &Result<Config, ConfigError>, start: Instant, now
             answer: None,
         };
     };
-    let subject = address.to_string();
-    let Ok(config) = loaded else {
-        let config = Config::salvage(args.config.as_deref());
-        let keep = config.registrations.on_error == OnError::Keep;
-        let mode = config.registrations_mode();
-        return Verdict { subject, mode, keep, because: Because::ConfigBroken, answer: None };
+    let config = &settings.config;
+    let (because, answer) = match settings.broken {
+        Some(_) => (Because::ConfigBroken, None),
+        None => find_out(config, address, start, now),
     };
-    let (because, answer) = find_out(config, address, start, now);
-    let on_error = config.registrations.on_error == OnError::Keep;
     let keep = match because {
         Because::Allowed { .. }
         | Because::Standing(Standing::Registered { .. } | Standing::SeenLately { .. }) => true,
-        Because::Standing(Standing::Unknown) | Because::AllowListUnreadable(_) => on_error,
-        Because::Standing(Standing::NotRegistered) | Because::NoAddress | Because::ConfigBroken => false,
+        Because::Standing(Standing::Unknown) | Because::AllowListUnreadable(_) | Because::ConfigBroken => {
+            config.registrations.on_error == OnError::Keep
+        }
+        Because::Standing(Standing::NotRegistered) | Because::NoAddress => false,
     };
-    Verdict { subject, mode: config.registrations_mode(), keep, because, answer }
+    Verdict { subject: address.to_string(), mode: config.registrations_mode(), keep, because, answer }
 }
 
 fn find_out(config: &Config, address: IpAddr, start: Instant, now: Timestamp) -> (Because, Option<Answer>) {

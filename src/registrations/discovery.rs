@@ -54,16 +54,10 @@ pub struct Discovery {
 /// Errors name what was looked for, and the setting that helps.
 pub fn discover(settings: &config::Registrations) -> anyhow::Result<Discovery> {
     let mut search = Search::new(settings);
-    let source = match settings.source {
-        SourceKind::Auto => {
-            search.read()?;
-            search.auto()?
-        }
-        kind => {
-            search.clues.push(format!("registrations.source = \"{kind}\""));
-            search.named(kind)?
-        }
-    };
+    if settings.source != SourceKind::Auto {
+        search.clues.push(format!("registrations.source = \"{}\"", settings.source));
+    }
+    let source = search.source(settings.source)?;
     Ok(Discovery { source, clues: search.clues })
 }
 
@@ -122,8 +116,8 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// The source that the administrator names; files are read only for what the settings leave open.
-    fn named(&mut self, kind: SourceKind) -> anyhow::Result<Source> {
+    /// The source of this kind; files are read only for what the settings leave open.
+    fn source(&mut self, kind: SourceKind) -> anyhow::Result<Source> {
         let EventSocket { address, password } = &self.settings.event_socket;
         let enough = match kind {
             SourceKind::Auto => false,
@@ -136,7 +130,11 @@ impl<'a> Search<'a> {
         }
         match kind {
             SourceKind::Auto => self.auto(),
-            SourceKind::Sqlite => self.sqlite(),
+            SourceKind::Sqlite => {
+                let dirs = self.dirs();
+                let files = files(&dirs, self.owner)?;
+                self.sqlite(&dirs, files)
+            }
             SourceKind::Postgres => self.postgres(|| Target::parse(DEFAULT_POSTGRES)),
             SourceKind::EventSocket => self.event_socket(),
         }
@@ -168,8 +166,9 @@ impl<'a> Search<'a> {
             return self.postgres(target);
         }
         let dirs = self.dirs();
-        if files(&dirs, self.owner).is_ok_and(|files| !files.is_empty()) {
-            return self.sqlite();
+        match files(&dirs, self.owner) {
+            Ok(files) if !files.is_empty() => return self.sqlite(&dirs, files),
+            _ => {}
         }
         self.clues.push(format!("no {DATABASE_FILES} in {}", list(&dirs)));
         if self.freeswitch.event_socket_password.is_some()
@@ -222,17 +221,15 @@ impl<'a> Search<'a> {
         Ok(Source::EventSocket { address, password })
     }
 
-    fn sqlite(&mut self) -> anyhow::Result<Source> {
-        let dirs = self.dirs();
-        let files = files(&dirs, self.owner)?;
+    fn sqlite(&mut self, dirs: &[PathBuf], files: Vec<PathBuf>) -> anyhow::Result<Source> {
         if files.is_empty() {
             let set = self.settings.sqlite_dir.is_some();
             let way_out =
                 if set { "is registrations.sqlite-dir right?" } else { "set registrations.sqlite-dir" };
-            bail!("no {DATABASE_FILES} in {}; {way_out}", list(&dirs));
+            bail!("no {DATABASE_FILES} in {}; {way_out}", list(dirs));
         }
         let with_files: Vec<_> =
-            dirs.into_iter().filter(|dir| files.iter().any(|file| file.starts_with(dir))).collect();
+            dirs.iter().filter(|dir| files.iter().any(|file| file.starts_with(dir))).cloned().collect();
         let plural = if files.len() == 1 { "" } else { "s" };
         self.clues.push(format!("{} database file{plural} in {}", files.len(), list(&with_files)));
         Ok(Source::Sqlite(files))

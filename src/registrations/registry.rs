@@ -278,8 +278,7 @@ impl Case {
             None if found.failures.is_empty() => (Standing::NotRegistered, Via::Source),
             None => (self.remembered(), Via::Memory),
         };
-        let failure = (!found.failures.is_empty()).then(|| found.failures.join("; "));
-        Answer { failure, notes: found.notes.clone(), ..Answer::new(standing, via) }
+        Answer { failure: found.failure(), notes: found.notes.clone(), ..Answer::new(standing, via) }
     }
 
     /// Tells the other processes what was found, or that nothing could be. Our own answer does not depend on it:
@@ -302,7 +301,7 @@ impl Case {
                     }
                     let _ = seen::update(state_dir, self.network, &found, self.now);
                 }
-                (!found.failures.is_empty()).then(|| found.failures.join("; "))
+                found.failure()
             }
         };
         match failure {

@@ -8,6 +8,7 @@
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -55,14 +56,14 @@ pub(super) fn look(files: &[PathBuf], question: &Question, deadline: Deadline) -
     let runtime = tokio::runtime::Builder::new_current_thread().build().context("no asynchronous runtime")?;
     runtime.block_on(async {
         let mut found = Found { complete: true, ..Found::default() };
-        let mut usable: Vec<&Path> = Vec::new();
+        let mut usable = Vec::new();
         let mut small = true;
         for file in files {
             match size(file) {
                 Ok(None) => {}
                 Ok(Some(size)) => {
                     small &= size <= MAX_FULL_READ;
-                    usable.push(file);
+                    usable.push(DatabaseFile { path: file, size });
                 }
                 Err(error) => found.failures.push(format!("{}: {error:#}", file.display())),
             }
@@ -85,6 +86,13 @@ pub(super) fn look(files: &[PathBuf], question: &Question, deadline: Deadline) -
     })
 }
 
+/// A file with something in it.
+struct DatabaseFile<'a> {
+    path: &'a Path,
+    /// Bytes.
+    size: u64,
+}
+
 /// The size of a database file; `None` if it is not there (any more).
 fn size(file: &Path) -> anyhow::Result<Option<u64>> {
     match std::fs::metadata(file) {
@@ -101,18 +109,18 @@ fn size(file: &Path) -> anyhow::Result<Option<u64>> {
     }
 }
 
-/// Each file by itself, so that what cannot be read is told from what can: first without waiting for locks,
+/// Each file by itself, so that what cannot be read is told from what can: first with a short wait for locks,
 /// then with all the time there is.
-async fn apart(files: &[&Path], question: &Question, deadline: Deadline, found: &mut Found) {
+async fn apart(files: &[DatabaseFile<'_>], question: &Question, deadline: Deadline, found: &mut Found) {
     let mut locked = Vec::new();
     for file in files {
-        match read(&[file], question, deadline.within(SHORT_WAIT)).await {
+        match read(slice::from_ref(file), question, deadline.within(SHORT_WAIT)).await {
             Err(error) if code(&error).as_deref() == Some(BUSY) => locked.push(file),
-            read => found.take(file, read),
+            read => found.take(file.path, read),
         }
     }
     for file in locked {
-        found.take(file, read(&[file], question, deadline).await);
+        found.take(file.path, read(slice::from_ref(file), question, deadline).await);
     }
 }
 
@@ -146,11 +154,11 @@ struct Table {
 }
 
 /// Reads these files through one connection.
-async fn read(files: &[&Path], question: &Question, deadline: Deadline) -> anyhow::Result<Found> {
+async fn read(files: &[DatabaseFile<'_>], question: &Question, deadline: Deadline) -> anyhow::Result<Found> {
     let (main, others) = files.split_first().context("no file")?;
-    let size: u64 = files.iter().map(|file| std::fs::metadata(file).map_or(0, |about| about.len())).sum();
+    let size: u64 = files.iter().map(|file| file.size).sum();
     let mut connection = SqliteConnectOptions::new()
-        .filename(main)
+        .filename(main.path)
         .read_only(true)
         .create_if_missing(false)
         .busy_timeout(deadline.remaining())
@@ -180,7 +188,7 @@ async fn read(files: &[&Path], question: &Question, deadline: Deadline) -> anyho
     let mut found = Found { complete: question.all, ..Found::default() };
     for (file, texts) in files.iter().zip(&texts) {
         let count = texts.iter().flatten().map(|text| found.add_lines(text)).sum();
-        found.notes.push(format!("{}: {}", file.display(), live(count)));
+        found.notes.push(format!("{}: {}", file.path.display(), live(count)));
     }
     // Closing waits for the other thread; the end of the process closes as well.
     std::mem::forget(connection);
@@ -191,10 +199,13 @@ async fn read(files: &[&Path], question: &Question, deadline: Deadline) -> anyho
 /// file together: with `odbc-dsn` set to core.db, the profiles have their table there too.
 ///
 /// All in one script: each statement by itself would cost two switches between threads.
-async fn attach(others: &[&Path], connection: &mut SqliteConnection) -> anyhow::Result<Vec<Vec<Table>>> {
+async fn attach(
+    others: &[DatabaseFile<'_>],
+    connection: &mut SqliteConnection,
+) -> anyhow::Result<Vec<Vec<Table>>> {
     let mut script = String::new();
     for (number, file) in others.iter().enumerate() {
-        let file = file.to_str().context("its name is not UTF-8")?.replace('\'', "''");
+        let file = file.path.to_str().context("its name is not UTF-8")?.replace('\'', "''");
         write!(script, "ATTACH '{file}' AS {}; ", schema(number + 1))?;
     }
     let tables = (0..=others.len()).map(|number| {

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Args, Because, Verdict};
-use crate::config::{self, Config, ConfigError, Mode};
+use super::{Args, Because, Settings, Verdict};
+use crate::allow;
+use crate::config::{self, Config, Mode};
+use crate::evidence::visible;
 use crate::registrations::discovery::{self, Discovery};
 use crate::registrations::{Answer, Standing, Via};
 
@@ -16,21 +18,16 @@ struct Rows(String);
 
 impl Rows {
     fn row(&mut self, name: &str, value: impl std::fmt::Display) {
-        for (number, line) in visible(&value.to_string()).lines().enumerate() {
+        for (number, line) in value.to_string().lines().enumerate() {
             let name = if number == 0 { name } else { "" };
-            let _ = writeln!(self.0, "{name:<10} {line}");
+            let _ = writeln!(self.0, "{name:<10} {}", visible(line));
         }
     }
 }
 
-/// Control characters of foreign text must not reach a terminal.
-fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
-}
-
 pub(super) fn render(
     args: &Args,
-    loaded: &Result<Config, ConfigError>,
+    settings: &Settings,
     verdict: &Verdict,
     took: Duration,
     now: Timestamp,
@@ -38,10 +35,10 @@ pub(super) fn render(
     let mut rows = Rows::default();
     rows.row("address", verdict.subject.chars().take(100).collect::<String>());
     rows.row("answer", answer(verdict));
-    rows.row("because", because(verdict, loaded.as_ref().ok(), now));
-    rows.row("settings", settings(args, loaded));
-    if let (Some(answer), Ok(config)) = (&verdict.answer, loaded) {
-        source(&mut rows, answer, config);
+    rows.row("because", because(verdict, &settings.config, now));
+    rows.row("settings", origin(args, settings));
+    if let Some(answer) = &verdict.answer {
+        source(&mut rows, answer, &settings.config);
     }
     rows.row("took", format!("{:.1} ms", took.as_secs_f64() * 1000.0));
     rows.0
@@ -58,16 +55,15 @@ fn answer(verdict: &Verdict) -> String {
     }
 }
 
-fn because(verdict: &Verdict, config: Option<&Config>, now: Timestamp) -> String {
+fn because(verdict: &Verdict, config: &Config, now: Timestamp) -> String {
     let on_error = if verdict.keep { "on-error is \"keep\"" } else { "on-error is \"ban\"" };
     match &verdict.because {
         Because::NoAddress => "it is not one IPv4 or IPv6 address".to_owned(),
         Because::ConfigBroken => format!("the settings cannot be used, and {on_error}"),
         Because::Allowed { list } => format!("it is on the allow list {list}"),
         Because::AllowListUnreadable(error) => {
-            let path = config.map_or_else(String::new, |config| {
-                crate::allow::path(&config.state_dir).display().to_string()
-            });
+            let path = allow::path(&config.state_dir);
+            let path = path.display();
             format!("the allow lists in {path} cannot be read ({error}), and {on_error}")
         }
         Because::Standing(Standing::Registered { until }) => {
@@ -78,8 +74,7 @@ fn because(verdict: &Verdict, config: Option<&Config>, now: Timestamp) -> String
             "no live registration comes from it, and no allow list has it".to_owned()
         }
         Because::Standing(Standing::SeenLately { at }) => {
-            let stale_ok =
-                config.map_or_else(String::new, |config| config.registrations.stale_ok.to_string());
+            let stale_ok = config.registrations.stale_ok;
             format!(
                 "the source cannot be read; it was seen registered {} ago, and stale-ok is {stale_ok}",
                 ago(now.as_second() - at)
@@ -91,14 +86,14 @@ fn because(verdict: &Verdict, config: Option<&Config>, now: Timestamp) -> String
     }
 }
 
-fn settings(args: &Args, loaded: &Result<Config, ConfigError>) -> String {
-    match (loaded, &args.config) {
-        (Err(error), _) => error.to_string(),
-        (Ok(_), Some(path)) => path.display().to_string(),
-        (Ok(_), None) if std::path::Path::new(config::DEFAULT_PATH).exists() => {
+fn origin(args: &Args, settings: &Settings) -> String {
+    match (&settings.broken, &args.config) {
+        (Some(error), _) => error.to_string(),
+        (None, Some(path)) => path.display().to_string(),
+        (None, None) if std::path::Path::new(config::DEFAULT_PATH).exists() => {
             config::DEFAULT_PATH.to_owned()
         }
-        (Ok(_), None) => format!("defaults ({} is not there)", config::DEFAULT_PATH),
+        (None, None) => format!("defaults ({} is not there)", config::DEFAULT_PATH),
     }
 }
 
