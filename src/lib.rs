@@ -7,6 +7,7 @@
 //! target leaves open.)
 
 pub mod address;
+pub mod address_set;
 pub mod address_table;
 pub mod allow;
 pub mod commands;
