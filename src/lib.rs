@@ -18,6 +18,8 @@ pub mod evidence;
 pub mod exit;
 pub mod freeswitch;
 pub mod fusionpbx;
+pub mod kernel_sets;
+pub mod netlink;
 pub mod postgres;
 pub mod registrations;
 pub mod state_file;

@@ -1,0 +1,315 @@
+//! The kernel's ipset over netlink: what `ipset` does, without a process and a line of text for each entry.
+//!
+//! Commands and attributes are those of `linux/netfilter/ipset/ip_set.h`.
+
+use std::fmt;
+
+use crate::address_set::{Block, Ranges};
+use crate::netlink::{self, Ask, MAX_ATTRIBUTE, Message, Socket, Subsystem, attribute};
+
+/// Every kernel since 3.14 speaks it.
+const PROTOCOL: u8 = 6;
+
+const SUBSYSTEM: u16 = 6 << 8;
+const CREATE: u16 = 2;
+const DESTROY: u16 = 3;
+const RENAME: u16 = 5;
+const SWAP: u16 = 6;
+const LIST: u16 = 7;
+const ADD: u16 = 9;
+const TYPE: u16 = 13;
+
+const ATTR_PROTOCOL: u16 = 1;
+const ATTR_SETNAME: u16 = 2;
+/// Also the second name where there are two.
+const ATTR_TYPENAME: u16 = 3;
+const ATTR_REVISION: u16 = 4;
+const ATTR_FAMILY: u16 = 5;
+const ATTR_FLAGS: u16 = 6;
+const ATTR_DATA: u16 = 7;
+const ATTR_ADT: u16 = 8;
+const ATTR_LINENO: u16 = 9;
+
+const ATTR_IP: u16 = 1;
+const ATTR_CIDR: u16 = 3;
+const ATTR_HASHSIZE: u16 = 18;
+const ATTR_MAXELEM: u16 = 19;
+const ATTR_ELEMENTS: u16 = 24;
+const ATTR_IPADDR_IPV4: u16 = 1;
+const ATTR_IPADDR_IPV6: u16 = 2;
+
+const FLAG_LIST_HEADER: u32 = 4;
+
+/// Bytes an entry needs at most: two nests, an IPv6 address, a prefix.
+const LARGEST_ENTRY: usize = 40;
+
+/// The smallest table the kernel makes unless told otherwise, and the most entries it lets into one.
+const HASHSIZE: u32 = 1024;
+const MAXELEM: u32 = 65_536;
+
+/// An address family, as netlink and ipset number it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Family {
+    /// IPv4.
+    V4 = 2,
+    /// IPv6.
+    V6 = 10,
+}
+
+/// What a set holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// `hash:ip`: single addresses.
+    Addresses,
+    /// `hash:net`: networks.
+    Networks,
+}
+
+impl Type {
+    /// As `ipset` calls it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Addresses => "hash:ip",
+            Self::Networks => "hash:net",
+        }
+    }
+}
+
+/// What the kernel says of a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// As `ipset` calls it.
+    pub type_name: String,
+    /// As netlink numbers it.
+    pub family: u8,
+    /// How many entries are in it.
+    pub entries: u32,
+}
+
+impl Header {
+    /// Whether it is of this type and family.
+    #[must_use]
+    pub fn is(&self, kind: Type, family: Family) -> bool {
+        self.type_name == kind.name() && self.family == family as u8
+    }
+}
+
+/// Why the kernel refused, in words.
+#[derive(Debug)]
+pub struct Refusal {
+    command: u16,
+    error: netlink::Error,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let code = match &self.error {
+            netlink::Error::Socket(error) => return error.fmt(f),
+            netlink::Error::Refused(code) => *code,
+        };
+        f.write_str(match code {
+            1 => "not permitted; run as root, or with CAP_NET_ADMIN",
+            2 => "there is no such set",
+            12 => "the kernel is out of memory",
+            16 | 4100 => "the set is in use",
+            // What the kernel says where nobody answers for ipset.
+            22 | 95 => "the kernel does not know it; is the module ip_set there (modprobe ip_set)?",
+            4098 => "the kernel has no such type of set; are the modules ip_set_hash_ip and ip_set_hash_net there?",
+            4099 => "the kernel holds as many sets as it can",
+            17 => "it is there already",
+            4101 if self.command == SWAP => "the set to swap it with is gone",
+            4101 => "a set of the new name is there already",
+            4102 => "the two sets are of different types",
+            4103 => "it is in the set already",
+            4352 => "the set is full (maxelem)",
+            _ => return write!(f, "refused with code {code}"),
+        })
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl Refusal {
+    fn is_not_there(&self) -> bool {
+        matches!(self.error, netlink::Error::Refused(2))
+    }
+}
+
+type Result<T> = std::result::Result<T, Refusal>;
+
+/// A connection to the kernel's ipset.
+#[derive(Debug)]
+pub struct Ipset {
+    socket: Socket,
+}
+
+/// Addresses that ipset can hold.
+pub trait Member: crate::address_set::Bits {
+    /// Their family.
+    const FAMILY: Family;
+    /// The address in network byte order, as an attribute.
+    fn put(self, message: &mut Message);
+}
+
+impl Member for u32 {
+    const FAMILY: Family = Family::V4;
+
+    fn put(self, message: &mut Message) {
+        message.put_big_endian(ATTR_IPADDR_IPV4, &self.to_be_bytes());
+    }
+}
+
+impl Member for u128 {
+    const FAMILY: Family = Family::V6;
+
+    fn put(self, message: &mut Message) {
+        message.put_big_endian(ATTR_IPADDR_IPV6, &self.to_be_bytes());
+    }
+}
+
+/// The entries of `ranges` for a set of this type: single addresses, or the networks that are larger.
+pub(super) fn members<T: Member>(ranges: &Ranges<T>, kind: Type) -> impl Iterator<Item = Block<T>> {
+    let single = kind == Type::Addresses;
+    ranges.blocks().flat_map(halves).filter(move |block| (block.prefix == T::WIDTH) == single)
+}
+
+/// ipset holds no network of 0 bits, but the two halves of it.
+fn halves<T: Member>(block: Block<T>) -> impl Iterator<Item = Block<T>> {
+    let upper = (block.prefix == 0)
+        .then(|| Block { start: block.start.filled(T::WIDTH).cleared(T::WIDTH - 1), prefix: 1 });
+    std::iter::once(Block { prefix: block.prefix.max(1), ..block }).chain(upper)
+}
+
+impl Ipset {
+    /// Opens the connection, in the network namespace of this thread.
+    pub fn open() -> Result<Self> {
+        match Socket::open(Subsystem::Netfilter) {
+            Ok(socket) => Ok(Self { socket }),
+            Err(error) => Err(Refusal { command: 0, error: error.into() }),
+        }
+    }
+
+    /// Makes an empty set with room for `entries`.
+    pub fn create(&mut self, name: &str, kind: Type, family: Family, entries: u32) -> Result<()> {
+        let revision = self.revision(kind, family)?;
+        let mut message = request(CREATE, Ask::Create);
+        message.put_text(ATTR_SETNAME, name);
+        message.put_text(ATTR_TYPENAME, kind.name());
+        message.put(ATTR_REVISION, &[revision]);
+        message.put(ATTR_FAMILY, &[family as u8]);
+        let data = message.begin_nest(ATTR_DATA);
+        // Buckets hold a few entries each. A table of the right size is never rebuilt while it is filled.
+        let hashsize = (entries / 4).next_power_of_two().max(HASHSIZE);
+        message.put_big_endian(ATTR_HASHSIZE, &hashsize.to_be_bytes());
+        message.put_big_endian(ATTR_MAXELEM, &entries.max(MAXELEM).to_be_bytes());
+        message.end_nest(data);
+        self.ask(CREATE, message)
+    }
+
+    /// The newest revision of the type that the kernel has, as `ipset` takes it.
+    fn revision(&mut self, kind: Type, family: Family) -> Result<u8> {
+        let mut message = request(TYPE, Ask::Get);
+        message.put_text(ATTR_TYPENAME, kind.name());
+        message.put(ATTR_FAMILY, &[family as u8]);
+        let mut revision = 0;
+        self.socket
+            .ask(message, |body| {
+                if let Some([newest]) = body.get(4..).and_then(|body| attribute(body, ATTR_REVISION)) {
+                    revision = *newest;
+                }
+            })
+            .map_err(|error| Refusal { command: TYPE, error })?;
+        Ok(revision)
+    }
+
+    /// Adds entries that are not in the set yet.
+    pub fn add<T: Member>(&mut self, name: &str, entries: impl Iterator<Item = Block<T>>) -> Result<()> {
+        let mut entries = entries.peekable();
+        while entries.peek().is_some() {
+            let mut message = request(ADD, Ask::Create);
+            message.put_text(ATTR_SETNAME, name);
+            // Many entries in one message need it, though nobody reads it.
+            message.put(ATTR_LINENO, &0_u32.to_ne_bytes());
+            let many = message.begin_nest(ATTR_ADT);
+            while message.length_of(&many) + LARGEST_ENTRY <= MAX_ATTRIBUTE
+                && let Some(block) = entries.next()
+            {
+                let one = message.begin_nest(ATTR_DATA);
+                let ip = message.begin_nest(ATTR_IP);
+                block.start.put(&mut message);
+                message.end_nest(ip);
+                if block.prefix < T::WIDTH {
+                    message.put(ATTR_CIDR, &[block.prefix]);
+                }
+                message.end_nest(one);
+            }
+            message.end_nest(many);
+            self.ask(ADD, message)?;
+        }
+        Ok(())
+    }
+
+    /// What the kernel says of the set; `None` if it is not there.
+    pub fn header(&mut self, name: &str) -> Result<Option<Header>> {
+        let mut message = request(LIST, Ask::Dump);
+        message.put_text(ATTR_SETNAME, name);
+        message.put_big_endian(ATTR_FLAGS, &FLAG_LIST_HEADER.to_be_bytes());
+        let mut header = None;
+        let asked = self.socket.ask(message, |body| {
+            let body = body.get(4..).unwrap_or_default();
+            let data = attribute(body, ATTR_DATA).unwrap_or_default();
+            let (type_name, family) = (attribute(body, ATTR_TYPENAME), attribute(body, ATTR_FAMILY));
+            if let (Some(type_name), Some([family])) = (type_name, family) {
+                let type_name = String::from_utf8_lossy(type_name).trim_end_matches('\0').to_owned();
+                let entries = attribute(data, ATTR_ELEMENTS).and_then(|value| value.first_chunk());
+                let entries = entries.map_or(0, |bytes| u32::from_be_bytes(*bytes));
+                header = Some(Header { type_name, family: *family, entries });
+            }
+        });
+        match asked.map_err(|error| Refusal { command: LIST, error }) {
+            Ok(()) => Ok(header),
+            Err(refusal) if refusal.is_not_there() => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Exchanges the content of two sets, in one step.
+    pub fn swap(&mut self, one: &str, other: &str) -> Result<()> {
+        self.two(SWAP, one, other)
+    }
+
+    /// Gives a set another name, that no set has.
+    pub fn rename(&mut self, old: &str, new: &str) -> Result<()> {
+        self.two(RENAME, old, new)
+    }
+
+    fn two(&mut self, command: u16, one: &str, other: &str) -> Result<()> {
+        let mut message = request(command, Ask::Do);
+        message.put_text(ATTR_SETNAME, one);
+        message.put_text(ATTR_TYPENAME, other);
+        self.ask(command, message)
+    }
+
+    /// Removes a set, if it is there.
+    pub fn destroy(&mut self, name: &str) -> Result<()> {
+        let mut message = request(DESTROY, Ask::Do);
+        message.put_text(ATTR_SETNAME, name);
+        match self.ask(DESTROY, message) {
+            Err(refusal) if refusal.is_not_there() => Ok(()),
+            done => done,
+        }
+    }
+
+    fn ask(&mut self, command: u16, message: Message) -> Result<()> {
+        self.socket.ask(message, |_| {}).map_err(|error| Refusal { command, error })
+    }
+}
+
+/// Begins a request with nfgenmsg, which ipset leaves unset, and the protocol.
+fn request(command: u16, ask: Ask) -> Message {
+    let mut message = Message::new(SUBSYSTEM | command, ask, &[Family::V4 as u8, 0, 0, 0]);
+    message.put(ATTR_PROTOCOL, &[PROTOCOL]);
+    message
+}

@@ -1,0 +1,170 @@
+//! Against the real kernel: each test in a thread with a network namespace of its own. Needs root.
+
+use std::process::Command;
+
+use super::*;
+use crate::address_set::AddressRange;
+
+fn apart(test: impl FnOnce(Ipset) + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
+            .expect("a network namespace; run the tests as root");
+        test(Ipset::open().unwrap());
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn set(text: &str) -> AddressSet {
+    text.split_whitespace().map(|range| range.parse::<AddressRange>().unwrap()).collect()
+}
+
+fn content(allow: &str, block: &str) -> Content {
+    Content { allow: set(allow), block: set(block) }
+}
+
+/// What the real `ipset` answers.
+fn ipset(args: &[&str]) -> String {
+    let output =
+        Command::new("ipset").args(args).output().expect("ipset; `make setup` installs what is missing");
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The entries of all sets, in order.
+fn entries() -> Vec<String> {
+    let mut entries: Vec<String> =
+        ipset(&["save"]).lines().filter_map(|line| line.strip_prefix("add ")).map(str::to_owned).collect();
+    entries.sort();
+    entries
+}
+
+#[test]
+fn the_kernel_holds_what_was_loaded() {
+    apart(|mut kernel| {
+        let one =
+            content("203.0.113.7 198.51.100.0/24 2001:db8::7", "192.0.2.1 192.0.2.128/25 2001:db8:66::/48");
+        load(&mut kernel, &one).unwrap();
+        let wanted = [
+            "rf-allow-ip4 203.0.113.7",
+            "rf-allow-ip6 2001:db8::7",
+            "rf-allow-net4 198.51.100.0/24",
+            "rf-block-ip4 192.0.2.1",
+            "rf-block-net4 192.0.2.128/25",
+            "rf-block-net6 2001:db8:66::/48",
+        ];
+        assert_eq!(entries(), wanted);
+        assert!(hold(&mut kernel, &one).unwrap());
+
+        let other = content("", "0.0.0.0-255.255.255.255 ::/0");
+        assert!(!hold(&mut kernel, &other).unwrap());
+        load(&mut kernel, &other).unwrap();
+        let wanted = ["0.0.0.0/1", "128.0.0.0/1"].map(|net| format!("rf-block-net4 {net}")).into_iter();
+        let wanted = wanted.chain(["8000::/1", "::/1"].map(|net| format!("rf-block-net6 {net}")));
+        assert_eq!(entries(), wanted.collect::<Vec<_>>());
+        assert_eq!(ipset(&["list", "-name"]).lines().count(), SETS.len());
+
+        ipset(&["flush", "rf-block-net4"]);
+        assert!(!hold(&mut kernel, &other).unwrap());
+        ipset(&["destroy", "rf-block-net4"]);
+        assert!(!hold(&mut kernel, &other).unwrap());
+        load(&mut kernel, &other).unwrap();
+        assert!(hold(&mut kernel, &other).unwrap());
+    });
+}
+
+#[test]
+fn many_entries_are_all_there() {
+    apart(|mut kernel| {
+        let every_other = |count: u32| {
+            (0..count).map(|n| AddressRange::from(std::net::IpAddr::from((n * 2 + (1 << 28)).to_be_bytes())))
+        };
+        let block = every_other(200_000).collect();
+        load(&mut kernel, &Content { allow: AddressSet::default(), block }).unwrap();
+        let list = ipset(&["list", "rf-block-ip4"]);
+        assert!(list.contains("Number of entries: 200000"));
+        assert!(list.contains("16.6.26.126"));
+    });
+}
+
+#[test]
+fn a_foreign_set_of_the_same_name_is_left_alone() {
+    apart(|mut kernel| {
+        load(&mut kernel, &content("203.0.113.7", "192.0.2.1")).unwrap();
+        ipset(&["destroy", "rf-block-net6"]);
+        ipset(&["create", "rf-block-net6", "hash:net,iface", "family", "inet6"]);
+        let before = ipset(&["save"]);
+        let error = format!("{:#}", load(&mut kernel, &content("", "192.0.2.2")).unwrap_err());
+        assert_eq!(
+            error,
+            "the set rf-block-net6 is there as hash:net,iface, and not as hash:net family inet6, so it is not ours; \
+             remove it (ipset destroy rf-block-net6)"
+        );
+        assert_eq!(ipset(&["save"]), before);
+        ipset(&["destroy", "rf-block-net6"]);
+        ipset(&["create", "rf-block-net6", "hash:net"]);
+        assert!(load(&mut kernel, &content("", "192.0.2.2")).is_err(), "another family");
+    });
+}
+
+#[test]
+fn what_a_crash_left_beside_is_cleared_away() {
+    apart(|mut kernel| {
+        ipset(&["create", "rf-allow-ip4.new", "bitmap:port", "range", "0-9"]);
+        ipset(&["create", "rf-block-net4.new", "hash:net"]);
+        ipset(&["add", "rf-block-net4.new", "10.0.0.0/8"]);
+        load(&mut kernel, &content("203.0.113.7", "")).unwrap();
+        assert_eq!(entries(), ["rf-allow-ip4 203.0.113.7"]);
+        assert_eq!(ipset(&["list", "-name"]).lines().count(), SETS.len());
+    });
+}
+
+#[test]
+fn a_set_in_use_is_swapped_and_one_beside_in_use_is_an_error() {
+    apart(|mut kernel| {
+        load(&mut kernel, &content("", "192.0.2.1")).unwrap();
+        ipset(&["create", "holder", "list:set"]);
+        ipset(&["add", "holder", "rf-block-ip4"]);
+        load(&mut kernel, &content("", "192.0.2.2")).unwrap();
+        assert!(entries().contains(&"rf-block-ip4 192.0.2.2".to_owned()));
+
+        ipset(&["create", "rf-block-ip4.new", "hash:ip"]);
+        ipset(&["add", "holder", "rf-block-ip4.new"]);
+        let error = format!("{:#}", load(&mut kernel, &content("", "192.0.2.3")).unwrap_err());
+        assert_eq!(error, "cannot remove the set rf-block-ip4.new: the set is in use");
+        assert!(entries().contains(&"rf-block-ip4 192.0.2.2".to_owned()));
+    });
+}
+
+#[test]
+fn a_full_set_says_so() {
+    apart(|mut kernel| {
+        kernel.create("small", Type::Networks, Family::V6, 1).unwrap();
+        let blocks = (0..70_000_u128).map(|n| crate::address_set::Block { start: n << 64, prefix: 64 });
+        let error = kernel.add("small", blocks).unwrap_err();
+        assert_eq!(error.to_string(), "the set is full (maxelem)");
+        let twice = std::iter::repeat_n(crate::address_set::Block { start: 0_u128, prefix: 64 }, 2);
+        kernel.create("twice", Type::Networks, Family::V6, 1).unwrap();
+        assert_eq!(kernel.add("twice", twice).unwrap_err().to_string(), "it is in the set already");
+        assert_eq!(
+            kernel.swap("small", "missing").unwrap_err().to_string(),
+            "the set to swap it with is gone"
+        );
+    });
+}
+
+#[test]
+fn without_privilege_it_says_what_to_do() {
+    let thread = std::thread::spawn(|| {
+        // A namespace of another user, where we have no say.
+        let flags = nix::sched::CloneFlags::CLONE_NEWNET;
+        nix::sched::unshare(flags).expect("a network namespace; run the tests as root");
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)
+            .map(|()| load(&mut Ipset::open().unwrap(), &Content::default()).unwrap_err())
+    });
+    // A process with threads may not always have a user namespace of its own.
+    if let Ok(error) = thread.join().unwrap() {
+        assert!(format!("{error:#}").contains("run as root, or with CAP_NET_ADMIN"), "{error:#}");
+    }
+}
