@@ -9,6 +9,7 @@ mod config;
 mod event_socket;
 mod fail2ban;
 mod faults;
+mod http;
 mod postgres;
 mod sqlite;
 mod support;

@@ -2,6 +2,7 @@
 
 mod fail2ban;
 mod host;
+mod http;
 mod postgres;
 mod world;
 
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 pub use fail2ban::Fail2ban;
 pub use host::Host;
+pub use http::{Certificate, Http, Reply, gzip, gzip_bomb, xz};
 pub use postgres::Postgres;
 pub use world::{World, call};
 
