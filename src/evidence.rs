@@ -179,14 +179,20 @@ pub fn visible(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// At most [`MAX_TEXT`] bytes, with control characters made visible: safe for a terminal and a line.
-fn cut(text: &str) -> String {
-    let end = text.floor_char_boundary(MAX_TEXT);
+/// [`visible`] text of at most `limit` bytes of the original, with `…` where more was there.
+#[must_use]
+pub fn visible_within(text: &str, limit: usize) -> String {
+    let end = text.floor_char_boundary(limit);
     let mut cut = visible(&text[..end]);
     if end < text.len() {
         cut.push('…');
     }
     cut
+}
+
+/// At most [`MAX_TEXT`] bytes, with control characters made visible: safe for a terminal and a line.
+fn cut(text: &str) -> String {
+    visible_within(text, MAX_TEXT)
 }
 
 #[cfg(test)]

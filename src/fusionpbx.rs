@@ -113,12 +113,17 @@ impl FusionPbx {
         self.get("switch.database.dir").map(PathBuf::from)
     }
 
+    /// FusionPBX's own database, `database.0`, where it is PostgreSQL.
+    #[must_use]
+    pub fn own_database(&self) -> Option<Conninfo> {
+        (self.get("database.0.type") == Some("pgsql")).then(|| self.postgres("database.0"))
+    }
+
     /// The server of FusionPBX's own database, and on it the database `freeswitch`, where clusters have
     /// FreeSWITCH's tables.
     #[must_use]
     pub fn cluster_database(&self) -> Option<Conninfo> {
-        (self.get("database.0.type") == Some("pgsql"))
-            .then(|| self.postgres("database.0").with("dbname", "freeswitch"))
+        self.own_database().map(|own| own.with("dbname", "freeswitch"))
     }
 
     fn postgres(&self, database: &str) -> Conninfo {
@@ -181,6 +186,8 @@ mod tests {
         let cluster = config.cluster_database().unwrap();
         assert_eq!(cluster.get("password"), Some("S3cr=et#with=signs"));
         assert_eq!((cluster.get("dbname"), cluster.get("host")), (Some("freeswitch"), Some("127.0.0.1")));
+        let own = config.own_database().unwrap();
+        assert_eq!((own.get("dbname"), own.get("password")), (Some("fusionpbx"), cluster.get("password")));
     }
 
     #[test]
@@ -205,6 +212,7 @@ mod tests {
         let config = FusionPbx::from_conf("# nothing\n[section]\nnoise\n= x\n");
         assert!(
             config.switch_database().is_none()
+                && config.own_database().is_none()
                 && config.cluster_database().is_none()
                 && config.event_socket().is_none()
         );

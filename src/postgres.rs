@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, anyhow, bail};
 use sqlx::ConnectOptions;
+use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 
 use crate::deadline::Deadline;
@@ -56,6 +57,21 @@ impl Target {
             Err(_) => bail!("cannot connect to {self}: no answer in time"),
         }
     }
+}
+
+/// Whether it says that a table is not there.
+pub(crate) fn is_missing_table(error: &sqlx::Error) -> bool {
+    has_code(error, "42P01")
+}
+
+/// Whether it says that the role may not read a table.
+pub(crate) fn is_forbidden(error: &sqlx::Error) -> bool {
+    has_code(error, "42501")
+}
+
+/// The codes are in the PostgreSQL manual, appendix A.
+fn has_code(error: &sqlx::Error, code: &str) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).as_deref() == Some(code)
 }
 
 /// What holds for every connection of ours.

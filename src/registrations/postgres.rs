@@ -8,21 +8,17 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use sqlx::Row;
-use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgArguments, PgConnection};
 
 use super::{Found, Question, Spelling, live};
 use crate::deadline::Deadline;
-use crate::postgres::Target;
+use crate::postgres::{Target, is_missing_table};
 
 /// More live rows than this are not read at once.
 const FULL_READ: i64 = 50_000;
 
 /// So long before the deadline we want to know what went wrong, to say it.
 const MARGIN: Duration = Duration::from_millis(15);
-
-/// PostgreSQL's code for a table that is not there.
-const UNDEFINED_TABLE: &str = "42P01";
 
 /// The tables that may have the registrations. The first has those of every profile; where only the core uses
 /// the database, there is the second alone, or the first is empty.
@@ -53,9 +49,7 @@ async fn ask(connection: &mut PgConnection, question: &Question) -> anyhow::Resu
             // The profiles' table is there, and they may have gone back to their files.
             Ok(found) if question.all && found.registered.is_empty() => nobody = nobody.or(Some(found)),
             Ok(found) => return Ok(found),
-            Err(error)
-                if error.as_database_error().and_then(DatabaseError::code).as_deref()
-                    == Some(UNDEFINED_TABLE) => {}
+            Err(error) if is_missing_table(&error) => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -3,6 +3,7 @@
 mod fail2ban;
 mod host;
 mod http;
+pub mod name_server;
 mod postgres;
 mod world;
 

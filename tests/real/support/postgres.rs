@@ -184,7 +184,8 @@ impl Postgres {
         self.psql_in("freeswitch", sql)
     }
 
-    fn psql_in(&self, database: &str, sql: &str) -> String {
+    /// Runs SQL in this database.
+    pub fn psql_in(&self, database: &str, sql: &str) -> String {
         run(&mut self.psql_command(database, sql))
     }
 
