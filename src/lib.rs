@@ -19,6 +19,7 @@ pub mod evidence;
 pub mod exit;
 pub mod freeswitch;
 pub mod fusionpbx;
+pub mod host;
 pub mod kernel_sets;
 pub mod netlink;
 pub mod postgres;

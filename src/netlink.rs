@@ -30,6 +30,8 @@ const NLM_F_REQUEST: u16 = 1;
 const NLM_F_MULTI: u16 = 2;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
+/// In an answer: what is dumped was changed meanwhile.
+const NLM_F_DUMP_INTR: u16 = 0x10;
 /// Flags of the kind of an attribute: it holds others; its number is in network byte order.
 const NLA_F_NESTED: u16 = 1 << 15;
 const NLA_F_NET_BYTEORDER: u16 = 1 << 14;
@@ -189,6 +191,8 @@ impl Socket {
     }
 
     /// Sends a request and hands the answers to `each`: the fixed part of the family and the attributes, as bytes.
+    ///
+    /// A dump of what changed meanwhile, which may lack something, ends with [`io::ErrorKind::Interrupted`].
     pub fn ask(&mut self, mut request: Message, mut each: impl FnMut(&[u8])) -> Result<(), Error> {
         self.sequence = self.sequence.wrapping_add(1);
         let length = u32::try_from(request.bytes.len()).unwrap_or(u32::MAX);
@@ -196,6 +200,7 @@ impl Socket {
         request.bytes[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
         send(&self.fd, &request.bytes, SendFlags::empty())?;
         let flags = u16::from_ne_bytes([request.bytes[6], request.bytes[7]]);
+        let mut interrupted = false;
         loop {
             let (_, length) = recv(&self.fd, self.buffer.as_mut_slice(), RecvFlags::empty())?;
             let mut rest = self.buffer.get(..length).ok_or(cut_short())?;
@@ -206,10 +211,14 @@ impl Socket {
                     // Of an earlier request that was given up.
                     continue;
                 }
+                interrupted |= answer.flags & NLM_F_DUMP_INTR != 0;
                 match answer.kind {
                     NLMSG_ERROR | NLMSG_DONE => {
                         // Every such message begins with 0, or a negative error number.
                         return match answer.body.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
+                            Some(0) | None if interrupted => {
+                                Err(Error::Socket(io::ErrorKind::Interrupted.into()))
+                            }
                             Some(0) | None => Ok(()),
                             Some(code) => Err(Error::Refused(code.saturating_neg())),
                         };

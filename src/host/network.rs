@@ -1,0 +1,115 @@
+//! Addresses and routes as the kernel has them, rtnetlink(7).
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+
+use anyhow::{Context, anyhow, bail};
+
+use crate::netlink::{Ask, Error, Message, Socket, Subsystem, attribute};
+
+const RTM_GETADDR: u16 = 22;
+const IFADDRMSG: usize = 8;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+
+const RTM_GETROUTE: u16 = 26;
+const RTMSG: usize = 12;
+const RTA_GATEWAY: u16 = 5;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_VIA: u16 = 18;
+const RTA_NH_ID: u16 = 30;
+/// `struct rtnexthop`: its length with the attributes behind it, flags, hops, interface.
+const RTNEXTHOP: usize = 8;
+
+const RTM_GETNEXTHOP: u16 = 106;
+const NHMSG: usize = 8;
+const NHA_GATEWAY: u16 = 6;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// A list that changes while it is read is read anew so many times.
+const TRIES: usize = 10;
+
+/// The addresses of all interfaces, in order; of a point-to-point link the one that is ours.
+pub fn addresses() -> anyhow::Result<Vec<IpAddr>> {
+    let mut own = BTreeSet::new();
+    ask(RTM_GETADDR, IFADDRMSG, &[AF_INET, AF_INET6], |body| {
+        // IFA_ADDRESS is the other end of a point-to-point link, if there is IFA_LOCAL.
+        let ours = attribute(body, IFA_LOCAL).or_else(|| attribute(body, IFA_ADDRESS));
+        own.extend(ours.and_then(address));
+    })
+    .context("cannot read the addresses of this host's interfaces from the kernel")?;
+    Ok(own.into_iter().collect())
+}
+
+/// The next hops of all routes of all tables, in order. If a route uses a nexthop object, those of all nexthop objects
+/// are among them.
+pub fn gateways() -> anyhow::Result<Vec<IpAddr>> {
+    let mut gateways = BTreeSet::new();
+    let mut objects = false;
+    ask(RTM_GETROUTE, RTMSG, &[AF_INET, AF_INET6], |body| {
+        gateways.extend(next_hop(body));
+        if let Some(hops) = attribute(body, RTA_MULTIPATH) {
+            gateways.extend(multipath(hops).filter_map(next_hop));
+        }
+        objects |= attribute(body, RTA_NH_ID).is_some();
+    })
+    .context("cannot read this host's routes from the kernel")?;
+    if objects {
+        // The route itself names their gateways only with nexthop_compat_mode.
+        ask(RTM_GETNEXTHOP, NHMSG, &[0], |body| {
+            gateways.extend(attribute(body, NHA_GATEWAY).and_then(address));
+        })
+        .context("cannot read this host's nexthop objects from the kernel")?;
+    }
+    Ok(gateways.into_iter().collect())
+}
+
+/// Asks for everything of these families; `each` gets the attributes of every answer, of some perhaps twice.
+fn ask(kind: u16, header: usize, families: &[u8], mut each: impl FnMut(&[u8])) -> anyhow::Result<()> {
+    let mut socket = Socket::open(Subsystem::Route)?;
+    for family in families {
+        let mut request = vec![0; header];
+        request[0] = *family;
+        let mut once = || {
+            socket.ask(Message::new(kind, Ask::Dump, &request), |body| {
+                each(body.get(header..).unwrap_or_default());
+            })
+        };
+        let done = |outcome: &Result<(), Error>| !matches!(outcome, Err(Error::Socket(error)) if error.kind() == io::ErrorKind::Interrupted);
+        match (0..TRIES).map(|_| once()).find(done) {
+            Some(Ok(())) => {}
+            Some(Err(Error::Socket(error))) => return Err(error.into()),
+            Some(Err(Error::Refused(code))) => return Err(anyhow!(io::Error::from_raw_os_error(code))),
+            None => bail!("they changed each of the {TRIES} times that they were read"),
+        }
+    }
+    Ok(())
+}
+
+/// The gateway that the attributes of a route, or of one of its paths, name.
+fn next_hop(route: &[u8]) -> Option<IpAddr> {
+    // RTA_VIA, a gateway of the other family, begins with the family.
+    let via = || attribute(route, RTA_VIA)?.get(2..);
+    attribute(route, RTA_GATEWAY).or_else(via).and_then(address)
+}
+
+/// The attributes of each path.
+fn multipath(hops: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = hops;
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
+        let path = rest.get(RTNEXTHOP..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(path)
+    })
+}
+
+/// An address in network byte order.
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = || Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?));
+    let v6 = || Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?));
+    Some(v4().or_else(v6)?.to_canonical())
+}
