@@ -10,6 +10,7 @@ use ipnetwork::IpNetwork;
 
 use crate::address;
 use crate::deadline::Deadline;
+use crate::evidence::visible;
 
 pub mod discovery;
 mod event_socket;
@@ -22,10 +23,18 @@ mod sqlite;
 
 pub use discovery::Source;
 pub use registry::{Answer, Registry, Standing, Via};
+pub use seen::seen_within_a_day;
 
 /// No call takes longer than this (the longest deadline is no longer), so what another call stamped with its own start
 /// is no further ahead of ours; what is further ahead is from a clock that was set back since.
 const AHEAD_MS: i64 = 30_000;
+
+/// The registrations of the profiles, and the core's.
+const PROFILE_TABLE: &str = "sip_registrations";
+const CORE_TABLE: &str = "registrations";
+
+/// More accounts of one address are not named.
+const MAX_ACCOUNTS: usize = 20;
 
 /// What is asked of a source.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +78,7 @@ impl Found {
 
     /// Takes in a live registration; text that is no address is passed over.
     fn add(&mut self, network_ip: &str, expires: i64) {
-        if let Some(address) = address::parse_text(network_ip.trim_matches(['[', ']'])) {
+        if let Some(address) = self::network_ip(network_ip) {
             self.add_address(address, u32::try_from(expires).unwrap_or(u32::MAX));
         }
     }
@@ -80,6 +89,11 @@ impl Found {
     }
 }
 
+/// The address in a `network_ip`.
+fn network_ip(text: &str) -> Option<IpAddr> {
+    address::parse_text(text.trim_matches(['[', ']']))
+}
+
 impl Source {
     /// Asks the source. An error means that nothing could be read.
     pub fn look(&self, question: &Question, deadline: Deadline) -> anyhow::Result<Found> {
@@ -87,10 +101,45 @@ impl Source {
             Self::Sqlite(files) => sqlite::look(files, question, deadline),
             Self::Postgres(target) => postgres::look(target, question, deadline),
             Self::EventSocket { address, password } => {
-                event_socket::look(address, password, question, deadline)
+                event_socket::look(address, password, question.now, deadline)
             }
         }
     }
+
+    /// All addresses with a live registration at `now` (seconds since 1970), however many; what is found is complete
+    /// unless there are failures.
+    ///
+    /// Takes its time: SQLite's files are read in pages between which FreeSWITCH has its turn, so that an address may
+    /// be missing that registered meanwhile. An error means that nothing could be read.
+    pub fn everyone(&self, now: i64, deadline: Deadline) -> anyhow::Result<Found> {
+        match self {
+            Self::Sqlite(files) => sqlite::everyone(files, now, deadline),
+            Self::Postgres(target) => postgres::everyone(target, now, deadline),
+            Self::EventSocket { address, password } => event_socket::look(address, password, now, deadline),
+        }
+    }
+
+    /// The accounts (`user@domain`) with a live registration from `address` at `now` (seconds since 1970), in order, at
+    /// most 20 of them, safe to print. For a few addresses: each costs a question, over the event socket a look at
+    /// everybody.
+    ///
+    /// An error means that none was found and something could not be read.
+    pub fn accounts(&self, address: IpAddr, now: i64, deadline: Deadline) -> anyhow::Result<Vec<String>> {
+        let phone = address.to_canonical();
+        let accounts = match self {
+            Self::Sqlite(files) => sqlite::accounts(files, phone, now, deadline),
+            Self::Postgres(target) => postgres::accounts(target, phone, now, deadline),
+            Self::EventSocket { address, password } => {
+                event_socket::accounts(address, password, phone, deadline)
+            }
+        }?;
+        Ok(accounts.iter().map(|account| visible(account)).take(MAX_ACCOUNTS).collect())
+    }
+}
+
+/// What the databases' two tables call an account.
+fn account_columns(table: &str) -> &'static str {
+    if table == CORE_TABLE { "reg_user || '@' || realm" } else { "sip_user || '@' || sip_host" }
 }
 
 /// How a database may spell the addresses of a question in `network_ip`.
@@ -105,17 +154,19 @@ enum Spelling {
     Between(String, String),
 }
 
+/// The spellings of one address.
+fn spellings(address: IpAddr) -> [String; 2] {
+    match address {
+        IpAddr::V4(v4) => [v4.to_string(), format!("::ffff:{v4}")],
+        IpAddr::V6(v6) => [v6.to_string(), format!("[{v6}]")],
+    }
+}
+
 impl Question {
     fn spelling(&self) -> Spelling {
         match self.network {
-            IpNetwork::V4(v4) => {
-                let address = v4.network();
-                Spelling::OneOf([address.to_string(), format!("::ffff:{address}")])
-            }
-            IpNetwork::V6(v6) if v6.prefix() == 128 => {
-                let address = v6.network();
-                Spelling::OneOf([address.to_string(), format!("[{address}]")])
-            }
+            IpNetwork::V4(v4) => Spelling::OneOf(spellings(v4.network().into())),
+            IpNetwork::V6(v6) if v6.prefix() == 128 => Spelling::OneOf(spellings(v6.network().into())),
             IpNetwork::V6(v6) => {
                 // Groups before the first zero are spelled out in every spelling.
                 let groups = v6.network().segments();

@@ -1,44 +1,69 @@
 //! FreeSWITCH itself: `sofia xmlstatus` of every profile.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use super::{Found, Question, live};
+use super::{Found, live, network_ip};
 use crate::deadline::Deadline;
 use crate::event_socket::EventSocket;
 
 /// So long before the deadline we want to know what went wrong, to say it.
 const MARGIN: Duration = Duration::from_millis(15);
 
-pub(super) fn look(
-    address: &str,
-    password: &str,
-    question: &Question,
-    deadline: Deadline,
-) -> anyhow::Result<Found> {
-    converse(address, password, question, deadline.earlier_by(MARGIN))
-        .with_context(|| format!("event socket {address}"))
-}
-
-fn converse(address: &str, password: &str, question: &Question, deadline: Deadline) -> anyhow::Result<Found> {
-    let mut socket = EventSocket::connect(address, password, deadline)?;
+pub(super) fn look(address: &str, password: &str, now: i64, deadline: Deadline) -> anyhow::Result<Found> {
     let mut found = Found { complete: true, ..Found::default() };
-    let status = socket.api("sofia xmlstatus")?;
-    for profile in profiles(&status)? {
-        let status = socket.api(&format!("sofia xmlstatus profile {profile} reg"))?;
-        if status.starts_with(b"Invalid Profile") {
-            // It was stopped between the two questions: nobody is registered there.
-            continue;
-        }
-        let registrations = registrations(&status).with_context(|| format!("profile {profile}"))?;
-        let registrations: Vec<_> = registrations.into_iter().filter(|(_, seconds)| *seconds > 0).collect();
-        for (ip, seconds) in &registrations {
-            found.add(ip, question.now.saturating_add(*seconds));
+    converse(address, password, deadline, |profile, registrations| {
+        for registration in registrations {
+            found.add(registration.network_ip, now.saturating_add(registration.seconds));
         }
         found.notes.push(format!("profile {profile}: {}", live(registrations.len())));
-    }
+    })?;
     Ok(found)
+}
+
+/// The accounts that are registered from the address of a phone.
+pub(super) fn accounts(
+    address: &str,
+    password: &str,
+    phone: IpAddr,
+    deadline: Deadline,
+) -> anyhow::Result<BTreeSet<String>> {
+    let mut accounts = BTreeSet::new();
+    converse(address, password, deadline, |_, registrations| {
+        let here =
+            registrations.iter().filter(|registration| network_ip(registration.network_ip) == Some(phone));
+        accounts.extend(here.map(|registration| registration.user.to_owned()));
+    })?;
+    Ok(accounts)
+}
+
+/// Hands the live registrations of each profile to `each`.
+fn converse(
+    address: &str,
+    password: &str,
+    deadline: Deadline,
+    mut each: impl FnMut(&str, &[Registration<'_>]),
+) -> anyhow::Result<()> {
+    let deadline = deadline.earlier_by(MARGIN);
+    let mut converse = || {
+        let mut socket = EventSocket::connect(address, password, deadline)?;
+        let status = socket.api("sofia xmlstatus")?;
+        for profile in profiles(&status)? {
+            let status = socket.api(&format!("sofia xmlstatus profile {profile} reg"))?;
+            if status.starts_with(b"Invalid Profile") {
+                // It was stopped between the two questions: nobody is registered there.
+                continue;
+            }
+            let mut registrations = registrations(&status).with_context(|| format!("profile {profile}"))?;
+            registrations.retain(|registration| registration.seconds > 0);
+            each(&profile, &registrations);
+        }
+        anyhow::Ok(())
+    };
+    converse().with_context(|| format!("event socket {address}"))
 }
 
 /// The names of the profiles; aliases and gateways are none.
@@ -63,20 +88,31 @@ fn profiles(status: &[u8]) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Network address and seconds to live of every registration.
-fn registrations(status: &[u8]) -> anyhow::Result<Vec<(&str, i64)>> {
+/// A registration as FreeSWITCH shows it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Registration<'a> {
+    /// `user@domain`.
+    user: &'a str,
+    network_ip: &'a str,
+    /// To live.
+    seconds: i64,
+}
+
+/// Every registration, in the order of the elements that each has: user, status, address.
+fn registrations(status: &[u8]) -> anyhow::Result<Vec<Registration<'_>>> {
     let mut all = Vec::new();
-    let mut seconds = 0;
+    let mut next = Registration::default();
     for (element, text) in elements(status, "</profile>")? {
         match element {
+            "user" => next.user = text,
             // "Registered(UDP)(unknown) exp(2026-11-20 14:26:23) expsecs(3657)": what stands before the last
             // bracket may be the client's.
             "status" => {
                 let left =
                     text.rsplit_once(" expsecs(").and_then(|(_, rest)| rest.strip_suffix(')')?.parse().ok());
-                seconds = left.unwrap_or(0);
+                next.seconds = left.unwrap_or(0);
             }
-            "network-ip" => all.push((text, std::mem::take(&mut seconds))),
+            "network-ip" => all.push(Registration { network_ip: text, ..std::mem::take(&mut next) }),
             _ => {}
         }
     }
@@ -116,7 +152,7 @@ mod tests {
     /// As `show_reg_callback_xml` of `mod_sofia` writes it.
     fn registration(call_id: &str, agent: &str, status: &str, ip: &str) -> String {
         format!(
-            "    <registration>\n        <call-id>{call_id}</call-id>\n        <agent>{agent}</agent>\n        \
+            "    <registration>\n        <call-id>{call_id}</call-id>\n        <user>101@{ip}</user>\n        <agent>{agent}</agent>\n        \
              <status>{status}</status>\n        <network-ip>{ip}</network-ip>\n    </registration>\n"
         )
     }
@@ -135,16 +171,26 @@ mod tests {
     fn no_clients_text_hides_or_forges_anything() {
         let live = "Registered(UDP)(x) expsecs(9) exp(2026) expsecs(60)";
         let hostile = "&lt;network-ip&gt;198.51.100.11&lt;/network-ip&gt; \u{1b}[31m \u{1}";
-        for call_id in
-            ["<!--", "a<b", "]]>", "<registration>", "</profile>", "<network-ip>198.51.100.11</network-ip>"]
-        {
+        for call_id in [
+            "<!--",
+            "a<b",
+            "]]>",
+            "<registration>",
+            "</profile>",
+            "<network-ip>198.51.100.11</network-ip>",
+            "<user>1@a</user>",
+        ] {
             let xml = profile(
                 &(registration(call_id, hostile, live, "203.0.113.66")
                     + &registration("x@y", "phone", "Registered(UDP) exp(x) expsecs(-3)", "203.0.113.20")
                     + &registration("-->", "caf?", live, "203.0.113.21")),
             );
             let latin1: Vec<u8> = xml.iter().map(|byte| if *byte == b'?' { 0xe9 } else { *byte }).collect();
-            let expected = [("203.0.113.66", 60), ("203.0.113.20", -3), ("203.0.113.21", 60)];
+            let expected = [
+                Registration { user: "101@203.0.113.66", network_ip: "203.0.113.66", seconds: 60 },
+                Registration { user: "101@203.0.113.20", network_ip: "203.0.113.20", seconds: -3 },
+                Registration { user: "101@203.0.113.21", network_ip: "203.0.113.21", seconds: 60 },
+            ];
             assert_eq!(registrations(&xml).unwrap(), expected, "{call_id}");
             assert_eq!(registrations(&latin1).unwrap(), expected, "{call_id}");
         }

@@ -4,13 +4,17 @@
 //! FreeSWITCH makes the indexes that serve us (`sr_network_ip`, `sr_expires`). A full read stops at
 //! [`FULL_READ`] live rows; beyond it, only the asked address is looked up.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgConnection};
 
-use super::{Found, Question, Spelling, live};
+use super::{
+    CORE_TABLE, Found, MAX_ACCOUNTS, PROFILE_TABLE, Question, Spelling, account_columns, live, spellings,
+};
 use crate::deadline::Deadline;
 use crate::postgres::{Target, is_missing_table};
 
@@ -22,9 +26,51 @@ const MARGIN: Duration = Duration::from_millis(15);
 
 /// The tables that may have the registrations. The first has those of every profile; where only the core uses
 /// the database, there is the second alone, or the first is empty.
-const TABLES: [&str; 2] = ["sip_registrations", "registrations"];
+const TABLES: [&str; 2] = [PROFILE_TABLE, CORE_TABLE];
 
 pub(super) fn look(target: &Target, question: &Question, deadline: Deadline) -> anyhow::Result<Found> {
+    converse(target, deadline, async |connection| {
+        // The profiles' table is there, and they may have gone back to their files.
+        let nobody = |found: &Found| question.all && found.registered.is_empty();
+        ask(connection, nobody, async |connection, table| ask_table(connection, table, question).await).await
+    })
+}
+
+/// All live registrations, however many.
+pub(super) fn everyone(target: &Target, now: i64, deadline: Deadline) -> anyhow::Result<Found> {
+    converse(target, deadline, async |connection| {
+        let nobody = |found: &Found| found.registered.is_empty();
+        ask(connection, nobody, async |connection, table| {
+            let rows = format!("SELECT network_ip, expires FROM {table} WHERE expires > $1");
+            let (count, mut found) = fetch(connection, &rows, |query| query.bind(now), true).await?;
+            found.notes.push(note(table, count));
+            Ok(found)
+        })
+        .await
+    })
+}
+
+/// The accounts that are registered from the address of a phone.
+pub(super) fn accounts(
+    target: &Target,
+    phone: IpAddr,
+    now: i64,
+    deadline: Deadline,
+) -> anyhow::Result<BTreeSet<String>> {
+    converse(target, deadline, async |connection| {
+        ask(connection, BTreeSet::is_empty, async |connection, table| {
+            accounts_in(connection, table, phone, now).await
+        })
+        .await
+    })
+}
+
+/// Has a conversation with the server, by the deadline.
+fn converse<T>(
+    target: &Target,
+    deadline: Deadline,
+    talk: impl AsyncFnOnce(&mut PgConnection) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let deadline = deadline.earlier_by(MARGIN);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -32,7 +78,7 @@ pub(super) fn look(target: &Target, question: &Question, deadline: Deadline) -> 
         .context("no asynchronous runtime")?;
     let answer = runtime.block_on(async {
         let mut connection = target.connect(deadline).await?;
-        let answer = tokio::time::timeout(deadline.remaining(), ask(&mut connection, question)).await;
+        let answer = tokio::time::timeout(deadline.remaining(), talk(&mut connection)).await;
         // No polite good-bye: the server is told by the closed socket, and nobody waits for it.
         std::mem::forget(connection);
         answer.map_err(|_| anyhow!("no answer in time")).flatten().with_context(|| target.to_string())
@@ -42,19 +88,23 @@ pub(super) fn look(target: &Target, question: &Question, deadline: Deadline) -> 
     answer
 }
 
-async fn ask(connection: &mut PgConnection, question: &Question) -> anyhow::Result<Found> {
-    let mut nobody = None;
+/// Asks the first table, and the second where the first is not there or has nobody.
+async fn ask<T>(
+    connection: &mut PgConnection,
+    nobody: impl Fn(&T) -> bool,
+    mut ask_table: impl AsyncFnMut(&mut PgConnection, &str) -> sqlx::Result<T>,
+) -> anyhow::Result<T> {
+    let mut empty = None;
     for table in TABLES {
-        match ask_table(connection, table, question).await {
-            // The profiles' table is there, and they may have gone back to their files.
-            Ok(found) if question.all && found.registered.is_empty() => nobody = nobody.or(Some(found)),
-            Ok(found) => return Ok(found),
+        match ask_table(connection, table).await {
+            Ok(answer) if nobody(&answer) => empty = empty.or(Some(answer)),
+            Ok(answer) => return Ok(answer),
             Err(error) if is_missing_table(&error) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    if let Some(nobody) = nobody {
-        return Ok(nobody);
+    if let Some(empty) = empty {
+        return Ok(empty);
     }
     bail!(
         "it has neither {} nor {}; registrations.postgres must name FreeSWITCH's database, not FusionPBX's",
@@ -90,6 +140,23 @@ async fn ask_table(connection: &mut PgConnection, table: &str, question: &Questi
     }?;
     found.notes.push(note(table, count));
     Ok(found)
+}
+
+async fn accounts_in(
+    connection: &mut PgConnection,
+    table: &str,
+    phone: IpAddr,
+    now: i64,
+) -> sqlx::Result<BTreeSet<String>> {
+    let [one, other] = spellings(phone);
+    let account = account_columns(table);
+    let sql = format!(
+        "SELECT string_agg(replace(account, E'\\n', ' '), E'\\n') FROM (SELECT DISTINCT ({account}) COLLATE \"C\" AS account FROM {table} \
+         WHERE expires > $1 AND network_ip IN ($2, $3) ORDER BY 1 LIMIT {MAX_ACCOUNTS}) AS live"
+    );
+    let query = sqlx::query(&sql).bind(now).bind(one).bind(other).persistent(false);
+    let text: Option<String> = query.fetch_one(connection).await?.try_get(0)?;
+    Ok(text.unwrap_or_default().lines().map(str::to_owned).collect())
 }
 
 fn note(table: &str, count: i64) -> String {

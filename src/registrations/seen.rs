@@ -39,6 +39,20 @@ pub(super) fn last(state_dir: &Path, network: IpNetwork) -> io::Result<Option<i6
     }
 }
 
+/// The addresses that were seen registered in the 24 hours before `now` (seconds since 1970), in order. What carries a later
+/// time, because the clock was set back, is among them.
+///
+/// No address where nothing was seen yet; an error if the file in the state directory cannot be read or is damaged.
+pub fn seen_within_a_day(state_dir: &Path, now: i64) -> io::Result<Vec<IpAddr>> {
+    let entries = match open(state_dir) {
+        Ok(table) => table.entries()?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(error) => return Err(error),
+    };
+    let lately = entries.into_iter().filter(|entry| i64::from(entry.stamp) >= now.saturating_sub(DAY));
+    Ok(lately.map(|entry| entry.start()).collect())
+}
+
 /// Takes what was found at `now` (milliseconds since 1970) into the file, if it is due. Only the process
 /// that holds the lock may.
 pub(super) fn update(state_dir: &Path, network: IpNetwork, found: &Found, now: i64) -> io::Result<()> {
@@ -119,6 +133,25 @@ mod tests {
         assert_eq!(last("203.0.113.21"), Some(1_000_060));
         at(1_000, &["203.0.113.22"]);
         assert_eq!(last("203.0.113.22"), Some(1_000), "the clock was set back");
+    }
+
+    #[test]
+    fn all_of_a_day() {
+        let dir = tempfile::tempdir().unwrap();
+        let within = |now| seen_within_a_day(dir.path(), now).unwrap();
+        assert_eq!(within(1_000_000), [] as [IpAddr; 0]);
+        let at = |second: i64, addresses: &[&str]| {
+            update(dir.path(), network("192.0.2.1"), &found(true, addresses), second * 1000).unwrap();
+        };
+        at(1_000_000, &["203.0.113.20", "2001:db8::1"]);
+        at(1_000_060, &["203.0.113.21"]);
+        let addresses =
+            |text: &[&str]| text.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        assert_eq!(within(1_000_000 + DAY), addresses(&["203.0.113.20", "203.0.113.21", "2001:db8::1"]));
+        assert_eq!(within(1_000_001 + DAY), addresses(&["203.0.113.21"]));
+        assert_eq!(within(1_000).len(), 3, "the clock was set back");
+        std::fs::write(path(dir.path()), "garbage").unwrap();
+        assert!(seen_within_a_day(dir.path(), 1_000_000).is_err());
     }
 
     #[test]

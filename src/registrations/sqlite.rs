@@ -2,7 +2,7 @@
 //!
 //! Opened read-only and never made. A reader's shared lock makes FreeSWITCH wait, so no statement may
 //! hold one longer than [`LOCK_TIME`]: a read of everything that would is broken off, and only the asked
-//! address is looked up, by its index. One statement returns one row: no lock is held while rows travel
+//! address is looked up, by its index; who must have everything reads it in [`pages`]. One statement returns one row: no lock is held while rows travel
 //! between threads.
 
 use std::fmt::Write;
@@ -13,11 +13,18 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use sqlx::error::DatabaseError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Row};
 
-use super::{Found, Question, Spelling, live};
+use super::{CORE_TABLE, Found, PROFILE_TABLE, Question, Spelling, live};
 use crate::deadline::Deadline;
+
+mod accounts;
+mod pages;
+
+pub(super) use accounts::accounts;
+pub(super) use pages::everyone;
 
 /// A statement is broken off after this time. SQLite asks us every [`STEPS`] steps of its machine, so that
 /// even a slow disk stays below the 20 ms that FreeSWITCH may be made to wait.
@@ -43,35 +50,20 @@ const SHORT_WAIT: Duration = Duration::from_millis(60);
 /// So long before the deadline we want to know what went wrong, to say it.
 const MARGIN: Duration = Duration::from_millis(25);
 
-/// The registrations of a profile, and the core's.
-const PROFILE_TABLE: &str = "sip_registrations";
-const CORE_TABLE: &str = "registrations";
-
 const BUSY: &str = "5";
 const INTERRUPT: &str = "9";
+
+const LOCKED: &str = "locked by another process all the time";
+const LOOKUP_TOO_LONG: &str = "looking up one address takes longer than FreeSWITCH can be made to wait; is the index sr_network_ip missing?";
 
 pub(super) fn look(files: &[PathBuf], question: &Question, deadline: Deadline) -> anyhow::Result<Found> {
     let deadline = deadline.earlier_by(MARGIN);
     // sqlx runs SQLite on a thread of its own: nothing here needs a reactor or a timer.
     let runtime = tokio::runtime::Builder::new_current_thread().build().context("no asynchronous runtime")?;
     runtime.block_on(async {
-        let mut found = Found { complete: true, ..Found::default() };
-        let mut usable = Vec::new();
-        let mut small = true;
-        for file in files {
-            match size(file) {
-                Ok(None) => {}
-                Ok(Some(size)) => {
-                    small &= size <= MAX_FULL_READ;
-                    usable.push(DatabaseFile { path: file, size });
-                }
-                Err(error) => found.failures.push(format!("{}: {error:#}", file.display())),
-            }
-        }
+        let (usable, mut found) = sort_out(files)?;
+        let small = usable.iter().all(|file| file.size <= MAX_FULL_READ);
         let question = Question { all: question.all && small, ..*question };
-        if usable.is_empty() && found.failures.is_empty() {
-            bail!("none of the database files is there any more");
-        }
         if usable.len() <= MAX_TOGETHER
             && found.failures.is_empty()
             && let Ok(together) = read(&usable, &question, deadline.within(WAIT_TOGETHER)).await
@@ -84,6 +76,23 @@ pub(super) fn look(files: &[PathBuf], question: &Question, deadline: Deadline) -
         }
         Ok(found)
     })
+}
+
+/// The files that can be opened, and what is wrong with others.
+fn sort_out(files: &[PathBuf]) -> anyhow::Result<(Vec<DatabaseFile<'_>>, Found)> {
+    let mut found = Found { complete: true, ..Found::default() };
+    let mut usable = Vec::new();
+    for file in files {
+        match size(file) {
+            Ok(None) => {}
+            Ok(Some(size)) => usable.push(DatabaseFile { path: file, size }),
+            Err(error) => found.failures.push(format!("{}: {error:#}", file.display())),
+        }
+    }
+    if usable.is_empty() && found.failures.is_empty() {
+        bail!("none of the database files is there any more");
+    }
+    Ok((usable, found))
 }
 
 /// A file with something in it.
@@ -115,7 +124,7 @@ async fn apart(files: &[DatabaseFile<'_>], question: &Question, deadline: Deadli
     let mut locked = Vec::new();
     for file in files {
         match read(slice::from_ref(file), question, deadline.within(SHORT_WAIT)).await {
-            Err(error) if code(&error).as_deref() == Some(BUSY) => locked.push(file),
+            Err(error) if is(&error, BUSY) => locked.push(file),
             read => found.take(file.path, read),
         }
     }
@@ -134,17 +143,18 @@ impl Found {
                     self.add_address(address, expires);
                 }
             }
-            Err(error) if code(&error).as_deref() == Some(BUSY) => {
-                self.failures.push(format!("{}: locked by another process all the time", file.display()));
+            Err(error) if is(&error, BUSY) => {
+                self.failures.push(format!("{}: {LOCKED}", file.display()));
             }
             Err(error) => self.failures.push(format!("{}: {error:#}", file.display())),
         }
     }
 }
 
-fn code(error: &anyhow::Error) -> Option<String> {
-    let error = error.downcast_ref::<sqlx::Error>()?;
-    Some(error.as_database_error()?.code()?.into_owned())
+/// Whether SQLite answered with this code.
+fn is(error: &anyhow::Error, code: &str) -> bool {
+    let error = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+    error.and_then(DatabaseError::code).as_deref() == Some(code)
 }
 
 /// A table in one of the attached files.
@@ -157,18 +167,7 @@ struct Table {
 async fn read(files: &[DatabaseFile<'_>], question: &Question, deadline: Deadline) -> anyhow::Result<Found> {
     let (main, others) = files.split_first().context("no file")?;
     let size: u64 = files.iter().map(|file| file.size).sum();
-    let mut connection = SqliteConnectOptions::new()
-        .filename(main.path)
-        .read_only(true)
-        .create_if_missing(false)
-        .busy_timeout(deadline.remaining())
-        .connect()
-        .await?;
-    let tables = attach(others, &mut connection).await?;
-    if tables.iter().any(Vec::is_empty) {
-        // Each file is then read by itself, and this said of the right one.
-        bail!("it has neither sip_registrations nor registrations; is it FreeSWITCH's?");
-    }
+    let (mut connection, tables) = open(main, others, deadline.remaining()).await?;
     let guard = if size <= READ_IN_NO_TIME { None } else { Some(LockGuard::install(&mut connection).await?) };
     let mut question = *question;
     let texts = loop {
@@ -176,12 +175,8 @@ async fn read(files: &[DatabaseFile<'_>], question: &Question, deadline: Deadlin
             guard.start();
         }
         match fetch(&mut connection, &tables, &question).await {
-            Err(error) if question.all && code(&error).as_deref() == Some(INTERRUPT) => question.all = false,
-            Err(error) if code(&error).as_deref() == Some(INTERRUPT) => {
-                bail!(
-                    "looking up one address takes longer than FreeSWITCH can be made to wait; is the index sr_network_ip missing?"
-                )
-            }
+            Err(error) if question.all && is(&error, INTERRUPT) => question.all = false,
+            Err(error) if is(&error, INTERRUPT) => bail!(LOOKUP_TOO_LONG),
             other => break other?,
         }
     };
@@ -193,6 +188,27 @@ async fn read(files: &[DatabaseFile<'_>], question: &Question, deadline: Deadlin
     // Closing waits for the other thread; the end of the process closes as well.
     std::mem::forget(connection);
     Ok(found)
+}
+
+/// Opens a connection to these files that waits so long for a lock; and the tables of each.
+async fn open(
+    main: &DatabaseFile<'_>,
+    others: &[DatabaseFile<'_>],
+    wait: Duration,
+) -> anyhow::Result<(SqliteConnection, Vec<Vec<Table>>)> {
+    let mut connection = SqliteConnectOptions::new()
+        .filename(main.path)
+        .read_only(true)
+        .create_if_missing(false)
+        .busy_timeout(wait)
+        .connect()
+        .await?;
+    let tables = attach(others, &mut connection).await?;
+    if tables.iter().any(Vec::is_empty) {
+        // Each file is then read by itself, and this said of the right one.
+        bail!("it has neither sip_registrations nor registrations; is it FreeSWITCH's?");
+    }
+    Ok((connection, tables))
 }
 
 /// Attaches more files to the one that is open, and finds the tables with registrations, those of each
@@ -291,5 +307,11 @@ impl LockGuard {
         if let Ok(mut started) = self.0.lock() {
             *started = None;
         }
+    }
+
+    /// For how long the statement has been at work: next to nothing where it came to less than [`STEPS`].
+    fn held(&self) -> Duration {
+        let started = self.0.lock().ok().and_then(|started| *started);
+        started.map_or(Duration::ZERO, |started| started.elapsed())
     }
 }

@@ -2,9 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::support::{World, data};
+use ringfence::deadline::Deadline;
+use ringfence::registrations::Source;
+
+use crate::support::{World, data, now};
 
 /// Serves one conversation after the other on a port of its own, as long as the test runs.
 fn serve(talk: impl FnMut(TcpStream) + Send + 'static) -> u16 {
@@ -91,6 +94,26 @@ fn asks_every_profile() {
     let explained = world.explain("203.0.113.20");
     assert!(explained.contains("profile internal: 2 live registrations"), "{explained}");
     assert!(!explained.contains("ClueCon"), "{explained}");
+}
+
+#[test]
+fn everyone_and_their_accounts() {
+    let port = serve(freeswitch);
+    let source = Source::EventSocket { address: format!("127.0.0.1:{port}"), password: "ClueCon".into() };
+    let soon = || Deadline::after(Instant::now(), Duration::from_secs(10));
+    let now = now();
+    let everyone = source.everyone(now, soon()).unwrap();
+    let expires = u32::try_from(now).unwrap() + 3657;
+    let expected = ["198.51.100.11", "203.0.113.20"].map(|address| (address.parse().unwrap(), expires));
+    assert_eq!(everyone.registered.into_iter().collect::<Vec<_>>(), expected);
+    assert!(everyone.complete && everyone.failures.is_empty());
+    for (address, accounts) in [
+        ("203.0.113.20", vec!["102@a.example.com"]),
+        ("::ffff:198.51.100.11", vec!["101@a.example.com"]),
+        ("203.0.113.66", vec![]),
+    ] {
+        assert_eq!(source.accounts(address.parse().unwrap(), now, soon()).unwrap(), accounts, "{address}");
+    }
 }
 
 #[test]

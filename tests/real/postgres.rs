@@ -1,6 +1,10 @@
 //! FreeSWITCH's tables in PostgreSQL.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use ringfence::deadline::Deadline;
+use ringfence::postgres::Target;
+use ringfence::registrations::Source;
 
 use crate::support::{Postgres, World, now};
 
@@ -243,4 +247,50 @@ fn auto_finds_a_clusters_database() {
     );
     std::fs::write(world.path("config.conf"), config).unwrap();
     assert!(world.keeps("203.0.113.20"), "{:?}", world.journal());
+}
+
+#[test]
+fn everyone_and_their_accounts() {
+    let server = Postgres::start();
+    server.load_recorded();
+    let dir = server.socket_dir().display();
+    let dsn = format!("host={dir} port={} dbname=freeswitch user=ringfence", server.port);
+    let source = Source::Postgres(Target::parse(&dsn).unwrap());
+    let soon = || Deadline::after(Instant::now(), Duration::from_secs(30));
+    let everyone = || source.everyone(now(), soon()).unwrap();
+    let accounts = |address: &str| source.accounts(address.parse().unwrap(), now(), soon()).unwrap();
+    server.psql(&format!(
+        "INSERT INTO sip_registrations (sip_user, sip_host, expires, network_ip) \
+         SELECT i, 'b.example.com', {} - CASE i WHEN 7 THEN 7200 ELSE 0 END, \
+         '10.' || (i >> 16) || '.' || ((i >> 8) & 255) || '.' || (i & 255) FROM generate_series(0, 119999) AS i; \
+         INSERT INTO sip_registrations (sip_user, sip_host, expires, network_ip) VALUES \
+         ('1' || E'\\x1b\\n' || '3', 'b.example.com', {0}, '203.0.113.20'), (NULL, 'b.example.com', {0}, '203.0.113.20')",
+        now() + 3600
+    ));
+    let found = everyone();
+    assert!(found.complete && found.failures.is_empty());
+    assert_eq!(found.registered.len(), 119_999 + 4);
+    for address in ["10.0.0.0", "10.1.212.191", "203.0.113.20", "2001:db8:66::11"] {
+        assert!(found.registered.contains_key(&address.parse().unwrap()), "{address}");
+    }
+    assert_eq!(found.notes, ["sip_registrations: 120006 live registrations"]);
+    assert_eq!(accounts("10.1.212.191"), ["119999@b.example.com"]);
+    assert_eq!(accounts("::ffff:203.0.113.20"), ["1\u{fffd} 3@b.example.com", "102@a.example.com"]);
+    assert_eq!(accounts("2001:db8:66::11"), ["104@a.example.com"]);
+    assert_eq!(accounts("10.0.0.7"), [""; 0]);
+    server
+        .psql(&format!("UPDATE sip_registrations SET network_ip = '198.51.100.9' WHERE expires > {}", now()));
+    assert_eq!(accounts("198.51.100.9").len(), 20);
+
+    // The core's table alone.
+    server.psql("TRUNCATE sip_registrations");
+    assert_eq!(everyone().registered.len(), 4);
+    assert_eq!(accounts("198.51.100.11"), ["101@a.example.com", "105@a.example.com"]);
+    server.psql("DROP TABLE sip_registrations");
+    assert_eq!(everyone().notes, ["registrations: 5 live registrations"]);
+    assert_eq!(accounts("198.51.100.12"), ["102@b.example.com"]);
+    server.psql("DROP TABLE registrations");
+    let error = source.everyone(now(), soon()).unwrap_err();
+    assert!(format!("{error:#}").contains("it has neither sip_registrations nor registrations"), "{error:#}");
+    assert!(source.accounts("198.51.100.12".parse().unwrap(), now(), soon()).is_err());
 }

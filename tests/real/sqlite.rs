@@ -2,9 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use ringfence::deadline::Deadline;
+use ringfence::registrations::Source;
 
 use crate::support::{World, now, sqlite};
 
@@ -13,6 +19,10 @@ struct Exclusive(Child);
 
 impl Exclusive {
     fn hold(database: &Path) -> Self {
+        Self::wait_and_hold(database, Duration::ZERO)
+    }
+
+    fn wait_and_hold(database: &Path, wait: Duration) -> Self {
         let mut sqlite3 = Command::new("sqlite3")
             .arg(database)
             .stdin(Stdio::piped())
@@ -20,7 +30,7 @@ impl Exclusive {
             .spawn()
             .unwrap();
         let mut stdin = sqlite3.stdin.as_ref().unwrap();
-        stdin.write_all(b"BEGIN EXCLUSIVE;\nSELECT 'held';\n").unwrap();
+        writeln!(stdin, ".timeout {}\nBEGIN EXCLUSIVE;\nSELECT 'held';", wait.as_millis()).unwrap();
         let mut held = [0; 5];
         std::io::Read::read_exact(sqlite3.stdout.as_mut().unwrap(), &mut held).unwrap();
         assert_eq!(&held, b"held\n");
@@ -270,6 +280,155 @@ fn a_huge_table_is_never_read_whole() {
     // Both answers are shared all the same.
     assert!(world.explain("10.99.2.1").contains("for all calls of 1m"));
     assert!(world.explain("10.3.2.1").contains("for all calls of 1m"));
+}
+
+fn soon() -> Deadline {
+    Deadline::after(Instant::now(), Duration::from_secs(30))
+}
+
+/// FreeSWITCH's files of this host.
+fn source(world: &World) -> Source {
+    let files = std::fs::read_dir(world.path("db")).unwrap().map(|entry| entry.unwrap().path());
+    Source::Sqlite(files.collect())
+}
+
+/// Registers 120,000 phones from 10.0.0.0 on, one of them expired.
+fn register_many(world: &World) {
+    let internal = world.path("db/sofia_reg_internal.db");
+    let drop = sqlite(
+        &internal,
+        "SELECT 'DROP INDEX ' || name || ';' FROM sqlite_master WHERE type = 'index' AND name <> 'sr_network_ip'",
+    );
+    sqlite(&internal, &drop);
+    sqlite(
+        &internal,
+        &format!(
+            "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 119999) \
+             INSERT INTO sip_registrations (sip_user, sip_host, expires, network_ip, contact) \
+             SELECT i, 'a.example.com', {} + CASE i WHEN 7 THEN -7200 ELSE 0 END, \
+             '10.' || (i >> 16) || '.' || ((i >> 8) & 255) || '.' || (i & 255), printf('sip:101@192.168.1.50%.300c', 'x') FROM n",
+            now() + 3600
+        ),
+    );
+}
+
+#[test]
+fn everyone_of_a_huge_table_beside_a_writer() {
+    let world = World::with_databases();
+    register_many(&world);
+    world.register("core.db", "2001:db8:66::11", 3600);
+    world.register("sofia_reg_external.db", "203.0.113.20", 3600);
+    let internal = world.path("db/sofia_reg_internal.db");
+    let source = source(&world);
+    let done = AtomicBool::new(false);
+    let (everyone, mut waits) = std::thread::scope(|scope| {
+        // As FreeSWITCH does: it waits for its turn, and then holds the file for moments.
+        let writer = scope.spawn(|| {
+            let mut waits = Vec::new();
+            while !done.load(Ordering::Relaxed) {
+                let start = Instant::now();
+                let held = Exclusive::wait_and_hold(&internal, Duration::from_secs(5));
+                waits.push(start.elapsed());
+                std::thread::sleep(Duration::from_millis(3));
+                drop(held);
+            }
+            waits
+        });
+        let everyone = source.everyone(now(), soon()).unwrap();
+        done.store(true, Ordering::Relaxed);
+        (everyone, writer.join().unwrap())
+    });
+    assert_eq!(everyone.failures, [""; 0]);
+    assert!(everyone.complete);
+    assert_eq!(everyone.registered.len(), 119_999 + 2);
+    for address in ["10.0.0.0", "10.1.212.191", "2001:db8:66::11", "203.0.113.20"] {
+        assert!(everyone.registered.contains_key(&address.parse::<IpAddr>().unwrap()), "{address}");
+    }
+    assert!(
+        everyone.notes.iter().any(|note| note.ends_with("sofia_reg_internal.db: 119999 live registrations")),
+        "{:?}",
+        everyone.notes
+    );
+    waits.sort();
+    let median = waits[waits.len() / 2];
+    assert!(waits.len() > 5, "{} transactions had their turn", waits.len());
+    assert!(median < Duration::from_millis(40), "the start of sqlite3 and at most 20 ms: {median:?}");
+}
+
+#[test]
+fn everyone_names_what_could_not_be_read() {
+    let world = World::with_databases();
+    register_many(&world);
+    let source = source(&world);
+    let held = Exclusive::hold(&world.path("db/sofia_reg_external.db"));
+    let deadline = Deadline::after(Instant::now(), Duration::from_secs(2));
+    let everyone = source.everyone(now(), deadline).unwrap();
+    assert_eq!(everyone.registered.len(), 119_999);
+    assert_eq!(everyone.failures.len(), 1);
+    assert!(
+        everyone.failures[0].ends_with("sofia_reg_external.db: locked by another process all the time"),
+        "{:?}",
+        everyone.failures
+    );
+    drop(held);
+
+    let hurry = Deadline::after(Instant::now(), Duration::from_millis(60));
+    let everyone = source.everyone(now(), hurry).unwrap();
+    assert!(everyone.failures[0].contains("not all of it could be read in time"), "{:?}", everyone.failures);
+
+    // What is read before the damage counts.
+    let internal = std::fs::File::options().write(true).open(world.path("db/sofia_reg_internal.db")).unwrap();
+    internal.write_all_at(&vec![0xff; 1 << 18], internal.metadata().unwrap().len() / 4 * 3).unwrap();
+    let everyone = source.everyone(now(), soon()).unwrap();
+    assert!(everyone.failures[0].contains("malformed"), "{:?}", everyone.failures);
+    assert!((1000..119_999).contains(&everyone.registered.len()), "{}", everyone.registered.len());
+
+    std::fs::remove_dir_all(world.path("db")).unwrap();
+    assert!(source.everyone(now(), soon()).is_err());
+}
+
+#[test]
+fn accounts_of_an_address() {
+    let world = World::with_databases();
+    let source = source(&world);
+    let accounts = |address: &str| source.accounts(address.parse().unwrap(), now(), soon()).unwrap();
+    world.register("sofia_reg_internal.db", "203.0.113.20", 3600);
+    world.register("core.db", "203.0.113.20", 3600);
+    world.register("core.db", "203.0.113.21", 3600);
+    world.register("sofia_reg_internal-ipv6.db", "[2001:db8:66::11]", 3600);
+    world.register("sofia_reg_internal.db", "203.0.113.22", -1);
+    sqlite(
+        &world.path("db/sofia_reg_external.db"),
+        &format!(
+            "INSERT INTO sip_registrations (sip_user, sip_host, expires, network_ip) VALUES \
+             ('102', 'b.example.com', {0}, '203.0.113.20'), ('102', 'b.example.com', {0}, '::ffff:203.0.113.20'), \
+             ('1' || char(27, 10) || '3', 'b.example.com', {0}, '203.0.113.20'), (NULL, 'b.example.com', {0}, '203.0.113.20')",
+            now() + 60
+        ),
+    );
+    let expected = ["1\u{fffd} 3@b.example.com", "101@a.example.com", "102@b.example.com"];
+    assert_eq!(accounts("203.0.113.20"), expected);
+    assert_eq!(accounts("::ffff:203.0.113.20"), expected);
+    assert_eq!(accounts("203.0.113.21"), ["101@a.example.com"], "the core alone has it");
+    assert_eq!(accounts("2001:db8:66::11"), ["101@a.example.com"]);
+    assert_eq!(accounts("203.0.113.22"), [""; 0]);
+
+    sqlite(
+        &world.path("db/sofia_reg_internal.db"),
+        "UPDATE sip_registrations SET expires = expires + 7200; \
+         WITH RECURSIVE n(i) AS (SELECT 1000 UNION ALL SELECT i + 1 FROM n WHERE i < 5999) \
+         INSERT INTO sip_registrations (sip_user, sip_host, expires, network_ip) SELECT i, 'a', 4000000000, '203.0.113.30' FROM n",
+    );
+    assert_eq!(accounts("203.0.113.30").len(), 20);
+    assert_eq!(accounts("203.0.113.30")[0], "1000@a");
+
+    let held = Exclusive::hold(&world.path("db/sofia_reg_external.db"));
+    let ask = |address: &str| {
+        let deadline = Deadline::after(Instant::now(), Duration::from_millis(300));
+        source.accounts(address.parse().unwrap(), now(), deadline)
+    };
+    assert!(ask("203.0.113.66").unwrap_err().to_string().contains("sofia_reg_external.db: locked"));
+    drop(held);
 }
 
 #[test]
