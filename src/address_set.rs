@@ -25,7 +25,7 @@ pub struct AddressSet {
 }
 
 /// Addresses of one family from a first to a last: what one line of a list can say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AddressRange {
     /// IPv4 addresses, as numbers.
     V4(Range<u32>),
@@ -71,6 +71,18 @@ impl AddressSet {
     #[must_use]
     pub fn addresses(&self) -> u128 {
         self.v4.addresses().saturating_add(self.v6.addresses())
+    }
+
+    /// How many IPv4 and IPv6 networks the smallest equal list has.
+    #[must_use]
+    pub fn count_networks(&self) -> [usize; 2] {
+        [self.v4.blocks().count(), self.v6.blocks().count()]
+    }
+
+    /// Its first address, IPv4 before IPv6.
+    #[must_use]
+    pub fn first(&self) -> Option<IpAddr> {
+        self.ranges().next().map(|range| range.first())
     }
 
     /// Its ranges in order, IPv4 first; no two of them touch.

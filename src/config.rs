@@ -1,5 +1,6 @@
 //! The settings, `/etc/ringfence/ringfence.toml`: kebab-case keys, unknown keys are errors.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,12 @@ use serde::Deserialize;
 use crate::state_file;
 
 mod error;
+pub mod lists;
 mod values;
 
 pub use error::ConfigError;
-pub use values::{Ipv6Prefix, Secret, Span};
+pub use lists::{List, ListName};
+pub use values::{Ipv6Prefix, Percent, Secret, Span};
 
 /// Where the settings are unless `--config` or `RINGFENCE_CONFIG` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/ringfence/ringfence.toml";
@@ -35,6 +38,10 @@ pub struct Config {
     pub log_dir: PathBuf,
     /// Who is connected now.
     pub registrations: Registrations,
+    /// What FusionPBX knows.
+    pub fusionpbx: FusionPbx,
+    /// Black- and whitelists.
+    pub lists: BTreeMap<ListName, List>,
 }
 
 impl Default for Config {
@@ -45,6 +52,8 @@ impl Default for Config {
             run_dir: "/run/ringfence".into(),
             log_dir: "/var/log/ringfence".into(),
             registrations: Registrations::default(),
+            fusionpbx: FusionPbx::default(),
+            lists: BTreeMap::new(),
         }
     }
 }
@@ -128,6 +137,27 @@ pub struct EventSocket {
     pub password: Option<Secret>,
 }
 
+/// `[fusionpbx]`: its own database, where it is not as its configuration says.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct FusionPbx {
+    /// A URL or a libpq connection string; unset: as in its configuration.
+    pub postgres: Option<Secret>,
+    /// Whether its carriers are an allow list.
+    pub carriers: Carriers,
+}
+
+/// Whether FusionPBX's access controls and gateways make the allow list `carriers`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Carriers {
+    /// Where there is a FusionPBX.
+    #[default]
+    Auto,
+    /// They do not.
+    Off,
+}
+
 /// What to answer when nothing is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -157,7 +187,26 @@ impl Config {
     pub fn parse(file: &Path, content: &[u8]) -> Result<Self, ConfigError> {
         let text =
             std::str::from_utf8(content).map_err(|error| ConfigError::encoding(file, content, error))?;
-        toml::from_str(text).map_err(|error| ConfigError::content(file, text, &error))
+        let config: Self = toml::from_str(text).map_err(|error| ConfigError::content(file, text, &error))?;
+        if config.lists.contains_key(lists::CARRIERS) {
+            let message = "the list `carriers` is made from FusionPBX's database; take another name, or see [fusionpbx]";
+            return Err(ConfigError::about(file, message));
+        }
+        Ok(config)
+    }
+
+    /// [`Config::load`] without black- and whitelists, for a tool that needs none: a mistake in their sections must not
+    /// get customers banned.
+    pub fn load_without_lists(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let config = Self::load(path).or_else(|error| {
+            let mut table = table(path);
+            let removed = table.remove("lists").is_some() | table.remove("fusionpbx").is_some();
+            match table.try_into() {
+                Ok(config) if removed => Ok(config),
+                _ => Err(error),
+            }
+        });
+        config.map(|config: Self| Self { lists: BTreeMap::new(), ..config })
     }
 
     /// What a file that [`Config::load`] refuses still says about the mode, `on-error` and the directories: the
@@ -165,11 +214,7 @@ impl Config {
     /// where the file is not even TOML.
     #[must_use]
     pub fn salvage(path: Option<&Path>) -> Self {
-        let file = path.unwrap_or(Path::new(DEFAULT_PATH));
-        let table = state_file::read_regular(file, MAX_LENGTH)
-            .ok()
-            .and_then(|content| String::from_utf8_lossy(&content).parse::<toml::Table>().ok())
-            .unwrap_or_default();
+        let table = table(path);
         let mut config = Self::default();
         take(&table, "mode", &mut config.mode);
         take(&table, "state-dir", &mut config.state_dir);
@@ -187,6 +232,13 @@ impl Config {
     pub fn registrations_mode(&self) -> Mode {
         self.registrations.mode.unwrap_or(self.mode)
     }
+}
+
+/// The settings as they stand there; empty if the file cannot be read, or is not TOML.
+fn table(path: Option<&Path>) -> toml::Table {
+    let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+    let content = state_file::read_regular(file, MAX_LENGTH).unwrap_or_default();
+    String::from_utf8_lossy(&content).parse().unwrap_or_default()
 }
 
 /// Takes a value over if it is there and right.

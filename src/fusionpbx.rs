@@ -33,12 +33,10 @@ pub enum Database {
     Postgres(Conninfo),
 }
 
-/// The first of `files` that is there, with its content. No file is `None`; one that cannot be read is
-/// an error that names it.
-pub fn read_first<'a>(
-    files: impl IntoIterator<Item = &'a Path>,
-) -> anyhow::Result<Option<(PathBuf, FusionPbx)>> {
-    for path in files {
+/// FusionPBX's configuration: what `named` says, or the first of the usual files that is there. No file is `None`; one
+/// that cannot be read is an error that names it.
+pub fn find(named: Option<&Path>) -> anyhow::Result<Option<(PathBuf, FusionPbx)>> {
+    for path in named.map_or_else(|| USUAL_FILES.map(Path::new).to_vec(), |named| vec![named]) {
         match state_file::read_regular(path, 1 << 20) {
             Ok(content) => {
                 let text = String::from_utf8_lossy(&content);

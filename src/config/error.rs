@@ -26,6 +26,10 @@ impl ConfigError {
         Self { file: file.to_owned(), line: None, message: format!("cannot read the settings: {message}") }
     }
 
+    pub(super) fn about(file: &Path, message: &str) -> Self {
+        Self { file: file.to_owned(), line: None, message: message.to_owned() }
+    }
+
     pub(super) fn encoding(file: &Path, content: &[u8], error: Utf8Error) -> Self {
         let message = "not UTF-8; save the file in that encoding".to_owned();
         Self { file: file.to_owned(), line: Some(line_of(content, error.valid_up_to())), message }
@@ -42,7 +46,11 @@ impl ConfigError {
             // The key is worth a word where the text goes wrong in a value.
             None => match key {
                 Some(key) if !message.contains(key) => format!("{key}: {message}"),
-                _ => message.to_owned(),
+                None => match error.span().and_then(|span| section_at(text, span.start)) {
+                    Some(section) => format!("{section}: {message}"),
+                    None => message.to_owned(),
+                },
+                Some(_) => message.to_owned(),
             },
         };
         Self { file: file.to_owned(), line, message }
@@ -50,7 +58,7 @@ impl ConfigError {
 }
 
 /// Settings whose values may be secret, or have a secret in them.
-const SECRET: [&str; 2] = ["postgres", "event-socket"];
+const SECRET: [&str; 4] = ["postgres", "event-socket", "url", "key"];
 
 /// serde's "invalid type: ..., expected ..." without the value that it shows.
 fn without_value(message: &str) -> &str {
@@ -69,6 +77,13 @@ fn key_at(text: &str, offset: usize) -> Option<&str> {
     let start = text.get(..offset)?.rfind('\n').map_or(0, |at| at + 1);
     let (key, _) = text.get(start..offset)?.split_once('=')?;
     Some(key.trim())
+}
+
+/// The section that begins on the line that `offset` is in.
+fn section_at(text: &str, offset: usize) -> Option<&str> {
+    let start = text.get(..offset)?.rfind('\n').map_or(0, |at| at + 1);
+    let line = text.get(start..)?.lines().next()?.trim();
+    line.strip_prefix('[')?.split(']').next()
 }
 
 /// Rewrites serde's "unknown field `x`, expected one of `a`, `b`" into our words, with the nearest key.

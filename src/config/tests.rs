@@ -1,3 +1,4 @@
+use super::lists::Exempts;
 use super::*;
 
 fn error(text: &str) -> String {
@@ -35,6 +36,35 @@ fn reads_every_key() {
         ipv6-prefix = 64
         fusionpbx-config = "/f"
         freeswitch-config = "/c"
+        [fusionpbx]
+        postgres = { file = "/etc/secret" }
+        carriers = "off"
+        [lists.voipbl]
+        kind = "block"
+        mode = "observe"
+        url = "https://lists.example/voip"
+        format = "plain"
+        every = "1d"
+        timeout = "2m"
+        max-size = "1MiB"
+        max-bad = "0%"
+        max-shrink = "10%"
+        max-growth = "1000%"
+        [lists.apiban]
+        kind = "block"
+        format = "apiban"
+        url = "https://apiban.example/api/"
+        key = { file = "/etc/key" }
+        [lists.au]
+        kind = "allow"
+        country = "AU"
+        [lists.office]
+        kind = "allow"
+        entries = ["203.0.113.0/24", " 2001:db8::1 ", "192.0.2.1-192.0.2.9"]
+        [lists.friends]
+        kind = "allow"
+        file = "/etc/friends"
+        exempts = ["fail2ban"]
     "#;
     let config = Config::parse(Path::new("r.toml"), text.as_bytes()).unwrap();
     assert_eq!(config.mode, Mode::Observe);
@@ -42,9 +72,69 @@ fn reads_every_key() {
     assert_eq!(config.registrations.source, SourceKind::EventSocket);
     assert_eq!(config.registrations.stale_ok.get(), Duration::from_mins(150));
     assert_eq!(config.registrations.stale_ok.to_string(), "2h 30m");
+    assert_eq!(config.fusionpbx.carriers, Carriers::Off);
+    let lists = &config.lists;
+    assert_eq!(lists["voipbl"].mode, Some(Mode::Observe));
+    assert_eq!(lists["voipbl"].max_growth.of(50), 500);
+    assert!(matches!(&lists["au"].source, lists::Source::Web { urls, .. } if urls.len() == 2));
+    assert!(matches!(&lists["office"].source, lists::Source::Entries(entries) if entries.len() == 3));
+    assert_eq!((lists["au"].exempts, lists["office"].exempts), (Exempts::BLOCKLISTS, Exempts::ALL));
+    assert!(lists["friends"].exempts.fail2ban && !lists["friends"].exempts.blocklists);
+    assert!(lists["apiban"].is_foreign() && !lists["friends"].is_foreign());
     assert!(
         matches!(&config.registrations.event_socket.password, Some(Secret::File(file)) if file == Path::new("/etc/secret"))
     );
+}
+
+#[test]
+fn a_list_has_one_source_and_only_keys_that_mean_something() {
+    let url = "url = \"https://lists.example/\"";
+    for (keys, says) in [
+        ("", "1: lists.x: it comes from nowhere; give it a url, country, file or entries"),
+        ("url = \"ftp://lists.example/\"", "1: lists.x: url must begin with https:// or http://"),
+        (
+            &format!("{url}\nfile = \"/x\""),
+            "1: lists.x: url and file are two sources; make two lists of them",
+        ),
+        ("file = \"x\"", "1: lists.x: file = \"x\" must be an absolute path"),
+        (
+            "entries = [\"10.1\"]",
+            "1: lists.x: entries: \"10.1\" is not an address, a network (address/prefix) or a range (first-last)",
+        ),
+        ("evry = \"4h\"", "3: unknown key `evry`; did you mean `every`?"),
+        ("max-bad = \"5\"", "3: max-bad: \"5\" is not a share; write it like \"50%\", at most \"10000%\""),
+        ("max-size = \"5 parsecs\"", "3: max-size: \"5 parsecs\" is not a size; write it like \"64MiB\""),
+        ("max-size = \"500B\"", "3: max-size: \"500B\" is out of range; 1KiB to 1GiB are possible"),
+        (
+            "country = \"aus\"",
+            "1: lists.x: country = \"aus\" is no country code; take two letters of ISO 3166, like \"au\"",
+        ),
+        (
+            &format!("country = \"au\"\n{url}"),
+            "1: lists.x: beside country, url must have {country} in it, where the code belongs",
+        ),
+        ("format = \"apiban\"", "1: lists.x: format = \"apiban\" needs a key"),
+        (&format!("{url}\nkey = \"k\""), "1: lists.x: key belongs to format = \"apiban\" only"),
+        ("key = 7", "3: key: expected a string, or { file = \"/path/to/the/secret\" }"),
+        (&format!("{url}\nexempts = []"), "1: lists.x: exempts belongs to allow lists"),
+        (
+            &format!("{url}\nformat = \"spamhaus\"\nevery = \"10m\""),
+            "1: lists.x: every = 10m is too often for Spamhaus; it asks for at most once an hour (1h)",
+        ),
+    ] {
+        assert_eq!(error(&format!("[lists.x]\nkind = \"block\"\n{keys}")), format!("r.toml:{says}"));
+    }
+    let allow = format!("[lists.x]\nkind = \"allow\"\n{url}\n");
+    assert_eq!(
+        error(&(allow.clone() + "exempts = [\"limits\"]")),
+        "r.toml:1: lists.x: exempts: who is exempt from \"limits\" never reaches the block lists; add \"blocklists\""
+    );
+    assert_eq!(
+        error(&(allow + "mode = \"observe\"")),
+        "r.toml:1: lists.x: mode belongs to block lists; an allow list blocks nothing"
+    );
+    assert!(error("[lists.X_y]\nkind = \"block\"").contains("\"X_y\" cannot be the name of a list"));
+    assert!(error("[lists.carriers]\nkind = \"allow\"\nentries = []").contains("take another name"));
 }
 
 #[test]

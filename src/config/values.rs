@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use bytesize::ByteSize;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
 use super::Bounds;
@@ -76,19 +77,70 @@ impl<'de, B: Bounds> Deserialize<'de> for Span<B> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let span = text
-            .parse::<jiff::SignedDuration>()
+            .parse::<jiff::Span>()
+            .and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()))
             .ok()
             .and_then(|span| Duration::try_from(span).ok())
             .ok_or_else(|| {
-            de::Error::custom(format!(
-                "{text:?} is not a time span; write it like \"800ms\", \"2s\" or \"1h\""
-            ))
-        })?;
+                de::Error::custom(format!(
+                    "{text:?} is not a time span; write it like \"800ms\", \"2s\" or \"1h\""
+                ))
+            })?;
         if span < B::MIN || span > B::MAX {
             let (min, max) = (spelled(B::MIN), spelled(B::MAX));
             return Err(de::Error::custom(format!("{text:?} is out of range; {min} to {max} are possible")));
         }
         Ok(Self { span, bounds: PhantomData })
+    }
+}
+
+/// A share of a whole, written like `50%`; it may be more than the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent(u16);
+
+impl Percent {
+    pub(super) const fn new(percent: u16) -> Self {
+        Self(percent)
+    }
+
+    /// So much of `whole`, rounded down.
+    #[must_use]
+    pub fn of(self, whole: u128) -> u128 {
+        whole.saturating_mul(self.0.into()) / 100
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let percent = text.strip_suffix('%').and_then(|number| number.parse().ok());
+        percent.filter(|percent| *percent <= 10_000).map(Self).ok_or_else(|| {
+            de::Error::custom(format!("{text:?} is not a share; write it like \"50%\", at most \"10000%\""))
+        })
+    }
+}
+
+/// A number of bytes, 1 KiB to 1 GiB, written like `64MiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size(pub(super) ByteSize);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let size: ByteSize = text
+            .parse()
+            .map_err(|_| de::Error::custom(format!("{text:?} is not a size; write it like \"64MiB\"")))?;
+        if (ByteSize::kib(1)..=ByteSize::gib(1)).contains(&size) {
+            Ok(Self(size))
+        } else {
+            Err(de::Error::custom(format!("{text:?} is out of range; 1KiB to 1GiB are possible")))
+        }
     }
 }
 

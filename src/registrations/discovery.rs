@@ -102,11 +102,7 @@ impl<'a> Search<'a> {
             let usual = freeswitch::USUAL_DIRS.join(", ");
             self.clues.push(format!("no FreeSWITCH configuration in {usual}"));
         }
-        let files: Vec<&Path> = match &self.settings.fusionpbx_config {
-            Some(file) => vec![file],
-            None => fusionpbx::USUAL_FILES.map(Path::new).to_vec(),
-        };
-        let found = fusionpbx::read_first(files)
+        let found = fusionpbx::find(self.settings.fusionpbx_config.as_deref())
             .context("FusionPBX's configuration (registrations.fusionpbx-config)")?;
         self.clues.push(match &found {
             Some((path, _)) => format!("FusionPBX's configuration is {}", path.display()),
