@@ -135,6 +135,16 @@ pub fn load(kernel: &mut Ipset, content: &Content) -> anyhow::Result<()> {
     loaded.and(cleared)
 }
 
+/// Makes those of our sets that are missing, empty: a rule that names a set cannot be loaded without it.
+pub fn make_missing(kernel: &mut Ipset) -> anyhow::Result<()> {
+    for set in &SETS {
+        if set.live(kernel)?.is_none() {
+            set.fill(set.name, &Content::default(), kernel)?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes what is beside the live sets.
 fn clear_away(kernel: &mut Ipset) -> anyhow::Result<()> {
     for set in &SETS {

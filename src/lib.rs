@@ -17,6 +17,7 @@ pub mod deadline;
 pub mod event_socket;
 pub mod evidence;
 pub mod exit;
+pub mod feeds;
 pub mod freeswitch;
 pub mod fusionpbx;
 pub mod host;

@@ -99,6 +99,16 @@ pub enum Durability {
 /// Only one process may replace a given file at a time (hold a lock): the new content is gathered
 /// beside it, in `NAME.new`, where a crash leaves at most that one file for the next call to overwrite.
 pub fn replace(path: &Path, content: &[u8], durability: Durability) -> io::Result<()> {
+    replace_for(path, content, durability, None)
+}
+
+/// [`replace`], and the new file belongs to `owner`.
+pub fn replace_for(
+    path: &Path,
+    content: &[u8],
+    durability: Durability,
+    owner: Option<u32>,
+) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = Path::new(&beside);
@@ -110,12 +120,20 @@ pub fn replace(path: &Path, content: &[u8], durability: Durability) -> io::Resul
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)?;
         file.write_all(content)?;
+        if let Some(owner) = owner {
+            give(&file, owner)?;
+        }
         if durability == Durability::Durable {
             file.sync_all()?;
         }
         std::fs::rename(beside, path)
     };
     write().inspect_err(|_| drop(std::fs::remove_file(beside)))
+}
+
+/// Makes `owner` (a user id) the owner of an open file.
+pub fn give(file: &File, owner: u32) -> io::Result<()> {
+    std::os::unix::fs::fchown(file, Some(owner), None)
 }
 
 /// Makes a directory of ours (and its parents) with `mode` where it is missing.

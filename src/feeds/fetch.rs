@@ -1,0 +1,284 @@
+//! A new copy of one list, if its source has one that can be trusted.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytesize::ByteSize;
+use reqwest::StatusCode;
+
+use super::copy::{Copy, Part, digest, fingerprint};
+use super::format::{self, Parsed, Wide};
+use super::web::{self, Client, Fault, Limits, Progress, Validators};
+use super::{apiban, body};
+use crate::address_set::AddressSet;
+use crate::config::Secret;
+use crate::config::lists::{Format, Kind, List, Source};
+use crate::state_file;
+
+/// Smaller lists may change as they like: one phone more or less is a large share of them.
+const SHRINKS_FREELY: u128 = 20;
+const GROWS_FREELY: u128 = 1_000;
+
+/// IPv4 addresses that a list may come to cover, however few it had: a /12.
+const COVERS_FREELY: u128 = 1 << 20;
+
+/// What a source had.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The new copy; equal to the old one where nothing changed.
+    pub copy: Copy,
+    /// What is odd about it and no reason to refuse it, for people.
+    pub notes: Vec<String>,
+    /// How long the source wants to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+/// Circumstances of one run.
+#[derive(Clone, Copy)]
+pub struct Run<'a> {
+    /// Makes requests; lists that come from no web need none.
+    pub client: Option<&'a Client>,
+    /// Seconds since 1970.
+    pub now: u32,
+    /// The body is asked for though it may be the same, and may have shrunk or grown.
+    pub force: bool,
+    /// Is told how much has come.
+    pub progress: Progress<'a>,
+}
+
+impl From<anyhow::Error> for Fault {
+    fn from(error: anyhow::Error) -> Self {
+        Self::lasting(format!("{error:#}"))
+    }
+}
+
+/// Asks the source of `list`. `old` is its last good copy. An error says why the source's answer is not taken: the old
+/// copy stays.
+pub async fn fetch(list: &List, old: Option<&Copy>, run: Run<'_>) -> Result<Fetched, Fault> {
+    let source = fingerprint(&list.source);
+    let old = old.filter(|old| old.source == source);
+    let limits = Limits {
+        size: list.max_size,
+        deadline: crate::deadline::Deadline::after(std::time::Instant::now(), list.timeout.get()),
+    };
+    let feed = || -> Result<_, Fault> {
+        let client = run.client.ok_or_else(|| Fault::lasting("nothing to download with"))?;
+        Ok(Feed { list, old, run, client, limits })
+    };
+    let mut fetched = match &list.source {
+        Source::Web { urls, format } => feed()?.web(urls, *format).await?,
+        Source::Apiban { url, key } => feed()?.apiban(url, key).await?,
+        Source::File(path) => local(read_file(path, list.max_size)?, list, old, run.now)?,
+        Source::Entries(entries) => {
+            let set = entries.iter().copied().collect();
+            Fetched::of(vec![part(old, 0, Validators::default(), 0, &set, run.now)])
+        }
+        Source::Carriers => return Err(Fault::lasting("its source is FusionPBX's database")),
+    };
+    fetched.copy.source = source;
+    fetched.copy.changed = run.now;
+    if let Some(old) = old {
+        let (before, after) = (old.set(), fetched.copy.set());
+        if before == after {
+            fetched.copy.changed = old.changed;
+        } else if list.is_foreign() && !run.force {
+            has_kept_its_size(list, &before, &after)?;
+        }
+    }
+    Ok(fetched)
+}
+
+impl Fetched {
+    fn of(parts: Vec<Part>) -> Self {
+        Self { copy: Copy { parts, ..Copy::default() }, notes: vec![], retry_after: None }
+    }
+}
+
+/// A list that comes from outside.
+struct Feed<'a> {
+    list: &'a List,
+    old: Option<&'a Copy>,
+    run: Run<'a>,
+    client: &'a Client,
+    limits: Limits,
+}
+
+impl Feed<'_> {
+    async fn web(&self, urls: &[Secret], format: Format) -> Result<Fetched, Fault> {
+        let mut fetched = Fetched::of(vec![]);
+        for (at, url) in urls.iter().enumerate() {
+            let url = web::url(&url.reveal()?)?;
+            let old = self.old.and_then(|old| old.parts.get(at));
+            let validators = old.map(|old| &old.validators).filter(|_| !self.run.force);
+            let response = self.client.get(&url, validators, self.limits, self.run.progress).await?;
+            let origin = web::origin(&url);
+            match (response.status, old) {
+                (StatusCode::NOT_MODIFIED, Some(old)) if validators.is_some() => {
+                    fetched.copy.parts.push(old.clone());
+                }
+                (StatusCode::NOT_MODIFIED, _) => {
+                    let message = format!("{origin} answers 304 (not modified), and was not asked for that");
+                    return Err(Fault::lasting(message));
+                }
+                (StatusCode::OK, _) => {
+                    let part =
+                        self.part(at, &response.body, response.validators, format, &mut fetched.notes)?;
+                    fetched.copy.parts.push(part);
+                }
+                // A country without IPv6 networks, say.
+                (StatusCode::NOT_FOUND, _) if at > 0 => {
+                    fetched.notes.push(format!("{origin} has no part {} of it (404)", at + 1));
+                    fetched.copy.parts.push(Part::default());
+                }
+                (status, _) => {
+                    let message = format!("{origin} answers {status}");
+                    return Err(Fault::lasting(message).after(response.retry_after));
+                }
+            }
+        }
+        Ok(fetched)
+    }
+
+    /// What one place sent, read and found good.
+    fn part(
+        &self,
+        at: usize,
+        body: &[u8],
+        validators: Validators,
+        format: Format,
+        notes: &mut Vec<String>,
+    ) -> anyhow::Result<Part> {
+        let digest = digest(body);
+        if let Some(old) = self.old.and_then(|old| old.parts.get(at)).filter(|old| old.digest == digest) {
+            return Ok(Part { validators, ..old.clone() });
+        }
+        let content = body::unpack(body, self.limits.size)?;
+        let parsed = format::parse(format, &content, Wide::LeftOut)?;
+        is_good(&parsed, self.list, notes)?;
+        if parsed.lines == parsed.bad.count {
+            anyhow::bail!("it has no entries");
+        }
+        Ok(part(self.old, at, validators, digest, &parsed.set, self.run.now))
+    }
+
+    async fn apiban(&self, url: &Secret, key: &Secret) -> Result<Fetched, Fault> {
+        let base = web::url(&url.reveal()?)?;
+        let key = key.reveal()?;
+        let start = self.old.and_then(|old| old.position.as_deref()).unwrap_or(apiban::START);
+        let pages = apiban::pages(self.client, &base, &key, start, self.limits, self.run.progress).await?;
+        let mut notes = vec![];
+        is_good(&pages.parsed, self.list, &mut notes)?;
+        let seconds = u32::try_from(apiban::LIFETIME.as_secs()).unwrap_or(u32::MAX);
+        let old =
+            self.old.and_then(|old| old.parts.first()).map(|part| part.content.clone()).unwrap_or_default();
+        let content = old.reported(&pages.parsed.set, self.run.now, self.run.now.saturating_sub(seconds));
+        let mut fetched = Fetched::of(vec![Part { content, ..Part::default() }]);
+        fetched.copy.position = Some(pages.id);
+        if let Some(retry_after) = pages.more {
+            notes.push("pages are left for the next run".into());
+            fetched.retry_after = retry_after;
+        }
+        fetched.notes = notes;
+        Ok(fetched)
+    }
+}
+
+fn part(
+    old: Option<&Copy>,
+    at: usize,
+    validators: Validators,
+    digest: u64,
+    set: &AddressSet,
+    now: u32,
+) -> Part {
+    let old = old.and_then(|old| old.parts.get(at)).map(|part| &part.content);
+    Part { validators, digest, content: old.cloned().unwrap_or_default().becomes(set, now) }
+}
+
+fn read_file(path: &Path, limit: ByteSize) -> anyhow::Result<Vec<u8>> {
+    state_file::read_regular(path, limit.as_u64()).with_context(|| {
+        let what_to_do = match path.try_exists() {
+            Ok(false) => "; make it, or remove the list",
+            _ => "",
+        };
+        format!("cannot read {}{what_to_do}", path.display())
+    })
+}
+
+fn local(content: Vec<u8>, list: &List, old: Option<&Copy>, now: u32) -> anyhow::Result<Fetched> {
+    let content = if content.trim_ascii().is_empty() { b"#".to_vec() } else { content };
+    let wide = if list.kind == Kind::Allow { Wide::Taken } else { Wide::LeftOut };
+    let content = body::unpack(&content, list.max_size)?;
+    let parsed = format::parse(Format::Plain, &content, wide)?;
+    let mut notes = vec![];
+    is_good(&parsed, list, &mut notes)?;
+    let part = part(old, 0, Validators::default(), 0, &parsed.set, now);
+    Ok(Fetched { notes, ..Fetched::of(vec![part]) })
+}
+
+/// Whether so little of it is nonsense that the rest can be trusted.
+fn is_good(parsed: &Parsed, list: &List, notes: &mut Vec<String>) -> anyhow::Result<()> {
+    let Parsed { lines, bad, wide, .. } = parsed;
+    if bad.count as u128 > list.max_bad.of(*lines as u128) {
+        anyhow::bail!(
+            "{} of its {lines} lines cannot be read, more than max-bad ({}) allows: {bad}",
+            bad.count,
+            list.max_bad
+        );
+    }
+    if bad.count > 0 {
+        notes.push(format!("{} of its {lines} lines cannot be read: {bad}", bad.count));
+    }
+    if wide.count > 0 {
+        notes.push(format!("{} too wide (more than an IPv4 /8 or IPv6 /19), left out: {wide}", wide.count));
+    }
+    Ok(())
+}
+
+/// Whether a foreign list is of about the size it had.
+fn has_kept_its_size(list: &List, before: &AddressSet, after: &AddressSet) -> anyhow::Result<()> {
+    let entries = |set: &AddressSet| set.networks().count() as u128;
+    let (old, new) = (entries(before), entries(after));
+    if old >= SHRINKS_FREELY && new < old && old - new > list.max_shrink.of(old) {
+        anyhow::bail!(
+            "it shrank from {old} to {new} entries, more than max-shrink ({}) allows; --force takes it",
+            list.max_shrink
+        );
+    }
+    let grew =
+        |old: u128, new: u128, freely| new > freely && new > old && new - old > list.max_growth.of(old);
+    if grew(old, new, GROWS_FREELY) {
+        anyhow::bail!(
+            "it grew from {old} to {new} entries, more than max-growth ({}) allows; --force takes it",
+            list.max_growth
+        );
+    }
+    let (old, new) = (before.v4.addresses(), after.v4.addresses());
+    if grew(old, new, COVERS_FREELY) {
+        anyhow::bail!(
+            "it grew from {old} to {new} IPv4 addresses, more than max-growth ({}) allows; --force takes it",
+            list.max_growth
+        );
+    }
+    Ok(())
+}
+
+/// Whether the source of `list` is due at `now`, when it was last good at `confirmed`, both in seconds since 1970. A run
+/// that comes a little early, as cron's may, counts as in time.
+#[must_use]
+pub fn is_due(list: &List, confirmed: i64, now: i64) -> bool {
+    let early = every(list) / 10;
+    // A clock that was set back is no reason to wait.
+    now < confirmed || next_due(list, confirmed).is_none_or(|next| now >= next - early)
+}
+
+/// When the source of `list` is due again, in seconds since 1970; `None` for what is on this host and read in every run.
+#[must_use]
+pub fn next_due(list: &List, confirmed: i64) -> Option<i64> {
+    list.is_foreign().then(|| confirmed.saturating_add(every(list)))
+}
+
+fn every(list: &List) -> i64 {
+    i64::try_from(list.every.get().as_secs()).unwrap_or(i64::MAX)
+}

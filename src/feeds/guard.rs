@@ -1,0 +1,219 @@
+//! Whom no list may block, and what is left of a list without them: exactly the rest.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::address_set::AddressSet;
+use crate::evidence::visible;
+
+/// Why an address is never blocked. Earlier reasons are named before later ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// A SIP provider of this FusionPBX.
+    Carrier,
+    /// A phone with a live registration.
+    Registered,
+    /// A phone that was registered within a day.
+    SeenRegistered,
+    /// On an allow list.
+    Allowed,
+    /// Of this host.
+    Own,
+    /// A next hop of this host.
+    Gateway,
+    /// A name server of this host.
+    Resolver,
+    /// Somebody is logged in from there.
+    LoginPeer,
+    /// Not an address of the internet, whatever a list says.
+    Special,
+}
+
+impl Why {
+    /// What is there, one and many of it.
+    #[must_use]
+    pub const fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Carrier => ("carrier", "carriers"),
+            Self::Registered => ("registered phone", "registered phones"),
+            Self::SeenRegistered => ("phone registered within a day", "phones registered within a day"),
+            Self::Allowed => ("allowed range", "allowed ranges"),
+            Self::Own => ("address of this host", "addresses of this host"),
+            Self::Gateway => ("gateway of this host", "gateways of this host"),
+            Self::Resolver => ("name server of this host", "name servers of this host"),
+            Self::LoginPeer => ("peer of a login session", "peers of login sessions"),
+            Self::Special => ("range that is not of the internet", "ranges that are not of the internet"),
+        }
+    }
+}
+
+/// Addresses that are never blocked, and what they are.
+#[derive(Clone, Debug)]
+pub struct Protected {
+    /// Why.
+    pub why: Why,
+    /// Whose, for people; empty where the address says enough.
+    pub name: String,
+    /// Which.
+    pub addresses: AddressSet,
+}
+
+impl Protected {
+    /// Addresses without a name.
+    #[must_use]
+    pub fn addresses(why: Why, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self { why, name: String::new(), addresses: addresses.into_iter().collect() }
+    }
+}
+
+/// What a list would have blocked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// Why it must not.
+    pub why: Why,
+    /// Whose.
+    pub name: String,
+    /// Which.
+    pub addresses: AddressSet,
+}
+
+/// `carrier "gateway acme" 203.0.113.0/24`
+impl fmt::Display for Hit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut ranges = self.addresses.ranges();
+        let first = ranges.next().map(|range| range.to_string()).unwrap_or_default();
+        let more = match ranges.count() {
+            0 => String::new(),
+            count => format!(" and {count} more"),
+        };
+        if self.name.is_empty() {
+            write!(f, "{first}{more}")
+        } else {
+            write!(f, "{} {first}{more}", visible(&self.name))
+        }
+    }
+}
+
+/// `block` without what is protected, and what was cut out, in the order of the reasons. An address that is protected for several
+/// reasons is named once.
+#[must_use]
+pub fn cut(block: &AddressSet, protected: &[Protected]) -> (AddressSet, Vec<Hit>) {
+    let mut order: Vec<&Protected> = protected.iter().collect();
+    order.sort_by_key(|protected| protected.why);
+    let mut rest: Option<AddressSet> = None;
+    let mut hits = vec![];
+    for Protected { why, name, addresses } in order {
+        let left = rest.as_ref().unwrap_or(block);
+        let addresses = left.intersection(addresses);
+        if !addresses.is_empty() {
+            rest = Some(left.minus(&addresses));
+            hits.push(Hit { why: *why, name: name.clone(), addresses });
+        }
+    }
+    (rest.unwrap_or_else(|| block.clone()), hits)
+}
+
+/// Ranges that are not of the internet: IANA's special-purpose address registries (RFC 6890), multicast and broadcast. Those for
+/// documentation and benchmarks are no harm to block.
+#[must_use]
+pub fn special() -> Vec<Protected> {
+    [
+        ("this network", "0.0.0.0/8"),
+        ("private", "10.0.0.0/8"),
+        ("shared by carriers", "100.64.0.0/10"),
+        ("loopback", "127.0.0.0/8"),
+        ("link-local", "169.254.0.0/16"),
+        ("private", "172.16.0.0/12"),
+        ("private", "192.168.0.0/16"),
+        ("multicast", "224.0.0.0/4"),
+        ("broadcast", "255.255.255.255/32"),
+        ("loopback", "::1/128"),
+        ("unspecified", "::/128"),
+        ("private", "fc00::/7"),
+        ("link-local", "fe80::/10"),
+        ("multicast", "ff00::/8"),
+    ]
+    .into_iter()
+    .map(|(name, range)| Protected {
+        why: Why::Special,
+        name: name.to_owned(),
+        addresses: range.parse::<crate::address_set::AddressRange>().into_iter().collect(),
+    })
+    .collect()
+}
+
+/// What was cut out of a list, a sentence for each reason: `would have blocked 2 registered phones: 203.0.113.20, ...`.
+#[must_use]
+pub fn sentences(hits: &[Hit]) -> Vec<String> {
+    const NAMED: usize = 5;
+    hits.chunk_by(|one, other| one.why == other.why)
+        .map(|hits| {
+            let why = hits[0].why;
+            let each = |hit: &Hit| match why {
+                Why::Carrier => 1,
+                Why::Registered | Why::SeenRegistered => hit.addresses.addresses(),
+                _ => hit.addresses.ranges().count() as u128,
+            };
+            let count = hits.iter().fold(0, |sum: u128, hit| sum.saturating_add(each(hit)));
+            let (one, many) = why.names();
+            let mut named: Vec<String> = hits.iter().take(NAMED).map(Hit::to_string).collect();
+            if hits.len() > NAMED {
+                named.push(format!("{} more", hits.len() - NAMED));
+            }
+            format!(
+                "would have blocked {count} {}: {}",
+                if count == 1 { one } else { many },
+                named.join(", ")
+            )
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address_set::AddressRange;
+
+    fn set(text: &str) -> AddressSet {
+        text.split_whitespace().map(|range| range.parse::<AddressRange>().unwrap()).collect()
+    }
+
+    fn protected(why: Why, name: &str, ranges: &str) -> Protected {
+        Protected { why, name: name.into(), addresses: set(ranges) }
+    }
+
+    #[test]
+    fn cuts_out_exactly_and_names_each_once() {
+        let guards = [
+            protected(Why::Allowed, "office", "198.51.100.0/25"),
+            protected(Why::Carrier, "gateway acme", "198.51.100.7"),
+            protected(Why::Registered, "", "203.0.113.20 203.0.113.22 192.0.2.1"),
+        ];
+        let (rest, hits) = cut(&set("198.51.100.0/24 203.0.113.0/24"), &guards);
+        assert_eq!(rest.addresses(), 128 + 254);
+        assert!(rest.intersection(&set("198.51.100.0/25 203.0.113.20 203.0.113.22")).is_empty());
+        assert_eq!(
+            sentences(&hits),
+            [
+                "would have blocked 1 carrier: gateway acme 198.51.100.7",
+                "would have blocked 2 registered phones: 203.0.113.20 and 1 more",
+                "would have blocked 2 allowed ranges: office 198.51.100.0-198.51.100.6 and 1 more",
+            ]
+        );
+        let whole = set("9.0.0.0/8");
+        assert_eq!(cut(&whole, &guards), (whole, vec![]));
+    }
+
+    #[test]
+    fn special_ranges_are_never_blocked() {
+        let listed =
+            set("0.0.0.0/31 10.0.0.241 127.0.0.1 169.254.1.1 172.16.0.0/13 192.168.0.0/16 224.0.0.1 \
+                          255.255.255.255 100.64.0.1 ::1 :: fe80::1 fc00::/8 ff02::1 1.2.3.4 2001:db8::1");
+        let (rest, hits) = cut(&listed, &special());
+        assert_eq!(rest, set("1.2.3.4 2001:db8::1"));
+        assert_eq!(hits.len(), 14);
+        assert!(sentences(&hits)[0].starts_with(
+            "would have blocked 14 ranges that are not of the internet: this network 0.0.0.0/31, "
+        ));
+    }
+}
