@@ -160,9 +160,13 @@ impl Journal {
 impl Decision {
     fn severity(&self) -> syslog::Severity {
         match self.reason.as_str() {
-            "source-unreadable" | "config-broken" | "allow-list-unreadable" | "evidence-lost" => {
-                syslog::Severity::Warning
-            }
+            "source-unreadable"
+            | "list-refused"
+            | "lists-refused"
+            | "lists-noted"
+            | "config-broken"
+            | "allow-list-unreadable"
+            | "evidence-lost" => syslog::Severity::Warning,
             _ => syslog::Severity::Info,
         }
     }

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use jiff::Timestamp;
 
+use crate::commands::{parse, record};
 use crate::config::{Config, ConfigError, Mode, OnError};
 use crate::deadline::Deadline;
-use crate::evidence::{Decision, Journal};
+use crate::evidence::Decision;
 use crate::exit::Exit;
 use crate::registrations::{Answer, Registry, Standing};
 use crate::{address, allow};
@@ -20,7 +21,6 @@ use crate::{address, allow};
 mod explain;
 
 const TOOL: &str = "ringfence-ignore";
-const SYSLOG: &str = "/dev/log";
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -86,14 +86,9 @@ Files:
 #[must_use]
 pub fn main() -> ExitCode {
     let start = Instant::now();
-    let args = match Args::try_parse() {
+    let args = match parse::<Args>() {
         Ok(args) => args,
-        Err(message) => {
-            let exit = if message.use_stderr() { Exit::Broken } else { Exit::Yes };
-            // A closed pipe is no error of ours.
-            let _ = message.print();
-            return exit.into();
-        }
+        Err(exit) => return exit.into(),
     };
     let exit = run(&args, start, Timestamp::now());
     // Threads that still wait for a database must not keep fail2ban waiting.
@@ -110,9 +105,7 @@ fn run(args: &Args, start: Instant, now: Timestamp) -> Exit {
         if let Some(error) = &settings.broken {
             let _ = writeln!(io::stderr(), "{TOOL}: {error}");
         }
-        let Config { log_dir, run_dir, .. } = &settings.config;
-        // A journal that cannot be written to says so in syslog; the decision stands.
-        let _ = Journal::new(log_dir, run_dir, Path::new(SYSLOG)).record(&verdict.decision(), now);
+        record(&settings.config, &verdict.decision(), now);
     }
     verdict.exit()
 }
@@ -126,7 +119,7 @@ struct Settings {
 
 impl Settings {
     fn load(path: Option<&Path>) -> Self {
-        match Config::load(path) {
+        match Config::load_without_lists(path) {
             Ok(config) => Self { config, broken: None },
             Err(error) => Self { config: Config::salvage(path), broken: Some(error) },
         }

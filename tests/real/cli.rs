@@ -73,19 +73,36 @@ fn help_and_version() {
     }
 }
 
-#[test]
-fn the_manual_page_knows_every_option_and_setting() {
-    let page = std::fs::read_to_string(project("packaging/man/ringfence-ignore.8")).unwrap();
-    let help = World::empty().call(&["--help"]).stdout;
-    let options = help
-        .split_whitespace()
+/// The words of help that are options.
+fn options(help: &str) -> impl Iterator<Item = &str> {
+    help.split_whitespace()
         .filter(|word| word.starts_with("--"))
-        .map(|word| word.trim_matches(&['`', '.', ','][..]));
-    for option in options {
-        assert!(page.contains(&option.replace('-', "\\-")), "{option}");
+        .map(|word| word.trim_matches(&['`', '.', ',', '\''][..]))
+}
+
+#[test]
+fn the_manual_pages_know_every_option_and_setting() {
+    let world = World::empty();
+    let page = |tool: &str| std::fs::read_to_string(project(&format!("packaging/man/{tool}.8"))).unwrap();
+    let (ignore, lists) = (page("ringfence-ignore"), page("ringfence-lists"));
+    let knows = |page: &str, word: &str| assert!(page.contains(&word.replace('-', "\\-")), "{word}");
+    options(&world.call(&["--help"]).stdout).for_each(|option| knows(&ignore, option));
+    let help = world.lists(&["--help"]).stdout;
+    options(&help).for_each(|option| knows(&lists, option));
+    for command in ["refresh", "fetch", "load", "show", "diff", "merge"] {
+        assert!(help.contains(&format!("\n  {command} ")), "{command}");
+        knows(&lists, command);
+        options(&world.lists(&[command, "--help"]).stdout).for_each(|option| knows(&lists, option));
     }
+    let mut page = &ignore;
     for (_, key) in shipped_settings() {
-        assert!(page.contains(&key.replace('-', "\\-")), "{key}");
+        match key.strip_prefix('[') {
+            Some(section) if section.starts_with("lists") || section.starts_with("fusionpbx") => {
+                page = &lists;
+            }
+            Some(_) => page = &ignore,
+            None => knows(page, &key),
+        }
     }
 }
 

@@ -48,6 +48,17 @@ fn broken_settings_are_named_and_on_error_decides() {
 }
 
 #[test]
+fn a_mistake_in_a_list_gets_nobody_banned() {
+    let world = World::with_databases();
+    world.register("core.db", "203.0.113.20", 3600);
+    world.configure_lists("[lists.voipbl]\nkind = \"blok\"\n[fusionpbx]\ncarrier = 1\n");
+    assert!(world.keeps("203.0.113.20"));
+    let refused = world.lists(&["show"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("unknown"), "{}", refused.stderr);
+}
+
+#[test]
 fn settings_that_are_no_file_are_named() {
     let host = Host::new();
     let world = World::empty();

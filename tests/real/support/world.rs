@@ -14,7 +14,7 @@ pub struct World {
     dir: TempDir,
 }
 
-/// What a call of `ringfence-ignore` did.
+/// What a call of one of the tools did.
 #[derive(Debug)]
 pub struct Call {
     pub code: i32,
@@ -78,6 +78,14 @@ impl World {
         std::fs::write(self.config(), text).unwrap();
     }
 
+    /// Writes the settings with these lines behind them; FreeSWITCH's SQLite files are the source, there is no
+    /// FusionPBX.
+    pub fn configure_lists(&self, lists: &str) {
+        self.configure("source = \"sqlite\"");
+        let settings = std::fs::read_to_string(self.config()).unwrap();
+        std::fs::write(self.config(), settings + lists).unwrap();
+    }
+
     pub fn config(&self) -> PathBuf {
         self.path("ringfence.toml")
     }
@@ -102,6 +110,19 @@ impl World {
         let mut command = Command::new(cargo_bin("ringfence-ignore"));
         command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
         command
+    }
+
+    /// A call of `ringfence-lists` that is ready to be run.
+    pub fn lists_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(cargo_bin("ringfence-lists"));
+        command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
+        command
+    }
+
+    /// A call of `ringfence-lists`.
+    #[track_caller]
+    pub fn lists(&self, args: &[&str]) -> Call {
+        call(&mut self.lists_command(args))
     }
 
     #[track_caller]

@@ -1,0 +1,148 @@
+//! `ringfence-lists`: black- and whitelists that never hurt the host.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use jiff::Timestamp;
+
+use crate::address;
+use crate::commands::parse;
+use crate::config::{Config, ListName};
+use crate::exit::Exit;
+
+mod diff;
+mod fetch;
+mod load;
+mod merge;
+mod protection;
+mod report;
+mod show;
+
+const TOOL: &str = "ringfence-lists";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = TOOL,
+    version,
+    max_term_width = 100,
+    about = ABOUT,
+    long_about = LONG_ABOUT,
+    after_help = AFTER_HELP,
+    after_long_help = AFTER_LONG_HELP,
+    disable_help_subcommand = true
+)]
+pub struct Args {
+    /// The settings file [default: /etc/ringfence/ringfence.toml]
+    #[arg(long, value_name = "FILE", env = "RINGFENCE_CONFIG", hide_env = true, global = true)]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fetch, then load: for cron or a timer
+    Refresh(FetchArgs),
+    /// Download what is due, check it, and put the lists together; needs no privilege
+    Fetch(FetchArgs),
+    /// Bring the lists into the kernel; needs root, but neither network nor database
+    Load(load::Args),
+    /// All lists, or those that an address is on
+    Show(show::Args),
+    /// What a download would change in a list; nothing is kept
+    Diff(diff::Args),
+    /// Print the smallest list of networks equal to addresses, networks and ranges
+    Merge(merge::Args),
+}
+
+/// The command line of `refresh` and `fetch`.
+#[derive(Clone, Debug, Default, clap::Args)]
+struct FetchArgs {
+    /// Ask for this list only (may be repeated); the others are used as they are
+    #[arg(long, value_name = "NAME", value_parser = list_name)]
+    only: Vec<ListName>,
+    /// Print what would change, and whom it would have blocked; change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Ask also for what is not due, and take lists that shrank or grew a lot
+    #[arg(long)]
+    force: bool,
+}
+
+const ABOUT: &str = "Black- and whitelists in the kernel, which never hurt the host";
+
+const LONG_ABOUT: &str = "\
+Black- and whitelists in the kernel, which never hurt the host
+
+Downloads the lists named in the settings, checks them, cuts out whoever must not be blocked
+(registered phones, carriers, allow lists, this host), and swaps the result into ipsets:
+
+    rf-allow-ip4 rf-allow-net4 rf-allow-ip6 rf-allow-net6
+    rf-block-ip4 rf-block-net4 rf-block-ip6 rf-block-net6";
+
+const AFTER_HELP: &str = "\
+Exit status: 0 done or found, 1 refused or not found, 2 broken or wrong usage.";
+
+const AFTER_LONG_HELP: &str = "\
+Exit status:
+  0  done; for show ADDRESS, it is on a list
+  1  something was refused, and what was there before stays; for show ADDRESS, it is on no list
+  2  broken, or wrong usage; what was there before stays
+
+Which way it fails:
+  A list that cannot be had, or is empty, cut short, a web page, full of nonsense, or suddenly much
+  smaller or larger, is refused with one line on standard error; its last good copy stays in use.
+  If an allow list has no copy at all, no block list is loaded: never block without the whitelist.
+  If the registrations cannot be read, phones seen registered within a day are protected instead.
+  In the kernel, each set is the old one or the new one, whole, at any moment.
+
+Files:
+  /etc/ringfence/ringfence.toml       settings; RINGFENCE_CONFIG or --config names another file
+  /var/lib/ringfence/lists            the last good copies, and the lists put together
+  /var/lib/ringfence/allow.table      whom ringfence-ignore keeps because of an allow list
+  /var/log/ringfence/decisions.jsonl  what was refused, cut out and loaded";
+
+fn list_name(text: &str) -> Result<ListName, String> {
+    ListName::try_from(text.to_owned())
+}
+
+/// An address of the command line.
+fn an_address(text: &str) -> Result<IpAddr, String> {
+    address::parse_text(text).ok_or_else(|| "not an IPv4 or IPv6 address".into())
+}
+
+/// The whole tool.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = match parse::<Args>() {
+        Ok(args) => args,
+        Err(exit) => return exit.into(),
+    };
+    let exit = run(&args, Timestamp::now()).unwrap_or_else(|error| {
+        let closed =
+            error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+        if closed {
+            return Exit::Yes;
+        }
+        let _ = writeln!(io::stderr(), "{TOOL}: {error:#}");
+        Exit::Broken
+    });
+    exit.into()
+}
+
+fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
+    let settings = || Config::load(args.config.as_deref());
+    match &args.command {
+        Command::Merge(args) => merge::run(args),
+        Command::Refresh(args) => fetch::refresh(&settings()?, args, now),
+        Command::Fetch(args) => fetch::fetch(&settings()?, args, now),
+        Command::Load(args) => load::run(&settings()?, args, now),
+        Command::Show(args) => show::run(&settings()?, args, now),
+        Command::Diff(args) => diff::run(&settings()?, args, now),
+    }
+}

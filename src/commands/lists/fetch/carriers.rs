@@ -1,0 +1,110 @@
+//! The carriers of FusionPBX as a list of their own.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::address_set::AddressSet;
+use crate::carriers::{Carrier, Found, Known, Resolver, find};
+use crate::config::lists::Source;
+use crate::config::{self, Config};
+use crate::deadline::Deadline;
+use crate::feeds::copy::{Copy, Part, fingerprint};
+use crate::feeds::fetch::Fetched;
+use crate::feeds::guard::{Protected, Why};
+use crate::feeds::store::Store;
+use crate::feeds::web::Fault;
+use crate::fusionpbx;
+use crate::postgres::Target;
+
+/// The file in the store.
+const FILE: &str = "carriers.json";
+
+/// Reading the database and looking up all names takes no longer.
+const TIME: Duration = Duration::from_secs(20);
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const HOSTS: &str = "/etc/hosts";
+
+/// What is remembered of the carriers beside their addresses.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Remembered {
+    /// Which addresses their names had.
+    known: Known,
+    /// Their names for people, with their networks.
+    carriers: Vec<(String, Vec<IpNetwork>)>,
+}
+
+/// FusionPBX's own database; `None` where there is no FusionPBX, or its carriers are not wanted.
+pub(super) fn database(config: &Config) -> Option<anyhow::Result<Target>> {
+    if config.fusionpbx.carriers == config::Carriers::Off {
+        return None;
+    }
+    let off = "or set carriers = \"off\" in [fusionpbx]";
+    if let Some(secret) = &config.fusionpbx.postgres {
+        let target = secret.reveal().and_then(|text| Target::parse(&text));
+        return Some(target.context("fusionpbx.postgres"));
+    }
+    let found = match fusionpbx::find(config.registrations.fusionpbx_config.as_deref()) {
+        Ok(found) => found?,
+        Err(error) => return Some(Err(error.context(format!("make it readable, {off}")))),
+    };
+    let (path, fusionpbx) = found;
+    let path = path.display();
+    let own = fusionpbx.own_database().with_context(|| {
+        format!("{path} names no PostgreSQL as FusionPBX's own database; set postgres, {off}")
+    });
+    Some(own.and_then(|conninfo| {
+        Target::from_conninfo(&conninfo).with_context(|| format!("database.0 of {path}"))
+    }))
+}
+
+impl Remembered {
+    /// What the last run left; nothing where that is damaged.
+    pub(super) fn read(store: &Store) -> Self {
+        store.read_json(FILE).ok().flatten().unwrap_or_default()
+    }
+
+    pub(super) fn write(&self, store: &Store) -> anyhow::Result<()> {
+        if self.carriers.is_empty() { Ok(store.remove(FILE)?) } else { store.write_json(FILE, self) }
+    }
+
+    /// The carriers as those who must not be blocked.
+    pub(super) fn protected(&self) -> Vec<Protected> {
+        let protected = |(name, networks): &(String, Vec<IpNetwork>)| Protected {
+            why: Why::Carrier,
+            name: name.clone(),
+            addresses: networks.iter().copied().collect(),
+        };
+        self.carriers.iter().map(protected).collect()
+    }
+
+    /// Asks the database and the name servers.
+    pub(super) async fn ask(
+        &self,
+        target: anyhow::Result<Target>,
+        old: Option<&Copy>,
+        now: i64,
+    ) -> Result<(Fetched, Self), Fault> {
+        let deadline = Deadline::after(Instant::now(), TIME);
+        let names = Resolver::from_files(Path::new(RESOLV_CONF), Path::new(HOSTS))?;
+        let Found { carriers, known, notes } = find(&target?, &names, &self.known, now, deadline).await?;
+        let carriers: Vec<_> =
+            carriers.into_iter().map(|Carrier { name, networks }| (name, networks)).collect();
+        let set: AddressSet = carriers.iter().flat_map(|(_, networks)| networks).copied().collect();
+        let stamp = u32::try_from(now).unwrap_or(0);
+        let before =
+            old.and_then(|old| old.parts.first()).map(|part| part.content.clone()).unwrap_or_default();
+        let copy = Copy {
+            source: fingerprint(&Source::Carriers),
+            changed: old.filter(|old| old.set() == set).map_or(stamp, |old| old.changed),
+            position: None,
+            parts: vec![Part { content: before.becomes(&set, stamp), ..Part::default() }],
+        };
+        Ok((Fetched { copy, notes, retry_after: None }, Self { known, carriers }))
+    }
+}

@@ -1,0 +1,141 @@
+//! `ringfence-lists load`: what was put together goes into the kernel, and to `ringfence-ignore`.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::fetch::COMPILED;
+use super::{TOOL, protection};
+use crate::allow::{self, Allowed};
+use crate::commands::record;
+use crate::config::{Config, Mode};
+use crate::evidence::Decision;
+use crate::exit::Exit;
+use crate::feeds::compile::Compiled;
+use crate::feeds::guard::{self, Protected, Why};
+use crate::feeds::store::Store;
+use crate::kernel_sets::{self, Content, Ipset};
+use crate::state_file::{self, Durability};
+
+/// The command line of `load`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Fill the sets even if they hold the same already
+    #[arg(long)]
+    force: bool,
+}
+
+/// What was last loaded, in the run directory: gone with a reboot, as the sets are.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Loaded {
+    /// Of the content.
+    digest: u64,
+    /// Seconds since 1970.
+    pub(super) when: i64,
+    /// IPv4 and IPv6 networks that are blocked.
+    pub(super) block: [usize; 2],
+    /// And allowed.
+    pub(super) allow: [usize; 2],
+}
+
+impl Loaded {
+    fn path(config: &Config) -> PathBuf {
+        config.run_dir.join("lists.loaded")
+    }
+
+    /// What was loaded since the last boot; `None` if nothing was, or nobody knows.
+    pub(super) fn read(config: &Config) -> Option<Self> {
+        serde_json::from_slice(&state_file::read_regular(&Self::path(config), 4096).ok()?).ok()
+    }
+
+    fn write(&self, config: &Config) -> anyhow::Result<()> {
+        let path = Self::path(config);
+        state_file::make_dir(&config.run_dir, 0o755)
+            .and_then(|()| state_file::replace(&path, &serde_json::to_vec(self)?, Durability::Volatile))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn of(content: &Content, fail2ban: &impl Hash, now: Timestamp) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (content, fail2ban).hash(&mut hasher);
+        Self {
+            digest: hasher.finish(),
+            when: now.as_second(),
+            block: content.block.count_networks(),
+            allow: content.allow.count_networks(),
+        }
+    }
+}
+
+pub(super) fn run(config: &Config, args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
+    let store = Store::open(&config.state_dir)?;
+    let _lock = store.lock()?;
+    load(config, &store, args.force, now)?;
+    Ok(Exit::Yes)
+}
+
+/// Brings the lists in the store into the kernel, where it does not hold them already. Only who has the lock may.
+pub(super) fn load(config: &Config, store: &Store, force: bool, now: Timestamp) -> anyhow::Result<()> {
+    let mut kernel = Ipset::open().context("cannot talk to the kernel's ipset")?;
+    let compiled = match store.read::<Compiled>(COMPILED) {
+        Ok(compiled) => compiled.unwrap_or_default(),
+        Err(error) => {
+            // Rules that name our sets must not fail for want of them.
+            kernel_sets::make_missing(&mut kernel)?;
+            return Err(error.context("the lists put together are lost; the sets stay as they are until the next ringfence-lists fetch"));
+        }
+    };
+    let content = content(config, &compiled, now);
+    let loaded = Loaded::of(&content, &compiled.fail2ban, now);
+    let same = Loaded::read(config).is_some_and(|last| last.digest == loaded.digest);
+    let table = allow::path(&config.state_dir);
+    if same && !force && table.exists() && kernel_sets::hold(&mut kernel, &content)? {
+        return Ok(());
+    }
+    // Who is allowed comes first, here too.
+    let allowed: Vec<Allowed<'_>> = compiled
+        .fail2ban
+        .iter()
+        .flat_map(|(list, set)| {
+            set.networks().map(|network| Allowed { network, list: list.as_str(), until: None })
+        })
+        .collect();
+    allow::write(&config.state_dir, &allowed, now)
+        .with_context(|| format!("cannot write {}", table.display()))?;
+    kernel_sets::load(&mut kernel, &content)?;
+    record(config, &decision(config, &loaded), now);
+    loaded.write(config)
+}
+
+/// What the sets should hold. Who must not be blocked is looked up once more: since the lists were put together, this host may have
+/// got another address, and phones may have come.
+fn content(config: &Config, compiled: &Compiled, now: Timestamp) -> Content {
+    if config.mode == Mode::Observe {
+        return Content { allow: compiled.allow.clone(), ..Content::default() };
+    }
+    let (mut found, _) = protection::local(config, now);
+    found.protected.extend(guard::special());
+    let allowed = compiled.allow.union(&compiled.unblocked);
+    found.protected.push(Protected { why: Why::Allowed, name: String::new(), addresses: allowed });
+    let (block, _) = guard::cut(&compiled.block, &found.protected);
+    Content { allow: compiled.allow.clone(), block }
+}
+
+fn decision(config: &Config, loaded: &Loaded) -> Decision {
+    let Loaded { block: [block4, block6], allow: [allow4, allow6], .. } = loaded;
+    Decision {
+        tool: TOOL.to_owned(),
+        subject: "lists".to_owned(),
+        decision: "load".to_owned(),
+        reason: "lists-changed".to_owned(),
+        source: "lists".to_owned(),
+        mode: if config.mode == Mode::Observe { "observe".to_owned() } else { String::new() },
+        detail: format!(
+            "blocked {block4} IPv4 and {block6} IPv6, allowed {allow4} IPv4 and {allow6} IPv6 networks"
+        ),
+    }
+}

@@ -1,0 +1,112 @@
+//! Who must not be blocked, whatever a list says.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use jiff::Timestamp;
+
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::feeds::guard::{Hit, Protected, Why};
+use crate::host;
+use crate::registrations::{self, discovery};
+
+/// Reading all registrations takes no longer.
+const TIME: Duration = Duration::from_secs(20);
+
+/// So many phones of a list are named with their accounts, and finding those out takes no longer.
+const NAMED: usize = 5;
+const NAMING: Duration = Duration::from_secs(3);
+
+/// Who is protected, and what could not be found out.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) protected: Vec<Protected>,
+    pub(super) notes: Vec<String>,
+}
+
+/// What can be known without network and database: this host, who is logged in, and phones seen within a day.
+pub(super) fn local(config: &Config, now: Timestamp) -> (Found, io::Result<usize>) {
+    let host::Protected { own, gateways, resolvers, login_peers, problems } =
+        host::protected(&host::Paths::default());
+    let mut protected = vec![
+        Protected::addresses(Why::Own, own),
+        Protected::addresses(Why::Gateway, gateways),
+        Protected::addresses(Why::Resolver, resolvers),
+        Protected::addresses(Why::LoginPeer, login_peers),
+    ];
+    let seen = registrations::seen_within_a_day(&config.state_dir, now.as_second());
+    let seen = seen.map(|seen| {
+        let count = seen.len();
+        protected.push(Protected::addresses(Why::SeenRegistered, seen));
+        count
+    });
+    (Found { protected, notes: problems }, seen)
+}
+
+/// All that, and who is registered now if `blocks` something.
+///
+/// An error means that neither the registrations nor those seen within a day could be read.
+pub(super) fn everybody(config: &Config, blocks: bool, now: Timestamp) -> anyhow::Result<Found> {
+    let (mut found, seen) = local(config, now);
+    if !blocks {
+        return Ok(found);
+    }
+    let deadline = Deadline::after(Instant::now(), TIME);
+    let everyone = discovery::discover(&config.registrations)
+        .and_then(|found| found.source.everyone(now.as_second(), deadline));
+    let failure = match everyone {
+        Ok(registrations::Found { registered, failures, .. }) => {
+            found.protected.push(Protected::addresses(Why::Registered, registered.into_keys()));
+            if failures.is_empty() { None } else { Some(failures.join("; ")) }
+        }
+        Err(error) => Some(format!("{error:#}")),
+    };
+    match (failure, seen) {
+        (None, Ok(_)) => {}
+        (None, Err(error)) => found.notes.push(format!("phones seen within a day cannot be read: {error}")),
+        (Some(failure), Ok(seen)) => found.notes.push(format!(
+            "the registrations cannot be read ({failure}); {seen} addresses seen registered within a day are protected instead"
+        )),
+        (Some(failure), Err(error)) => bail!(
+            "neither the registrations ({failure}) nor the phones seen within a day ({error}) can be read"
+        ),
+    }
+    Ok(found)
+}
+
+/// The same hits, with the accounts of the first few registered phones.
+pub(super) fn named(config: &Config, hits: Vec<Hit>, now: Timestamp) -> Vec<Hit> {
+    let deadline = Deadline::after(Instant::now(), NAMING);
+    let source = if hits.iter().any(|hit| hit.why == Why::Registered) {
+        discovery::discover(&config.registrations).ok().map(|found| found.source)
+    } else {
+        None
+    };
+    let accounts = |address: IpAddr| {
+        let accounts = source.as_ref().map(|source| source.accounts(address, now.as_second(), deadline));
+        accounts.and_then(Result::ok).unwrap_or_default()
+    };
+    hits.into_iter()
+        .flat_map(|hit| if hit.why == Why::Registered { apart(&hit, accounts) } else { vec![hit] })
+        .collect()
+}
+
+/// A hit for each of the first few addresses, and one for the rest.
+fn apart(hit: &Hit, accounts: impl Fn(IpAddr) -> Vec<String>) -> Vec<Hit> {
+    let mut rest = hit.addresses.clone();
+    let mut hits = vec![];
+    while hits.len() < NAMED
+        && let Some(first) = rest.first()
+    {
+        let addresses = std::iter::once(first).collect();
+        rest = rest.minus(&addresses);
+        hits.push(Hit { why: hit.why, name: accounts(first).join(", "), addresses });
+    }
+    if !rest.is_empty() {
+        hits.push(Hit { why: hit.why, name: String::new(), addresses: rest });
+    }
+    hits
+}

@@ -1,0 +1,80 @@
+//! What a run did, for people.
+
+use std::io::{self, IsTerminal, Write};
+
+use super::TOOL;
+use super::fetch::{Result, Session};
+use crate::address_set::AddressSet;
+use crate::commands::screen::{Columns, span};
+use crate::config::ListName;
+
+/// The results, on a terminal or if they were asked for; cron hears nothing.
+pub(super) fn results(session: &Session<'_>, dry_run: bool) {
+    if dry_run || io::stdout().is_terminal() {
+        // A closed pipe is no error of ours.
+        let _ = write!(io::stdout().lock(), "{}", render(session, dry_run));
+    }
+}
+
+fn render(session: &Session<'_>, dry_run: bool) -> String {
+    let mut columns = Columns::new(&["LIST", "KIND", "RESULT", "NETWORKS", "NEW", "GONE"], &[3, 4, 5]);
+    for (name, list) in &session.lists {
+        let set = |copies: &super::fetch::Copies| copies.get(name).map(|copy| copy.set()).unwrap_or_default();
+        let (before, after) = (set(&session.before), set(&session.after));
+        let count = |set: &AddressSet| set.count_networks().iter().sum::<usize>().to_string();
+        columns.row([
+            name.to_string(),
+            list.kind.name().to_owned(),
+            match &session.results[name] {
+                Result::NotAsked => "not due",
+                Result::Unchanged => "unchanged",
+                Result::Updated => "updated",
+                Result::Refused(_) => "refused",
+            }
+            .to_owned(),
+            count(&after),
+            count(&after.minus(&before)),
+            count(&before.minus(&after)),
+        ]);
+    }
+    let mut text = if session.lists.is_empty() {
+        "There are no lists in the settings.\n".to_owned()
+    } else {
+        columns.render()
+    };
+    text += &remarks(&session.status);
+    if dry_run {
+        text += "This was a dry run: nothing was changed.\n";
+    }
+    text
+}
+
+/// What was odd, a line each, list by list.
+pub(super) fn remarks(status: &crate::feeds::status::Status) -> String {
+    let of_lists = status.lists.iter().flat_map(|(name, list)| {
+        list.cut_out.iter().chain(&list.notes).map(move |text| format!("{name}: {text}\n"))
+    });
+    of_lists.chain(status.notes.iter().map(|text| format!("{text}\n"))).collect()
+}
+
+/// One line on standard error for each list that was refused, and for what follows from it.
+pub(super) fn refusals(session: &Session<'_>) {
+    let mut err = io::stderr().lock();
+    for (name, result) in &session.results {
+        if let Result::Refused(why) = result {
+            let _ = writeln!(err, "{TOOL}: {name}: refused: {why}; {}", what_stays(session, name));
+        }
+    }
+    if !session.status.refused.is_empty() {
+        let _ = writeln!(err, "{TOOL}: {}", session.status.refused);
+    }
+}
+
+fn what_stays(session: &Session<'_>, name: &ListName) -> String {
+    if session.before.contains_key(name) {
+        let confirmed = session.status.lists.get(name).map_or(0, |status| status.confirmed);
+        format!("its copy of {} ago stays in use", span(session.now.as_second() - confirmed))
+    } else {
+        "there is no copy of it yet".to_owned()
+    }
+}

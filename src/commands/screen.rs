@@ -1,0 +1,72 @@
+//! Tables and time spans as every tool shows them.
+
+use std::io::{self, IsTerminal};
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+/// Columns without lines between them. On a terminal, long text is wrapped in its column.
+pub(super) struct Columns(Table);
+
+impl Columns {
+    /// A table with these titles; columns in `right` hold numbers.
+    pub(super) fn new(titles: &[&str], right: &[usize]) -> Self {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_header(titles);
+        if io::stdout().is_terminal()
+            && let Some((width, _)) = terminal_size::terminal_size()
+        {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width.0.max(60));
+        }
+        for (at, column) in table.column_iter_mut().enumerate() {
+            column.set_padding((0, 2));
+            if right.contains(&at) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        Self(table)
+    }
+
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.0.add_row(cells.into_iter().map(|cell| crate::evidence::visible(&cell)));
+    }
+
+    /// With a line break behind each row, and no blanks in front of it.
+    pub(super) fn render(&self) -> String {
+        self.0.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    }
+}
+
+/// Seconds in at most two units: `42s`, `12m`, `4h 12m`, `3d 4h`.
+pub(super) fn span(seconds: i64) -> String {
+    const UNITS: [(i64, &str); 3] = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    let seconds = seconds.max(0);
+    for (at, (unit, name)) in UNITS.iter().enumerate() {
+        if seconds >= *unit {
+            let whole = format!("{}{name}", seconds / unit);
+            return match UNITS.get(at + 1).map(|(smaller, name)| (seconds % unit / smaller, name)) {
+                Some((rest, name)) if rest > 0 => format!("{whole} {rest}{name}"),
+                _ => whole,
+            };
+        }
+    }
+    format!("{seconds}s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_at_most_two_units() {
+        let spans = [-5, 0, 59, 60, 119, 3_600, 15_120, 86_400, 273_700].map(span);
+        assert_eq!(spans, ["0s", "0s", "59s", "1m", "1m", "1h", "4h 12m", "1d", "3d 4h"]);
+    }
+
+    #[test]
+    fn columns_align_and_are_harmless() {
+        let mut columns = Columns::new(&["LIST", "IPV4"], &[1]);
+        columns.row(["a".into(), "1".into()]);
+        columns.row(["longer\u{1b}[31m".into(), "12345".into()]);
+        assert_eq!(columns.render(), "LIST          IPV4\na                1\nlonger\u{fffd}[31m  12345\n");
+    }
+}
