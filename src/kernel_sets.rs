@@ -129,6 +129,9 @@ pub fn hold(kernel: &mut Ipset, content: &Content) -> anyhow::Result<bool> {
 /// All sets are filled and counted before the first is swapped in; then those that allow come before those that block. Only one
 /// process at a time may do it: hold the lists' lock.
 pub fn load(kernel: &mut Ipset, content: &Content) -> anyhow::Result<()> {
+    for set in &SETS {
+        set.live(kernel)?;
+    }
     clear_away(kernel)?;
     let loaded = fill_and_swap(kernel, content);
     let cleared = clear_away(kernel);
@@ -155,9 +158,6 @@ fn clear_away(kernel: &mut Ipset) -> anyhow::Result<()> {
 }
 
 fn fill_and_swap(kernel: &mut Ipset, content: &Content) -> anyhow::Result<()> {
-    for set in &SETS {
-        set.live(kernel)?;
-    }
     for set in &SETS {
         set.fill(&set.beside(), content, kernel)?;
     }

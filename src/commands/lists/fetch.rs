@@ -39,7 +39,8 @@ pub(super) fn refresh(config: &Config, args: &FetchArgs, now: Timestamp) -> anyh
     let mut session = Session::ask(config, &store, args, now)?;
     session.compile();
     session.finish(args)?;
-    if session.compiled.is_some() && !args.dry_run {
+    if !args.dry_run {
+        // Also where the lists were not put together: what was there before comes back, if somebody took it away.
         load::load(config, &store, args.force, now)?;
     }
     Ok(session.exit())

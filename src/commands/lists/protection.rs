@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use jiff::Timestamp;
 
+use crate::address;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::feeds::guard::{Hit, Protected, Why};
@@ -40,10 +41,18 @@ pub(super) fn local(config: &Config, now: Timestamp) -> (Found, io::Result<usize
     let seen = registrations::seen_within_a_day(&config.state_dir, now.as_second());
     let seen = seen.map(|seen| {
         let count = seen.len();
-        protected.push(Protected::addresses(Why::SeenRegistered, seen));
+        protected.push(phones(config, Why::SeenRegistered, seen));
         count
     });
     (Found { protected, notes: problems }, seen)
+}
+
+/// Phones, and the neighbours that count as them.
+fn phones(config: &Config, why: Why, addresses: impl IntoIterator<Item = IpAddr>) -> Protected {
+    let ipv6_prefix = config.registrations.ipv6_prefix.bits();
+    let addresses =
+        addresses.into_iter().map(|address| address::neighbourhood(address, ipv6_prefix)).collect();
+    Protected { why, name: String::new(), addresses }
 }
 
 /// All that, and who is registered now if `blocks` something.
@@ -59,7 +68,7 @@ pub(super) fn everybody(config: &Config, blocks: bool, now: Timestamp) -> anyhow
         .and_then(|found| found.source.everyone(now.as_second(), deadline));
     let failure = match everyone {
         Ok(registrations::Found { registered, failures, .. }) => {
-            found.protected.push(Protected::addresses(Why::Registered, registered.into_keys()));
+            found.protected.push(phones(config, Why::Registered, registered.into_keys()));
             if failures.is_empty() { None } else { Some(failures.join("; ")) }
         }
         Err(error) => Some(format!("{error:#}")),
