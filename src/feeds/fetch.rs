@@ -82,7 +82,8 @@ pub async fn fetch(list: &List, old: Option<&Copy>, run: Run<'_>) -> Result<Fetc
         let (before, after) = (old.set(), fetched.copy.set());
         if before == after {
             fetched.copy.changed = old.changed;
-        } else if list.is_foreign() && !run.force {
+        } else if matches!(list.source, Source::Web { .. }) && !run.force {
+            // APIBAN's pages only ever add single addresses, and it is us who let them go.
             has_kept_its_size(list, &before, &after)?;
         }
     }
