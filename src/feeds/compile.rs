@@ -76,3 +76,80 @@ pub fn compile(
     }
     Ok(outcome)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address_set::AddressRange;
+    use crate::config::Config;
+    use crate::feeds::copy::Part;
+    use crate::feeds::dated::Dated;
+
+    fn set(text: &str) -> AddressSet {
+        text.split_whitespace().map(|range| range.parse::<AddressRange>().unwrap()).collect()
+    }
+
+    fn copy(text: &str) -> Arc<Copy> {
+        let content = Dated::default().becomes(&set(text), 1);
+        Arc::new(Copy { parts: vec![Part { content, ..Part::default() }], ..Copy::default() })
+    }
+
+    fn put_together(settings: &str, copies: &[(&str, &str)]) -> Result<Outcome, Vec<ListName>> {
+        let config = Config::parse("r.toml".as_ref(), settings.as_bytes()).unwrap();
+        let name = |name: &str| ListName::try_from(name.to_owned()).unwrap();
+        let copies = copies.iter().map(|(list, text)| (name(list), copy(text))).collect();
+        let phone = Protected { why: Why::Registered, name: String::new(), addresses: set("192.0.2.20") };
+        compile(&config.lists, &copies, &[], &[phone])
+    }
+
+    const URL: &str = "url = \"https://lists.example/\"";
+
+    #[test]
+    fn allow_lists_exempt_from_what_they_say() {
+        let settings = format!(
+            "[lists.bad]\nkind = \"block\"\n{URL}\n\
+             [lists.office]\nkind = \"allow\"\nentries = []\n\
+             [lists.country]\nkind = \"allow\"\ncountry = \"au\"\n\
+             [lists.quiet]\nkind = \"allow\"\nentries = []\nexempts = [\"fail2ban\"]\n"
+        );
+        let copies = [
+            ("bad", "192.0.2.0/24"),
+            ("office", "192.0.2.1"),
+            ("country", "192.0.2.128/25"),
+            ("quiet", "192.0.2.2"),
+        ];
+        let Outcome { compiled, hits } = put_together(&settings, &copies).unwrap();
+        assert_eq!(compiled.allow, set("192.0.2.1"));
+        assert_eq!(compiled.unblocked, set("192.0.2.128/25"));
+        assert_eq!(compiled.block, set("192.0.2.0/25").minus(&set("192.0.2.1 192.0.2.20")));
+        let fail2ban: Vec<_> =
+            compiled.fail2ban.iter().map(|(name, set)| (name.as_str(), set.clone())).collect();
+        assert_eq!(fail2ban, [("office", set("192.0.2.1")), ("quiet", set("192.0.2.2"))]);
+        assert_eq!(
+            guard::sentences(&hits["bad"]),
+            [
+                "would have blocked 1 registered phone: 192.0.2.20",
+                "would have blocked 2 allowed ranges: country 192.0.2.128/25, office 192.0.2.1",
+            ]
+        );
+    }
+
+    #[test]
+    fn nobody_is_blocked_without_the_whitelist() {
+        let settings = format!(
+            "[lists.bad]\nkind = \"block\"\n{URL}\n[lists.friends]\nkind = \"allow\"\n{URL}\n[lists.new]\nkind = \"block\"\n{URL}\n"
+        );
+        let missing = put_together(&settings, &[("bad", "192.0.2.0/24")]).unwrap_err();
+        assert_eq!(missing.iter().map(ListName::as_str).collect::<Vec<_>>(), ["friends"]);
+        let outcome = put_together(&settings, &[("bad", "192.0.2.1"), ("friends", "")]).unwrap();
+        assert_eq!(outcome.compiled.block, set("192.0.2.1"), "a block list without a copy is not waited for");
+    }
+
+    #[test]
+    fn an_observed_list_blocks_nobody_and_tells_all_the_same() {
+        let settings = format!("[lists.bad]\nkind = \"block\"\nmode = \"observe\"\n{URL}\n");
+        let outcome = put_together(&settings, &[("bad", "192.0.2.0/24")]).unwrap();
+        assert!(outcome.compiled.block.is_empty());
+        assert_eq!(outcome.hits["bad"].len(), 1);
+    }
+}

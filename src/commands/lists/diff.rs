@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::fetch::{Result, Session};
 use super::{FetchArgs, TOOL, list_name};
-use crate::address_set::AddressSet;
+use crate::address_set::{AddressRange, AddressSet};
 use crate::config::{Config, ListName};
 use crate::exit::Exit;
 use crate::feeds::store::Store;
@@ -34,7 +34,7 @@ pub(super) fn run(config: &Config, args: &Args, now: Timestamp) -> anyhow::Resul
     let (before, after) = (set(&session.before), set(&session.after));
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut print = |sign: char, set: &AddressSet| {
-        set.networks().try_for_each(|network| writeln!(out, "{sign}{network}"))
+        set.networks().try_for_each(|network| writeln!(out, "{sign}{}", AddressRange::from(network)))
     };
     print('-', &before.minus(&after))?;
     print('+', &after.minus(&before))?;
