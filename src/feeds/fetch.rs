@@ -111,7 +111,8 @@ impl Feed<'_> {
         for (at, url) in urls.iter().enumerate() {
             let url = web::url(&url.reveal()?)?;
             let old = self.old.and_then(|old| old.parts.get(at));
-            let validators = old.map(|old| &old.validators).filter(|_| !self.run.force);
+            let validators = old.map(|old| &old.validators);
+            let validators = validators.filter(|validators| !self.run.force && !validators.is_empty());
             let response = self.client.get(&url, validators, self.limits, self.run.progress).await?;
             let origin = web::origin(&url);
             match (response.status, old) {

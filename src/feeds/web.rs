@@ -51,6 +51,12 @@ impl Validators {
         Self { etag: text(ETAG), last_modified: text(LAST_MODIFIED) }
     }
 
+    /// Whether there is nothing to ask with.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.etag.is_none() && self.last_modified.is_none()
+    }
+
     fn headers(&self) -> HeaderMap {
         let values = [(IF_NONE_MATCH, &self.etag), (IF_MODIFIED_SINCE, &self.last_modified)];
         let value = |text: &Option<String>| text.as_ref().and_then(|text| HeaderValue::from_str(text).ok());
