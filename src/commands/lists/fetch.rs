@@ -168,7 +168,7 @@ impl<'a> Session<'a> {
                 status.refused.clear();
                 status.notes = notes;
                 let old = self.before.get(&name);
-                let same = old.is_some_and(|old| old.changed == copy.changed && old.source == copy.source);
+                let same = old.is_some_and(|old| old.source == copy.source && old.set() == copy.set());
                 if old.is_none_or(|old| **old != copy) {
                     self.after.insert(name.clone(), Arc::new(copy));
                 }
