@@ -41,10 +41,16 @@ pub struct ListStatus {
 }
 
 impl Status {
-    /// The last status; an empty one where there is none, or it is damaged: then every list is due.
+    /// The last status; an empty one where there is none. Also where it is damaged, with a word about that: then every list
+    /// is due.
     #[must_use]
-    pub fn read(store: &Store) -> Self {
-        store.read_json(FILE).ok().flatten().unwrap_or_default()
+    pub fn read(store: &Store) -> (Self, Option<String>) {
+        match store.read_json(FILE) {
+            Ok(status) => (status.unwrap_or_default(), None),
+            Err(error) => {
+                (Self::default(), Some(format!("what became of the lists is forgotten: {error:#}")))
+            }
+        }
     }
 
     /// Keeps it.

@@ -79,6 +79,8 @@ pub(super) struct Session<'a> {
     /// The last good copies, before and after this run.
     pub(super) before: Copies,
     pub(super) after: Copies,
+    /// What was damaged, and is as good as none.
+    pub(super) lost: Vec<String>,
     pub(super) results: BTreeMap<ListName, Result>,
     pub(super) status: Status,
     remembered: Option<carriers::Remembered>,
@@ -100,17 +102,19 @@ impl<'a> Session<'a> {
             let names: Vec<&str> = lists.keys().map(ListName::as_str).collect();
             bail!("there is no list {unknown}; the settings have: {}", names.join(", "));
         }
-        let mut status = Status::read(store);
+        let (status, damaged) = Status::read(store);
+        let mut status = Status { lists: status.lists, ..Status::default() };
         status.lists.retain(|name, _| lists.contains_key(name));
-        status.notes.clear();
-        status.refused.clear();
-        let before = read_copies(store, &lists, &mut status);
+        let (before, mut lost) = read_copies(store, &lists);
+        lost.extend(damaged);
+        status.notes.clone_from(&lost);
         let mut session = Self {
             config,
             store,
             now,
             after: before.clone(),
             before,
+            lost,
             results: lists.keys().map(|name| (name.clone(), Result::NotAsked)).collect(),
             lists,
             status,
@@ -299,15 +303,16 @@ fn with_carriers(config: &Config, carriers: bool) -> BTreeMap<ListName, List> {
     config.lists.clone().into_iter().chain(carriers).collect()
 }
 
-/// The last good copies. One that is damaged is as good as none, and said aloud.
-fn read_copies(store: &Store, lists: &BTreeMap<ListName, List>, status: &mut Status) -> Copies {
+/// The last good copies, and in words which of them are damaged and as good as none.
+fn read_copies(store: &Store, lists: &BTreeMap<ListName, List>) -> (Copies, Vec<String>) {
     let mut copies = BTreeMap::new();
+    let mut lost = vec![];
     for name in lists.keys() {
         match store.read(&format!("{name}{COPY}")) {
             Ok(Some(copy)) => drop(copies.insert(name.clone(), Arc::new(copy))),
             Ok(None) => {}
-            Err(error) => status.notes.push(format!("{name}: its last good copy is lost: {error:#}")),
+            Err(error) => lost.push(format!("{name}: its last good copy is lost: {error:#}")),
         }
     }
-    copies
+    (copies, lost)
 }

@@ -57,9 +57,12 @@ pub(super) fn remarks(status: &crate::feeds::status::Status) -> String {
     of_lists.chain(status.notes.iter().map(|text| format!("{text}\n"))).collect()
 }
 
-/// One line on standard error for each list that was refused, and for what follows from it.
+/// One line on standard error for what was damaged, for each list that was refused, and for what follows from it.
 pub(super) fn refusals(session: &Session<'_>) {
     let mut err = io::stderr().lock();
+    for lost in &session.lost {
+        let _ = writeln!(err, "{TOOL}: {lost}");
+    }
     for (name, result) in &session.results {
         if let Result::Refused(why) = result {
             let _ = writeln!(err, "{TOOL}: {name}: refused: {why}; {}", what_stays(session, name));
@@ -71,8 +74,10 @@ pub(super) fn refusals(session: &Session<'_>) {
 }
 
 fn what_stays(session: &Session<'_>, name: &ListName) -> String {
-    if session.before.contains_key(name) {
+    if let Some(copy) = session.before.get(name) {
         let confirmed = session.status.lists.get(name).map_or(0, |status| status.confirmed);
+        // Nobody remembers where the status was damaged.
+        let confirmed = if confirmed > 0 { confirmed } else { copy.changed.into() };
         format!("its copy of {} ago stays in use", span(session.now.as_second() - confirmed))
     } else {
         "there is no copy of it yet".to_owned()

@@ -43,8 +43,9 @@ pub(super) fn run(config: &Config, args: &Args, now: Timestamp) -> anyhow::Resul
         .into_iter()
         .map(|(name, list)| Row::read(name, list, store.as_ref()))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let status = store.as_ref().map(Status::read).unwrap_or_default();
     let Some(address) = args.address else {
+        let (mut status, damaged) = store.as_ref().map(Status::read).unwrap_or_default();
+        status.notes.extend(damaged);
         let overview = Overview::new(&rows, status, Loaded::read(config));
         print(args.json, &overview, || overview.render(now))?;
         return Ok(Exit::Yes);
@@ -127,6 +128,7 @@ impl Overview {
             .map(|Row { name, list, copy, damaged }| {
                 let of_list = status.lists.get(name).cloned().unwrap_or_default();
                 let ListStatus { confirmed, refused, not_before, notes, cut_out, .. } = of_list;
+                let confirmed = if copy.is_some() { confirmed } else { 0 };
                 let counts = copy.as_ref().map(|copy| copy.set().count_networks());
                 Summary {
                     name: name.clone(),
@@ -134,7 +136,7 @@ impl Overview {
                     observed: list.mode == Some(Mode::Observe),
                     ipv4: counts.map(|[ipv4, _]| ipv4),
                     ipv6: counts.map(|[_, ipv6]| ipv6),
-                    confirmed: (copy.is_some() && confirmed > 0).then_some(confirmed),
+                    confirmed: (confirmed > 0).then_some(confirmed),
                     next: next_due(list, confirmed)
                         .map(|next| if confirmed > 0 { next.max(not_before) } else { not_before }),
                     refused: damaged.clone().unwrap_or(refused),
