@@ -32,6 +32,8 @@ pub struct Part {
     pub digest: u64,
     /// The addresses, and since when each is listed.
     pub content: Dated,
+    /// What was odd about it and no reason to refuse it, for people.
+    pub notes: Vec<String>,
 }
 
 impl Copy {

@@ -124,14 +124,13 @@ impl Feed<'_> {
                     return Err(Fault::lasting(message));
                 }
                 (StatusCode::OK, _) => {
-                    let part =
-                        self.part(at, &response.body, response.validators, format, &mut fetched.notes)?;
+                    let part = self.part(at, &response.body, response.validators, format)?;
                     fetched.copy.parts.push(part);
                 }
                 // A country without IPv6 networks, say.
                 (StatusCode::NOT_FOUND, _) if at > 0 => {
-                    fetched.notes.push(format!("{origin} has no part {} of it (404)", at + 1));
-                    fetched.copy.parts.push(Part::default());
+                    let notes = vec![format!("{origin} has no part {} of it (404)", at + 1)];
+                    fetched.copy.parts.push(Part { notes, ..Part::default() });
                 }
                 (status, _) => {
                     let message = format!("{origin} answers {status}");
@@ -139,6 +138,7 @@ impl Feed<'_> {
                 }
             }
         }
+        fetched.notes = fetched.copy.parts.iter().flat_map(|part| part.notes.clone()).collect();
         Ok(fetched)
     }
 
@@ -149,7 +149,6 @@ impl Feed<'_> {
         body: &[u8],
         validators: Validators,
         format: Format,
-        notes: &mut Vec<String>,
     ) -> anyhow::Result<Part> {
         let digest = digest(body);
         if let Some(old) = self.old.and_then(|old| old.parts.get(at)).filter(|old| old.digest == digest) {
@@ -157,11 +156,11 @@ impl Feed<'_> {
         }
         let content = body::unpack(body, self.limits.size)?;
         let parsed = format::parse(format, &content, Wide::LeftOut)?;
-        is_good(&parsed, self.list, notes)?;
+        let notes = good_with(&parsed, self.list)?;
         if parsed.lines == parsed.bad.count {
             anyhow::bail!("it has no entries");
         }
-        Ok(part(self.old, at, validators, digest, &parsed.set, self.run.now))
+        Ok(Part { notes, ..part(self.old, at, validators, digest, &parsed.set, self.run.now) })
     }
 
     async fn apiban(&self, url: &Secret, key: &Secret) -> Result<Fetched, Fault> {
@@ -169,8 +168,7 @@ impl Feed<'_> {
         let key = key.reveal()?;
         let start = self.old.and_then(|old| old.position.as_deref()).unwrap_or(apiban::START);
         let pages = apiban::pages(self.client, &base, &key, start, self.limits, self.run.progress).await?;
-        let mut notes = vec![];
-        is_good(&pages.parsed, self.list, &mut notes)?;
+        let mut notes = good_with(&pages.parsed, self.list)?;
         let seconds = u32::try_from(apiban::LIFETIME.as_secs()).unwrap_or(u32::MAX);
         let old =
             self.old.and_then(|old| old.parts.first()).map(|part| part.content.clone()).unwrap_or_default();
@@ -195,7 +193,8 @@ fn part(
     now: u32,
 ) -> Part {
     let old = old.and_then(|old| old.parts.get(at)).map(|part| &part.content);
-    Part { validators, digest, content: old.cloned().unwrap_or_default().becomes(set, now) }
+    let content = old.cloned().unwrap_or_default().becomes(set, now);
+    Part { validators, digest, content, notes: vec![] }
 }
 
 fn read_file(path: &Path, limit: ByteSize) -> anyhow::Result<Vec<u8>> {
@@ -213,15 +212,15 @@ fn local(content: Vec<u8>, list: &List, old: Option<&Copy>, now: u32) -> anyhow:
     let wide = if list.kind == Kind::Allow { Wide::Taken } else { Wide::LeftOut };
     let content = body::unpack(&content, list.max_size)?;
     let parsed = format::parse(Format::Plain, &content, wide)?;
-    let mut notes = vec![];
-    is_good(&parsed, list, &mut notes)?;
+    let notes = good_with(&parsed, list)?;
     let part = part(old, 0, Validators::default(), 0, &parsed.set, now);
     Ok(Fetched { notes, ..Fetched::of(vec![part]) })
 }
 
-/// Whether so little of it is nonsense that the rest can be trusted.
-fn is_good(parsed: &Parsed, list: &List, notes: &mut Vec<String>) -> anyhow::Result<()> {
+/// What is odd about it, if so little of it is nonsense that the rest can be trusted.
+fn good_with(parsed: &Parsed, list: &List) -> anyhow::Result<Vec<String>> {
     let Parsed { lines, bad, wide, .. } = parsed;
+    let mut notes = vec![];
     if bad.count as u128 > list.max_bad.of(*lines as u128) {
         anyhow::bail!(
             "{} of its {lines} lines cannot be read, more than max-bad ({}) allows: {bad}",
@@ -235,7 +234,7 @@ fn is_good(parsed: &Parsed, list: &List, notes: &mut Vec<String>) -> anyhow::Res
     if wide.count > 0 {
         notes.push(format!("{} too wide (more than an IPv4 /8 or IPv6 /19), left out: {wide}", wide.count));
     }
-    Ok(())
+    Ok(notes)
 }
 
 /// Whether a foreign list is of about the size it had.
