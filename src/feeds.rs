@@ -11,6 +11,7 @@ pub mod dated;
 pub mod fetch;
 pub mod format;
 pub mod guard;
+pub mod secrets;
 pub mod status;
 pub mod store;
 pub mod web;

@@ -11,8 +11,9 @@ use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
 use super::format::{Gathering, Parsed, Wide};
+use super::secrets::Secrets;
 use super::web::{self, Client, Fault, Limits, Progress};
-use crate::evidence::visible;
+use crate::evidence::visible_within;
 
 /// The id of the first page.
 pub const START: &str = "100";
@@ -22,6 +23,9 @@ pub const LIFETIME: Duration = Duration::from_hours(7 * 24);
 
 /// More pages are not read in one run, whatever the server says.
 const PAGES: usize = 2_000;
+
+/// So many bytes of the server's text are shown.
+const SHOWN: usize = 100;
 
 /// What the pages say.
 #[derive(Debug)]
@@ -79,6 +83,7 @@ pub async fn pages(
     progress: Progress<'_>,
 ) -> Result<Pages, Fault> {
     let origin = web::origin(base);
+    let secrets = secrets(base, key)?;
     let mut gathering = Gathering::new(Wide::LeftOut);
     let mut id = id.to_owned();
     let mut received = 0;
@@ -129,7 +134,7 @@ pub async fn pages(
             }
             (status, Ok(Page { ipaddress: Content::Text(text), .. })) => {
                 // It is the server's text, and it may quote the key.
-                let text: String = visible(&text.replace(key, "...")).chars().take(100).collect();
+                let text = visible_within(&secrets.hide(&text), SHOWN);
                 return Err(Fault::lasting(format!("{origin} answers {status}: {text}")));
             }
             (StatusCode::OK, Err(_)) => {
@@ -139,6 +144,15 @@ pub async fn pages(
         }
     }
     Ok(Pages { parsed: gathering.finish(), id, more: Some(None) })
+}
+
+/// The key, as it is and as a part of the path, and what else of `base` must not be shown.
+pub fn secrets(base: &Url, key: &str) -> Result<Secrets, Fault> {
+    let mut secrets = Secrets::of([base]);
+    secrets.add(key);
+    let url = page_url(base, key, START)?;
+    secrets.add(url.path_segments().and_then(|segments| segments.rev().nth(2)).unwrap_or_default());
+    Ok(secrets)
 }
 
 fn page_url(base: &Url, key: &str, id: &str) -> Result<Url, Fault> {

@@ -9,6 +9,7 @@ use reqwest::StatusCode;
 
 use super::copy::{Copy, Part, digest, fingerprint};
 use super::format::{self, Parsed, Wide};
+use super::secrets::Secrets;
 use super::web::{self, Client, Fault, Limits, Progress, Validators};
 use super::{apiban, body};
 use crate::address_set::AddressSet;
@@ -108,13 +109,14 @@ struct Feed<'a> {
 impl Feed<'_> {
     async fn web(&self, urls: &[Secret], format: Format) -> Result<Fetched, Fault> {
         let mut fetched = Fetched::of(vec![]);
+        let urls = urls.iter().map(|url| web::url(&url.reveal()?)).collect::<anyhow::Result<Vec<_>>>()?;
+        let secrets = Secrets::of(&urls);
         for (at, url) in urls.iter().enumerate() {
-            let url = web::url(&url.reveal()?)?;
             let old = self.old.and_then(|old| old.parts.get(at));
             let validators = old.map(|old| &old.validators);
             let validators = validators.filter(|validators| !self.run.force && !validators.is_empty());
-            let response = self.client.get(&url, validators, self.limits, self.run.progress).await?;
-            let origin = web::origin(&url);
+            let response = self.client.get(url, validators, self.limits, self.run.progress).await?;
+            let origin = web::origin(url);
             match (response.status, old) {
                 (StatusCode::NOT_MODIFIED, Some(old)) if validators.is_some() => {
                     fetched.copy.parts.push(old.clone());
@@ -124,7 +126,7 @@ impl Feed<'_> {
                     return Err(Fault::lasting(message));
                 }
                 (StatusCode::OK, _) => {
-                    let part = self.part(at, &response.body, response.validators, format)?;
+                    let part = self.part(at, &response.body, response.validators, format, &secrets)?;
                     fetched.copy.parts.push(part);
                 }
                 // A country without IPv6 networks, say.
@@ -149,6 +151,7 @@ impl Feed<'_> {
         body: &[u8],
         validators: Validators,
         format: Format,
+        secrets: &Secrets,
     ) -> anyhow::Result<Part> {
         let digest = digest(body);
         if let Some(old) = self.old.and_then(|old| old.parts.get(at)).filter(|old| old.digest == digest) {
@@ -156,7 +159,7 @@ impl Feed<'_> {
         }
         let content = body::unpack(body, self.limits.size)?;
         let parsed = format::parse(format, &content, Wide::LeftOut)?;
-        let notes = good_with(&parsed, self.list)?;
+        let notes = good_with(&parsed, self.list, secrets)?;
         if parsed.lines == parsed.bad.count {
             anyhow::bail!("it has no entries");
         }
@@ -168,7 +171,7 @@ impl Feed<'_> {
         let key = key.reveal()?;
         let start = self.old.and_then(|old| old.position.as_deref()).unwrap_or(apiban::START);
         let pages = apiban::pages(self.client, &base, &key, start, self.limits, self.run.progress).await?;
-        let mut notes = good_with(&pages.parsed, self.list)?;
+        let mut notes = good_with(&pages.parsed, self.list, &apiban::secrets(&base, &key)?)?;
         let seconds = u32::try_from(apiban::LIFETIME.as_secs()).unwrap_or(u32::MAX);
         let old =
             self.old.and_then(|old| old.parts.first()).map(|part| part.content.clone()).unwrap_or_default();
@@ -212,27 +215,32 @@ fn local(content: Vec<u8>, list: &List, old: Option<&Copy>, now: u32) -> anyhow:
     let wide = if list.kind == Kind::Allow { Wide::Taken } else { Wide::LeftOut };
     let content = body::unpack(&content, list.max_size)?;
     let parsed = format::parse(Format::Plain, &content, wide)?;
-    let notes = good_with(&parsed, list)?;
+    let notes = good_with(&parsed, list, &Secrets::default())?;
     let part = part(old, 0, Validators::default(), 0, &parsed.set, now);
     Ok(Fetched { notes, ..Fetched::of(vec![part]) })
 }
 
 /// What is odd about it, if so little of it is nonsense that the rest can be trusted.
-fn good_with(parsed: &Parsed, list: &List) -> anyhow::Result<Vec<String>> {
+fn good_with(parsed: &Parsed, list: &List, secrets: &Secrets) -> anyhow::Result<Vec<String>> {
     let Parsed { lines, bad, wide, .. } = parsed;
     let mut notes = vec![];
     if bad.count as u128 > list.max_bad.of(*lines as u128) {
         anyhow::bail!(
-            "{} of its {lines} lines cannot be read, more than max-bad ({}) allows: {bad}",
+            "{} of its {lines} lines cannot be read, more than max-bad ({}) allows: {}",
             bad.count,
-            list.max_bad
+            list.max_bad,
+            bad.shown(secrets)
         );
     }
     if bad.count > 0 {
-        notes.push(format!("{} of its {lines} lines cannot be read: {bad}", bad.count));
+        notes.push(format!("{} of its {lines} lines cannot be read: {}", bad.count, bad.shown(secrets)));
     }
     if wide.count > 0 {
-        notes.push(format!("{} too wide (more than an IPv4 /8 or IPv6 /19), left out: {wide}", wide.count));
+        notes.push(format!(
+            "{} too wide (more than an IPv4 /8 or IPv6 /19), left out: {}",
+            wide.count,
+            wide.shown(secrets)
+        ));
     }
     Ok(notes)
 }

@@ -1,14 +1,14 @@
 //! What a feed's body says, in each of the forms that feeds have.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use serde::Deserialize;
 
+use super::secrets::Secrets;
 use crate::address_set::text::{self, Line};
 use crate::address_set::{AddressRange, AddressSet, Builder};
 use crate::config::lists::Format;
-use crate::evidence::visible;
+use crate::evidence::visible_within;
 
 /// A wider entry of a foreign list is a mistake, or an attack: /8 of IPv4, /19 of IPv6 (no registry gave anybody more).
 const WIDEST_V4: u128 = 1 << (32 - 8);
@@ -17,8 +17,9 @@ const WIDEST_V6: u128 = 1 << (128 - 19);
 /// So many examples of what is wrong are kept.
 const EXAMPLES: usize = 3;
 
-/// An example's text is cut to so many bytes.
-const EXAMPLE: usize = 60;
+/// So many bytes of an example are kept, and so many are shown.
+const KEPT: usize = 4_096;
+const SHOWN: usize = 60;
 
 /// What was read from a list.
 #[derive(Debug, Default)]
@@ -38,28 +39,30 @@ pub struct Parsed {
 pub struct Examples {
     /// How many.
     pub count: usize,
-    first: Vec<(usize, String)>,
+    first: Vec<(usize, Vec<u8>)>,
 }
 
 impl Examples {
     fn add(&mut self, line: usize, text: &[u8]) {
         self.count += 1;
         if self.first.len() < EXAMPLES {
-            let cut = String::from_utf8_lossy(&text[..text.len().min(EXAMPLE)]).into_owned();
-            let more = if text.len() > EXAMPLE { "…" } else { "" };
-            self.first.push((line, visible(&cut) + more));
+            self.first.push((line, text[..text.len().min(KEPT)].to_vec()));
         }
     }
-}
 
-/// `line 3 "10.1", line 7 "localhost", ...`
-impl fmt::Display for Examples {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (line, text)) in self.first.iter().enumerate() {
-            let comma = if at == 0 { "" } else { ", " };
-            write!(f, "{comma}line {line} {text:?}")?;
+    /// `line 3 "10.1", line 7 "localhost", ...`
+    #[must_use]
+    pub fn shown(&self, secrets: &Secrets) -> String {
+        let example = |(line, text): &(usize, Vec<u8>)| {
+            // A server may quote what it was asked for.
+            let text = secrets.hide(&String::from_utf8_lossy(text));
+            format!("line {line} {:?}", visible_within(&text, SHOWN))
+        };
+        let mut examples: Vec<String> = self.first.iter().map(example).collect();
+        if self.count > self.first.len() {
+            examples.push("...".to_owned());
         }
-        if self.count > self.first.len() { f.write_str(", ...") } else { Ok(()) }
+        examples.join(", ")
     }
 }
 
@@ -208,7 +211,7 @@ mod tests {
             read(Format::Plain, "203.0.113.1\n10.1\n\n# x\nlocalhost\n\x1b[31m\n010.1.1.1\n203.0.113.2\n");
         assert_eq!((parsed.lines, parsed.bad.count), (6, 4));
         assert_eq!(
-            parsed.bad.to_string(),
+            parsed.bad.shown(&Secrets::default()),
             "line 2 \"10.1\", line 5 \"localhost\", line 6 \"\u{fffd}[31m\", ..."
         );
         assert_eq!(networks(&parsed), ["203.0.113.1-203.0.113.2"]);
@@ -219,7 +222,7 @@ mod tests {
         let parsed = read(Format::Plain, "0.0.0.0/1\n9.0.0.0/8\n2a00::/12\n2001:db8::/32\n1.0.0.0-2.0.0.0\n");
         assert_eq!(networks(&parsed), ["9.0.0.0/8", "2001:db8::/32"]);
         assert_eq!(
-            parsed.wide.to_string(),
+            parsed.wide.shown(&Secrets::default()),
             "line 1 \"0.0.0.0/1\", line 3 \"2a00::/12\", line 5 \"1.0.0.0-2.0.0.0\""
         );
         let own = parse(Format::Plain, b"10.0.0.0/7", Wide::Taken).unwrap();
