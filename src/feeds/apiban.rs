@@ -7,12 +7,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
+use super::body;
 use super::format::{Gathering, Parsed, Wide};
 use super::secrets::Secrets;
-use super::web::{self, Client, Fault, Limits, Progress};
+use super::web::{self, Client, Fault, Limits, Progress, Response};
 use crate::evidence::visible_within;
 
 /// The id of the first page.
@@ -82,8 +84,6 @@ pub async fn pages(
     limits: Limits,
     progress: Progress<'_>,
 ) -> Result<Pages, Fault> {
-    let origin = web::origin(base);
-    let secrets = secrets(base, key)?;
     let mut gathering = Gathering::new(Wide::LeftOut);
     let mut id = id.to_owned();
     let mut received = 0;
@@ -91,59 +91,71 @@ pub async fn pages(
         let url = page_url(base, key, &id)?;
         let before = received;
         let told = |length: u64, _| progress(before + length, None);
-        let response = match client.get(&url, None, limits, &told).await {
-            Ok(response) => response,
-            // What came so far is good.
+        let answer = client.get(&url, None, limits, &told).await.and_then(|response| {
+            received += response.body.len() as u64;
+            read(&response, &web::origin(base), &secrets(base, key)?, limits.size)
+        });
+        let (addresses, next) = match answer {
+            Ok(answer) => answer,
+            // What came so far is good. The next run begins with what went wrong, and says so if it still does.
             Err(fault) if page > 0 => {
                 return Ok(Pages { parsed: gathering.finish(), id, more: Some(fault.retry_after) });
             }
             Err(fault) => return Err(fault),
         };
-        received += response.body.len() as u64;
-        let content: Result<Page, _> = serde_json::from_slice(&response.body);
-        match (response.status, content) {
-            (StatusCode::OK, Ok(Page { ipaddress: Content::Addresses(addresses), id: next })) => {
-                for (line, address) in (1..).zip(&addresses) {
-                    match address.parse::<IpAddr>() {
-                        Ok(address) => gathering.range(line, address.into()),
-                        Err(_) => gathering.bad(line, address.as_bytes()),
-                    }
-                }
-                match next.usable() {
-                    // An id that does not move would be read for ever.
-                    Some(next) if next != id && next != "none" => id = next,
-                    _ => return Ok(Pages { parsed: gathering.finish(), id, more: None }),
-                }
+        for (line, address) in (1..).zip(&addresses) {
+            match address.parse::<IpAddr>() {
+                Ok(address) => gathering.range(line, address.into()),
+                Err(_) => gathering.bad(line, address.as_bytes()),
             }
-            (StatusCode::BAD_REQUEST, Ok(Page { ipaddress: Content::Addresses(text), .. }))
-                if text.iter().any(|text| text == "no new bans") =>
-            {
-                return Ok(Pages { parsed: gathering.finish(), id, more: None });
-            }
-            (StatusCode::TOO_MANY_REQUESTS, _) if page > 0 => {
-                return Ok(Pages { parsed: gathering.finish(), id, more: Some(response.retry_after) });
-            }
-            (StatusCode::TOO_MANY_REQUESTS, _) => {
-                let message =
-                    format!("{origin} answers 429: too many requests (it allows 11 in two minutes)");
-                let retry_after = response.retry_after.or(Some(Duration::from_mins(2)));
-                return Err(Fault::lasting(message).after(retry_after));
-            }
-            (StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED, _) => {
-                return Err(Fault::lasting(format!("{origin} refuses the key; see its setting `key`")));
-            }
-            (status, Ok(Page { ipaddress: Content::Text(text), .. })) => {
-                // It is the server's text, and it may quote the key.
-                let text = visible_within(&secrets.hide(&text), SHOWN);
-                return Err(Fault::lasting(format!("{origin} answers {status}: {text}")));
-            }
-            (StatusCode::OK, Err(_)) => {
-                return Err(Fault::lasting(format!("{origin} answers what is no page of APIBAN's")));
-            }
-            (status, _) => return Err(Fault::lasting(format!("{origin} answers {status}"))),
+        }
+        match next.usable() {
+            // An id that does not move would be read for ever.
+            Some(next) if next != id && next != "none" => id = next,
+            _ => return Ok(Pages { parsed: gathering.finish(), id, more: None }),
         }
     }
     Ok(Pages { parsed: gathering.finish(), id, more: Some(None) })
+}
+
+/// The addresses of one page, and the id of the next.
+fn read(
+    response: &Response,
+    origin: &str,
+    secrets: &Secrets,
+    limit: ByteSize,
+) -> Result<(Vec<String>, Id), Fault> {
+    let message = match (response.status, page_of(&response.body, limit)) {
+        (StatusCode::OK, Ok(Page { ipaddress: Content::Addresses(addresses), id })) => {
+            return Ok((addresses, id));
+        }
+        (StatusCode::BAD_REQUEST, Ok(Page { ipaddress: Content::Addresses(text), .. }))
+            if text.iter().any(|text| text == "no new bans") =>
+        {
+            return Ok((vec![], Id::None));
+        }
+        (StatusCode::TOO_MANY_REQUESTS, _) => {
+            let message = format!("{origin} answers 429: too many requests (it allows 11 in two minutes)");
+            let retry_after = response.retry_after.or(Some(Duration::from_mins(2)));
+            return Err(Fault::lasting(message).after(retry_after));
+        }
+        (StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED, _) => {
+            format!("{origin} refuses the key; see its setting `key`")
+        }
+        (status, Ok(Page { ipaddress: Content::Text(text), .. })) => {
+            // It is the server's text, and it may quote the key.
+            let text = visible_within(&secrets.hide(&text), SHOWN);
+            format!("{origin} answers {status}: {text}")
+        }
+        (StatusCode::OK, Err(_)) => format!("{origin} answers what is no page of APIBAN's"),
+        (status, _) => format!("{origin} answers {status}"),
+    };
+    Err(Fault::lasting(message))
+}
+
+/// A page as it came; servers may pack what they send.
+fn page_of(body: &[u8], limit: ByteSize) -> anyhow::Result<Page> {
+    Ok(serde_json::from_slice(&body::unpack(body, limit)?)?)
 }
 
 /// The key, as it is and as a part of the path, and what else of `base` must not be shown.

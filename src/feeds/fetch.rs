@@ -249,7 +249,9 @@ fn good_with(parsed: &Parsed, list: &List, secrets: &Secrets) -> anyhow::Result<
 fn has_kept_its_size(list: &List, before: &AddressSet, after: &AddressSet) -> anyhow::Result<()> {
     let entries = |set: &AddressSet| set.networks().count() as u128;
     let (old, new) = (entries(before), entries(after));
-    if old >= SHRINKS_FREELY && new < old && old - new > list.max_shrink.of(old) {
+    // What APIBAN no longer reports ends after a week: its source takes nothing away.
+    let ends_by_itself = matches!(list.source, Source::Apiban { .. });
+    if !ends_by_itself && old >= SHRINKS_FREELY && new < old && old - new > list.max_shrink.of(old) {
         anyhow::bail!(
             "it shrank from {old} to {new} entries, more than max-shrink ({}) allows; --force takes it",
             list.max_shrink
