@@ -11,6 +11,7 @@ mod event_socket;
 mod fail2ban;
 mod faults;
 mod http;
+mod lists_faults;
 mod postgres;
 mod sqlite;
 mod support;

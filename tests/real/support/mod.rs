@@ -15,7 +15,7 @@ pub use fail2ban::Fail2ban;
 pub use host::Host;
 pub use http::{Certificate, Http, Reply, gzip, gzip_bomb, xz};
 pub use postgres::Postgres;
-pub use world::{World, call};
+pub use world::{Call, World, call};
 
 /// A recorded file of `tests/data`.
 pub fn data(name: &str) -> PathBuf {

@@ -116,6 +116,10 @@ impl World {
     pub fn lists_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(cargo_bin("ringfence-lists"));
         command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
+        for name in ["http", "https", "all", "no"] {
+            let name = format!("{name}_proxy");
+            command.env_remove(&name).env_remove(name.to_uppercase());
+        }
         command
     }
 
