@@ -4,21 +4,19 @@
 
 #![expect(unreachable_pub, dead_code, unused_imports, reason = "shares the tests' support")]
 
-#[path = "../tests/real/support/mod.rs"]
 mod support;
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{Fail2ban, Host, Postgres, World, now, run, sqlite, wait_for};
+use support::{Fail2ban, Host, Postgres, Table, World, now, only_built, peak, sqlite, time, wait_for};
 
 const PHONES: usize = 500;
 
 fn main() {
-    // `cargo test --benches` only wants to know that it builds.
-    if std::env::args().any(|arg| arg == "--test") {
+    if only_built() {
         return;
     }
     let mut table = Table::default();
@@ -31,59 +29,7 @@ fn main() {
     hanging(&mut table);
     locks(&mut table);
     fail2ban(&mut table);
-    print!("\n{}", table.0);
-}
-
-/// Rows of what, how much, goal and verdict.
-#[derive(Default)]
-struct Table(String);
-
-impl Table {
-    fn row(&mut self, what: &str, value: &str, goal: &str, met: Option<bool>) {
-        let met = met.map_or("", |met| if met { "met" } else { "missed" });
-        let row = format!("{what:<58} {value:>12}  {goal:<22} {met}");
-        println!("{}", row.trim_end());
-        self.0 += row.trim_end();
-        self.0.push('\n');
-    }
-
-    /// Milliseconds, and how far above the floor.
-    fn above(&mut self, what: &str, ms: f64, floor: f64, goal: f64) {
-        self.row(what, &format!("{ms:.2} ms"), &format!("<= floor + {goal} ms"), Some(ms <= floor + goal));
-    }
-
-    fn memory(&mut self, what: &str, command: &Command) {
-        let mib = peak(command);
-        self.row(&format!("  peak memory, {what}"), &format!("{mib:.1} MiB"), "<= 12 MiB", Some(mib <= 12.0));
-    }
-}
-
-/// Median milliseconds of a command that may end as it likes.
-fn time(command: &Command) -> f64 {
-    let json = tempfile::NamedTempFile::new().unwrap();
-    let mut hyperfine = Command::new("hyperfine");
-    hyperfine.args(["--shell=none", "--ignore-failure", "--warmup=20", "--runs=300", "--export-json"]);
-    hyperfine
-        .arg(json.path())
-        .arg(line(command))
-        .envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    run(&mut hyperfine);
-    let result: serde_json::Value = serde_json::from_slice(&std::fs::read(json.path()).unwrap()).unwrap();
-    result["results"][0]["median"].as_f64().unwrap() * 1000.0
-}
-
-fn line(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| format!("'{}'", word.to_str().unwrap())).collect::<Vec<_>>().join(" ")
-}
-
-/// Largest resident memory of a command, in MiB.
-fn peak(command: &Command) -> f64 {
-    let mut time = Command::new("/usr/bin/time");
-    time.args(["-q", "-f", "%M"]).arg(command.get_program()).args(command.get_args());
-    time.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    let output = time.output().expect("GNU time");
-    String::from_utf8_lossy(&output.stderr).trim().parse::<f64>().unwrap() / 1024.0
+    table.print();
 }
 
 /// A host with so many phones registered; its run directory in memory, as /run is.
@@ -110,6 +56,15 @@ fn world(databases: &[&str]) -> World {
     world
 }
 
+/// Milliseconds, and how far above the floor.
+fn above(table: &mut Table, what: &str, ms: f64, floor: f64, goal: f64) {
+    table.row(what, &format!("{ms:.2} ms"), &format!("<= floor + {goal} ms"), Some(ms <= floor + goal));
+}
+
+fn memory(table: &mut Table, what: &str, command: &Command) {
+    table.memory(&format!("  peak memory, {what}"), peak(command), 12.0);
+}
+
 fn forget(world: &World) {
     let _ = std::fs::remove_dir_all(Path::new("/dev/shm").join(world.dir().file_name().unwrap()));
 }
@@ -127,7 +82,7 @@ fn snapshot(table: &mut Table, floor: f64) {
     world.keeps("10.0.0.1");
     let ms = time(&world.command(&["10.0.0.1"]));
     table.row("snapshot hit, 500 phones", &format!("{ms:.2} ms"), "<= 1.3 x floor", Some(ms <= 1.3 * floor));
-    table.memory("snapshot", &world.command(&["10.0.0.1"]));
+    memory(table, "snapshot", &world.command(&["10.0.0.1"]));
     forget(&world);
 }
 
@@ -140,12 +95,18 @@ fn sqlite_files(table: &mut Table, floor: f64) {
     ] {
         let world = world(databases);
         world.configure("source = \"sqlite\"\ncache = \"0s\"");
-        table.above(&format!("SQLite, no snapshot, {what}"), time(&world.command(&["10.0.0.1"])), floor, 1.2);
+        above(
+            table,
+            &format!("SQLite, no snapshot, {what}"),
+            time(&world.command(&["10.0.0.1"])),
+            floor,
+            1.2,
+        );
         // A snapshot that is too old for the next call: each reads all 500 phones and shares them.
         world.configure("source = \"sqlite\"\ncache = \"1ms\"");
         let ms = time(&world.command(&["10.0.0.1"]));
         table.row("  the same, making a snapshot of 500 phones", &format!("{ms:.2} ms"), "", None);
-        table.memory("SQLite", &world.command(&["10.0.0.1"]));
+        memory(table, "SQLite", &world.command(&["10.0.0.1"]));
         forget(&world);
     }
 }
@@ -174,11 +135,11 @@ fn postgres(table: &mut Table, floor: f64) {
     let world = world(&[]);
     world.configure(&dsn(&server));
     let ours = time(&world.command(&["10.0.0.1"]));
-    table.above("PostgreSQL over a Unix socket, no snapshot", ours, floor, 3.5);
+    above(table, "PostgreSQL over a Unix socket, no snapshot", ours, floor, 3.5);
     world.configure(&dsn(&server).replace("\"0s\"", "\"1ms\""));
     let ms = time(&world.command(&["10.0.0.1"]));
     table.row("  the same, making a snapshot of 500 phones", &format!("{ms:.2} ms"), "", None);
-    table.memory("PostgreSQL", &world.command(&["10.0.0.1"]));
+    memory(table, "PostgreSQL", &world.command(&["10.0.0.1"]));
     let psql = server.psql_command(
         "freeswitch",
         "SELECT count(*), string_agg(concat_ws(' ', network_ip, expires), ' ') FROM sip_registrations \
@@ -206,7 +167,7 @@ fn postgres(table: &mut Table, floor: f64) {
             Some(ms < 40.0),
         );
     }
-    table.memory("PostgreSQL over TCP", &world.command(&["10.0.0.1"]));
+    memory(table, "PostgreSQL over TCP", &world.command(&["10.0.0.1"]));
     forget(&world);
 }
 
@@ -253,7 +214,7 @@ fn event_socket(table: &mut Table) {
         assert!(world.keeps("10.0.0.1"), "{:?}", world.journal());
         let ms = time(&world.command(&["10.0.0.1"]));
         table.row(&format!("event socket, no snapshot, {phones} phones"), &format!("{ms:.2} ms"), "", None);
-        table.memory(&format!("event socket, {phones} phones"), &world.command(&["10.0.0.1"]));
+        memory(table, &format!("event socket, {phones} phones"), &world.command(&["10.0.0.1"]));
         forget(&world);
     }
 }
@@ -266,7 +227,8 @@ fn huge(table: &mut Table, floor: f64) {
     let world = world(&["sofia_reg_internal.db"]);
     world.configure(&dsn(&server));
     assert!(world.keeps("10.9.9.9"));
-    table.above(
+    above(
+        table,
         "PostgreSQL, a million registrations, one address",
         time(&world.command(&["10.9.9.9"])),
         floor,
@@ -295,7 +257,8 @@ fn huge(table: &mut Table, floor: f64) {
     );
     world.configure("source = \"sqlite\"\ncache = \"0s\"");
     assert!(world.keeps("10.9.9.9"));
-    table.above(
+    above(
+        table,
         "SQLite, a million registrations, one address",
         time(&world.command(&["10.9.9.9"])),
         floor,
