@@ -29,7 +29,7 @@ test:
 
 bench:
 	@scripts/setup bench
-	@$(CARGO) bench --locked --bench ignore
+	@$(CARGO) bench --locked --bench ignore --bench lists
 
 lint:
 	@$(CARGO) fmt --check
