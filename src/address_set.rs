@@ -150,11 +150,18 @@ const MAPPED: Range<u128> = Range { start: 0xffff_0000_0000, end: 0xffff_ffff_ff
 
 impl AddressRange {
     /// All addresses from `first` to `last`; `None` if they are of two families, or the wrong way round.
+    ///
+    /// Also `None` if the IPv4-mapped addresses lie between, and it is not all one network: written as networks, one of them
+    /// might be `::ffff:0:0/96`, which reads as all of IPv4.
     #[must_use]
     pub fn between(first: IpAddr, last: IpAddr) -> Option<Self> {
         match (first.to_canonical(), last.to_canonical()) {
             (IpAddr::V4(first), IpAddr::V4(last)) => Range::new(first.into(), last.into()).map(Self::V4),
-            (IpAddr::V6(first), IpAddr::V6(last)) => Range::new(first.into(), last.into()).map(Self::V6),
+            (IpAddr::V6(first), IpAddr::V6(last)) => {
+                let range = Range::new(u128::from(first), u128::from(last))?;
+                let around = range.start < MAPPED.start && MAPPED.end < range.end;
+                (!around || range.as_block().is_some()).then_some(Self::V6(range))
+            }
             _ => None,
         }
     }

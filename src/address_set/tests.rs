@@ -28,6 +28,8 @@ fn merges_into_the_smallest_list() {
         ("2001:db8::/33 2001:db8:8000::/33 2001:db8::1", "2001:db8::/32"),
         ("::ffff:203.0.113.7 203.0.113.6", "203.0.113.6/31"),
         ("::ffff:203.0.113.0/120", "203.0.113.0/24"),
+        ("::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 8000::-8000::1", "::/0"),
+        ("::-0:0:0:0:0:fffe:ffff:ffff ::fffe:0:0/95", "::/80"),
         ("ffff::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "ffff::/16"),
     ] {
         assert_eq!(written(&set(ranges)), merged, "{ranges}");
@@ -76,6 +78,9 @@ fn refuses_what_is_no_address() {
         "1.2.3.4-",
         "-1.2.3.4",
         "1.2.3.4-2001:db8::1",
+        // Around all that is IPv4-mapped: one of its networks would read as all of IPv4.
+        "::fffe:ffff:ffff-::1:0:0:0",
+        "::-2001:db8::1",
         "1.2.3.4-1.2.3.5-1.2.3.6",
         "1.2.3.4,1.2.3.5",
         "1.2.3.4 1.2.3.5",
