@@ -9,12 +9,13 @@ TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z
 export CARGO_TARGET_$(TRIPLE)_RUNNER = sudo -E
 endif
 
-.PHONY: help demo test bench lint setup clean
+.PHONY: help demo test bench fuzz lint setup clean
 
 help:
 	@echo "make demo    show the main job: an attacker is banned, the office with the same failures is not"
 	@echo "make test    all tests"
 	@echo "make bench   speed and memory, beside the goals"
+	@echo "make fuzz    a minute of nonsense for each parser of lists"
 	@echo "make lint    formatting and clippy"
 	@echo "make setup   only set up what is missing"
 
@@ -30,6 +31,18 @@ test:
 bench:
 	@scripts/setup bench
 	@$(CARGO) bench --locked --bench ignore --bench lists
+
+# In seconds, for each target; what is found is left in fuzz/artifacts.
+FUZZ_TIME ?= 60
+
+# Without sanitizers stable Rust will do; they look for what only unsafe code can do wrong, and here is none.
+fuzz:
+	@scripts/setup fuzz
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
+	@for target in list_text feed; do \
+		mkdir -p fuzz/corpus/$$target && $(CARGO) fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds \
+			-- -max_total_time=$(FUZZ_TIME) -max_len=4096 || exit 1; \
+	done
 
 lint:
 	@$(CARGO) fmt --check
