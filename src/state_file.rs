@@ -131,8 +131,12 @@ pub fn replace_for(
     write().inspect_err(|_| drop(std::fs::remove_file(beside)))
 }
 
-/// Makes `owner` (a user id) the owner of an open file.
+/// Makes `owner` (a user id) the owner of an open file, unless it has a second name: it may be somebody else's, put where
+/// ours belongs for us to give it away.
 pub fn give(file: &File, owner: u32) -> io::Result<()> {
+    if file.metadata()?.nlink() > 1 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it has a second name (hard link)"));
+    }
     std::os::unix::fs::fchown(file, Some(owner), None)
 }
 

@@ -228,11 +228,19 @@ mod tests {
         let lists = dir.path().join("lists");
         std::os::unix::fs::chown(&lists, Some(65_534), None).expect("run the tests as root");
         let store = Store::open(dir.path()).unwrap();
-        let _lock = store.lock().unwrap();
+        let lock = store.lock().unwrap();
         store.write("x.copy", &1_u32).unwrap();
         for name in ["lock", "x.copy"] {
             assert_eq!(std::fs::metadata(lists.join(name)).unwrap().uid(), 65_534, "{name}");
         }
         assert_eq!(store.read::<u32>("x.copy").unwrap(), Some(1));
+
+        drop(lock);
+        std::fs::remove_file(lists.join("lock")).unwrap();
+        let other = dir.path().join("shadow");
+        std::fs::write(&other, "of root").unwrap();
+        std::fs::hard_link(&other, lists.join("lock")).unwrap();
+        assert!(format!("{:#}", store.lock().unwrap_err()).ends_with("it has a second name (hard link)"));
+        assert_eq!(std::fs::metadata(other).unwrap().uid(), 0);
     }
 }
