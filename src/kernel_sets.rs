@@ -148,8 +148,8 @@ pub fn make_missing(kernel: &mut Ipset) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes what is beside the live sets.
-fn clear_away(kernel: &mut Ipset) -> anyhow::Result<()> {
+/// Removes what is beside the live sets, where a crash left it.
+pub fn clear_away(kernel: &mut Ipset) -> anyhow::Result<()> {
     for set in &SETS {
         let name = set.beside();
         kernel.destroy(&name).with_context(|| format!("cannot remove the set {name}"))?;

@@ -32,8 +32,8 @@ pub(super) struct Args {
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Loaded {
-    /// Of the content.
-    digest: u64,
+    /// Of the content; none while new content is brought in: a crash may leave some of it.
+    digest: Option<u64>,
     /// Seconds since 1970.
     pub(super) when: i64,
     /// IPv4 and IPv6 networks that are blocked.
@@ -63,7 +63,7 @@ impl Loaded {
         let mut hasher = DefaultHasher::new();
         (content, fail2ban).hash(&mut hasher);
         Self {
-            digest: hasher.finish(),
+            digest: Some(hasher.finish()),
             when: now.as_second(),
             block: content.block.count_networks(),
             allow: content.allow.count_networks(),
@@ -82,7 +82,9 @@ pub(super) fn run(config: &Config, args: &Args, now: Timestamp) -> anyhow::Resul
 pub(super) fn load(config: &Config, store: &Store, force: bool, now: Timestamp) -> anyhow::Result<()> {
     let mut kernel = Ipset::open().context("cannot talk to the kernel's ipset")?;
     let compiled = match store.read::<Compiled>(COMPILED) {
-        Ok(compiled) => compiled.unwrap_or_default(),
+        Ok(Some(compiled)) => compiled,
+        // Nothing was put together yet, or the store is gone: whoever is exempt stays so.
+        Ok(None) => return kernel_sets::make_missing(&mut kernel),
         Err(error) => {
             // Rules that name our sets must not fail for want of them.
             kernel_sets::make_missing(&mut kernel)?;
@@ -91,10 +93,11 @@ pub(super) fn load(config: &Config, store: &Store, force: bool, now: Timestamp) 
     };
     let content = content(config, &compiled, now);
     let loaded = Loaded::of(&content, &compiled.fail2ban, now);
-    let same = Loaded::read(config).is_some_and(|last| last.digest == loaded.digest);
+    let last = Loaded::read(config);
+    let same = last.as_ref().is_some_and(|last| last.digest == loaded.digest);
     let table = allow::path(&config.state_dir);
     if same && !force && table.exists() && kernel_sets::hold(&mut kernel, &content)? {
-        return Ok(());
+        return kernel_sets::clear_away(&mut kernel);
     }
     // Who is allowed comes first, here too.
     let allowed: Vec<Allowed<'_>> = compiled
@@ -105,7 +108,10 @@ pub(super) fn load(config: &Config, store: &Store, force: bool, now: Timestamp) 
         })
         .collect();
     allow::write(&config.state_dir, &allowed, now)
-        .with_context(|| format!("cannot write {}", table.display()))?;
+        .with_context(|| format!("cannot write {} (load needs root)", table.display()))?;
+    if let Some(last) = last {
+        Loaded { digest: None, ..last }.write(config)?;
+    }
     kernel_sets::load(&mut kernel, &content)?;
     record(config, &decision(config, &loaded), now);
     loaded.write(config)
