@@ -101,11 +101,13 @@ impl Set {
         if let Some(header) = &header
             && !header.is(self.kind, self.family)
         {
-            let family = if self.family == Family::V4 { "inet" } else { "inet6" };
+            let other = Family::of(header.family);
             bail!(
-                "the set {name} is there as {}, and not as {} family {family}, so it is not ours; remove it (ipset destroy {name})",
+                "the set {name} is there as {}{}, and not as {} family {}, so it is not ours; remove it (ipset destroy {name})",
                 header.type_name,
+                other.map_or_else(String::new, |family| format!(" family {}", family.name())),
                 self.kind.name(),
+                self.family.name(),
                 name = self.name,
             );
         }

@@ -57,6 +57,27 @@ pub enum Family {
     V6 = 10,
 }
 
+impl Family {
+    /// The family with this number; `None` is any other, also that of sets that hold no addresses.
+    #[must_use]
+    pub const fn of(number: u8) -> Option<Self> {
+        match number {
+            2 => Some(Self::V4),
+            10 => Some(Self::V6),
+            _ => None,
+        }
+    }
+
+    /// As `ipset` calls it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "inet",
+            Self::V6 => "inet6",
+        }
+    }
+}
+
 /// What a set holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {

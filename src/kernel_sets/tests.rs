@@ -98,7 +98,7 @@ fn a_foreign_set_of_the_same_name_is_left_alone() {
         let error = format!("{:#}", load(&mut kernel, &content("", "192.0.2.2")).unwrap_err());
         assert_eq!(
             error,
-            "the set rf-block-net6 is there as hash:net,iface, and not as hash:net family inet6, so it is not ours; \
+            "the set rf-block-net6 is there as hash:net,iface family inet6, and not as hash:net family inet6, so it is not ours; \
              remove it (ipset destroy rf-block-net6)"
         );
         assert_eq!(ipset(&["save"]), before);
