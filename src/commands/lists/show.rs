@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::net::IpAddr;
 
+use anyhow::Context;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -34,11 +35,9 @@ pub(super) struct Args {
 pub(super) fn run(config: &Config, args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
     let lists = fetch::all_lists(config);
     // Nothing was ever fetched where the directory is not there.
-    let store = if config.state_dir.join("lists").exists() {
-        Some(Store::existing(&config.state_dir)?)
-    } else {
-        None
-    };
+    let dir = config.state_dir.join("lists");
+    let there = dir.try_exists().with_context(|| format!("cannot look into {}", dir.display()))?;
+    let store = there.then(|| Store::existing(&config.state_dir)).transpose()?;
     let rows = lists
         .into_iter()
         .map(|(name, list)| Row::read(name, list, store.as_ref()))
