@@ -62,8 +62,10 @@ pub fn compile(
         if list.exempts.fail2ban {
             compiled.fail2ban.push((name.clone(), set.clone()));
         }
-        if list.exempts.blocklists && !matches!(list.source, Source::Carriers) {
-            protected.push(Protected { why: Why::Allowed, name: name.to_string(), addresses: set });
+        if list.exempts.blocklists {
+            // The carriers by their names come before: this is for those whose names are lost.
+            let why = if matches!(list.source, Source::Carriers) { Why::Carrier } else { Why::Allowed };
+            protected.push(Protected { why, name: name.to_string(), addresses: set });
         }
     }
     for (name, list) in of(Kind::Block) {

@@ -138,7 +138,12 @@ impl<'a> Session<'a> {
                 old: self.before.get(name).cloned(),
             })
             .collect();
-        let remembered = carriers::Remembered::read(self.store);
+        // Carriers that are no longer wanted are forgotten.
+        let remembered = if carriers.is_some() {
+            carriers::Remembered::read(self.store)
+        } else {
+            carriers::Remembered::default()
+        };
         let round = download::Round { now: self.now.as_second(), force: args.force };
         let mut answers = download::ask(orders, carriers, &remembered, round)?;
         self.remembered = Some(answers.remembered.take().unwrap_or(remembered));
