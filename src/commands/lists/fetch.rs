@@ -84,6 +84,8 @@ pub(super) struct Session<'a> {
     pub(super) results: BTreeMap<ListName, Result>,
     pub(super) status: Status,
     remembered: Option<carriers::Remembered>,
+    /// Who could not be found out, and so may be blocked.
+    pub(super) unknown: Option<String>,
     /// `None` where the lists must not be put together.
     pub(super) compiled: Option<Compiled>,
 }
@@ -119,6 +121,7 @@ impl<'a> Session<'a> {
             lists,
             status,
             remembered: None,
+            unknown: None,
             compiled: None,
         };
         session.ask_sources(args, carriers)?;
@@ -198,7 +201,8 @@ impl<'a> Session<'a> {
         let blocks = self.lists.values().any(|list| list.kind == Kind::Block);
         let protected = match protection::everybody(self.config, blocks, self.now) {
             Ok(found) => {
-                self.status.notes.extend(found.notes);
+                self.status.notes.extend(found.notes.into_iter().chain(found.unknown.clone()));
+                self.unknown = found.unknown;
                 found.protected
             }
             Err(error) => {

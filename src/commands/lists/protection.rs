@@ -26,6 +26,8 @@ const NAMING: Duration = Duration::from_secs(3);
 pub(super) struct Found {
     pub(super) protected: Vec<Protected>,
     pub(super) notes: Vec<String>,
+    /// Which phones could not be found out.
+    pub(super) unknown: Option<String>,
 }
 
 /// What can be known without network and database: this host, who is logged in, and phones seen within a day.
@@ -44,7 +46,7 @@ pub(super) fn local(config: &Config, now: Timestamp) -> (Found, io::Result<usize
         protected.push(phones(config, Why::SeenRegistered, seen));
         count
     });
-    (Found { protected, notes: problems }, seen)
+    (Found { protected, notes: problems, unknown: None }, seen)
 }
 
 /// Phones, and the neighbours that count as them.
@@ -73,16 +75,16 @@ pub(super) fn everybody(config: &Config, blocks: bool, now: Timestamp) -> anyhow
         }
         Err(error) => Some(format!("{error:#}")),
     };
-    match (failure, seen) {
-        (None, Ok(_)) => {}
-        (None, Err(error)) => found.notes.push(format!("phones seen within a day cannot be read: {error}")),
-        (Some(failure), Ok(seen)) => found.notes.push(format!(
-            "the registrations cannot be read ({failure}); {seen} addresses seen registered within a day are protected instead"
+    found.unknown = match (failure, seen) {
+        (None, Ok(_)) => None,
+        (None, Err(error)) => Some(format!("phones seen within a day cannot be read: {error}")),
+        (Some(failure), Ok(seen)) => Some(format!(
+            "the registrations cannot be read ({failure}); the addresses seen registered within a day ({seen}) are protected instead"
         )),
         (Some(failure), Err(error)) => bail!(
             "neither the registrations ({failure}) nor the phones seen within a day ({error}) can be read"
         ),
-    }
+    };
     Ok(found)
 }
 

@@ -57,11 +57,12 @@ pub(super) fn remarks(status: &crate::feeds::status::Status) -> String {
     of_lists.chain(status.notes.iter().map(|text| format!("{text}\n"))).collect()
 }
 
-/// One line on standard error for what was damaged, for each list that was refused, and for what follows from it.
+/// One line on standard error for what was damaged, for who could not be found out, for each list that was refused, and for
+/// what follows from it.
 pub(super) fn refusals(session: &Session<'_>) {
     let mut err = io::stderr().lock();
-    for lost in &session.lost {
-        let _ = writeln!(err, "{TOOL}: {lost}");
+    for odd in session.lost.iter().chain(&session.unknown) {
+        let _ = writeln!(err, "{TOOL}: {odd}");
     }
     for (name, result) in &session.results {
         if let Result::Refused(why) = result {

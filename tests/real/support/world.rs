@@ -78,9 +78,12 @@ impl World {
         std::fs::write(self.config(), text).unwrap();
     }
 
-    /// Writes the settings with these lines behind them; FreeSWITCH's SQLite files are the source, there is no
-    /// FusionPBX.
+    /// Writes the settings with these lines behind them; FreeSWITCH's SQLite files are the source, with nobody
+    /// registered where there were none, and there is no FusionPBX.
     pub fn configure_lists(&self, lists: &str) {
+        if std::fs::read_dir(self.path("db")).unwrap().next().is_none() {
+            self.database("core.db");
+        }
         self.configure("source = \"sqlite\"");
         let settings = std::fs::read_to_string(self.config()).unwrap();
         std::fs::write(self.config(), settings + lists).unwrap();
