@@ -142,6 +142,14 @@ pub fn special() -> Vec<Protected> {
     .collect()
 }
 
+/// How many phones there are about in so many addresses: a range of IPv6 that is too wide for that is one phone with
+/// its neighbours.
+fn phones(addresses: &AddressSet) -> u128 {
+    const MOST: u128 = 1 << 16;
+    let v6 = addresses.v6.iter().map(|range| if range.count() > MOST { 1 } else { range.count() });
+    addresses.v4.addresses() + v6.sum::<u128>()
+}
+
 /// What was cut out of a list, a sentence for each reason: `would have blocked 2 registered phones: 203.0.113.20, ...`.
 #[must_use]
 pub fn sentences(hits: &[Hit]) -> Vec<String> {
@@ -151,8 +159,9 @@ pub fn sentences(hits: &[Hit]) -> Vec<String> {
             let why = hits[0].why;
             let each = |hit: &Hit| match why {
                 Why::Carrier => 1,
-                Why::Registered | Why::SeenRegistered => hit.addresses.addresses(),
-                _ => hit.addresses.ranges().count() as u128,
+                Why::Allowed | Why::Special => hit.addresses.ranges().count() as u128,
+                Why::Registered | Why::SeenRegistered => phones(&hit.addresses),
+                _ => hit.addresses.addresses(),
             };
             let count = hits.iter().fold(0, |sum: u128, hit| sum.saturating_add(each(hit)));
             let (one, many) = why.names();
@@ -202,6 +211,23 @@ mod tests {
         );
         let whole = set("9.0.0.0/8");
         assert_eq!(cut(&whole, &guards), (whole, vec![]));
+    }
+
+    #[test]
+    fn phones_are_counted_and_not_their_neighbours() {
+        let guards = [
+            protected(Why::Registered, "101@a", "2001:db8:66:7::/64"),
+            protected(Why::Registered, "", "2001:db8::7-2001:db8::8 203.0.113.4/31"),
+            protected(Why::Resolver, "", "203.0.113.52-203.0.113.53"),
+        ];
+        let (_, hits) = cut(&set("2001:db8::/32 203.0.113.0/24"), &guards);
+        assert_eq!(
+            sentences(&hits),
+            [
+                "would have blocked 5 registered phones: 101@a 2001:db8:66:7::/64, 203.0.113.4/31 and 1 more",
+                "would have blocked 2 name servers of this host: 203.0.113.52/31",
+            ]
+        );
     }
 
     #[test]

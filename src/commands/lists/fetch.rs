@@ -199,11 +199,11 @@ impl<'a> Session<'a> {
     /// Puts the lists together without those who must not be blocked.
     fn compile(&mut self) {
         let blocks = self.lists.values().any(|list| list.kind == Kind::Block);
-        let protected = match protection::everybody(self.config, blocks, self.now) {
+        let (protected, registered) = match protection::everybody(self.config, blocks, self.now) {
             Ok(found) => {
                 self.status.notes.extend(found.notes.into_iter().chain(found.unknown.clone()));
                 self.unknown = found.unknown;
-                found.protected
+                (found.protected, found.registered)
             }
             Err(error) => {
                 self.status.refused = format!("nothing is blocked anew: {error:#}");
@@ -214,7 +214,7 @@ impl<'a> Session<'a> {
         match compile::compile(&self.lists, &self.after, &carriers, &protected) {
             Ok(Outcome { compiled, hits }) => {
                 for (name, hits) in hits {
-                    let hits = protection::named(self.config, hits, self.now);
+                    let hits = protection::named(self.config, hits, &registered, self.now);
                     self.status.lists.entry(name).or_default().cut_out = guard::sentences(&hits);
                 }
                 self.compiled = Some(compiled);

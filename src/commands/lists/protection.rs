@@ -8,6 +8,7 @@ use anyhow::bail;
 use jiff::Timestamp;
 
 use crate::address;
+use crate::address_set::AddressSet;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::feeds::guard::{Hit, Protected, Why};
@@ -25,6 +26,8 @@ const NAMING: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) protected: Vec<Protected>,
+    /// The phones among them that are registered now.
+    pub(super) registered: Vec<IpAddr>,
     pub(super) notes: Vec<String>,
     /// Which phones could not be found out.
     pub(super) unknown: Option<String>,
@@ -46,7 +49,7 @@ pub(super) fn local(config: &Config, now: Timestamp) -> (Found, io::Result<usize
         protected.push(phones(config, Why::SeenRegistered, seen));
         count
     });
-    (Found { protected, notes: problems, unknown: None }, seen)
+    (Found { protected, notes: problems, ..Found::default() }, seen)
 }
 
 /// Phones, and the neighbours that count as them.
@@ -70,7 +73,8 @@ pub(super) fn everybody(config: &Config, blocks: bool, now: Timestamp) -> anyhow
         .and_then(|found| found.source.everyone(now.as_second(), deadline));
     let failure = match everyone {
         Ok(registrations::Found { registered, failures, .. }) => {
-            found.protected.push(phones(config, Why::Registered, registered.into_keys()));
+            found.registered = registered.into_keys().collect();
+            found.protected.push(phones(config, Why::Registered, found.registered.iter().copied()));
             if failures.is_empty() { None } else { Some(failures.join("; ")) }
         }
         Err(error) => Some(format!("{error:#}")),
@@ -88,8 +92,8 @@ pub(super) fn everybody(config: &Config, blocks: bool, now: Timestamp) -> anyhow
     Ok(found)
 }
 
-/// The same hits, with the accounts of the first few registered phones.
-pub(super) fn named(config: &Config, hits: Vec<Hit>, now: Timestamp) -> Vec<Hit> {
+/// The same hits, with the accounts of the first few of the registered phones.
+pub(super) fn named(config: &Config, hits: Vec<Hit>, registered: &[IpAddr], now: Timestamp) -> Vec<Hit> {
     let deadline = Deadline::after(Instant::now(), NAMING);
     let source = if hits.iter().any(|hit| hit.why == Why::Registered) {
         discovery::discover(&config.registrations).ok().map(|found| found.source)
@@ -100,21 +104,33 @@ pub(super) fn named(config: &Config, hits: Vec<Hit>, now: Timestamp) -> Vec<Hit>
         let accounts = source.as_ref().map(|source| source.accounts(address, now.as_second(), deadline));
         accounts.and_then(Result::ok).unwrap_or_default()
     };
+    let apart = |hit: &Hit| {
+        let near = |phone| phones(config, hit.why, [phone]).addresses;
+        apart(hit, registered.iter().map(|phone| (*phone, near(*phone))), accounts)
+    };
     hits.into_iter()
-        .flat_map(|hit| if hit.why == Why::Registered { apart(&hit, accounts) } else { vec![hit] })
+        .flat_map(|hit| if hit.why == Why::Registered { apart(&hit) } else { vec![hit] })
         .collect()
 }
 
-/// A hit for each of the first few addresses, and one for the rest.
-fn apart(hit: &Hit, accounts: impl Fn(IpAddr) -> Vec<String>) -> Vec<Hit> {
+/// A hit for each of the first few phones, and one for the rest.
+fn apart(
+    hit: &Hit,
+    phones: impl Iterator<Item = (IpAddr, AddressSet)>,
+    accounts: impl Fn(IpAddr) -> Vec<String>,
+) -> Vec<Hit> {
     let mut rest = hit.addresses.clone();
     let mut hits = vec![];
-    while hits.len() < NAMED
-        && let Some(first) = rest.first()
-    {
-        let addresses = std::iter::once(first).collect();
+    for (phone, near) in phones {
+        let addresses = near.intersection(&rest);
+        if addresses.is_empty() {
+            continue;
+        }
+        if hits.len() == NAMED {
+            break;
+        }
         rest = rest.minus(&addresses);
-        hits.push(Hit { why: hit.why, name: accounts(first).join(", "), addresses });
+        hits.push(Hit { why: hit.why, name: accounts(phone).join(", "), addresses });
     }
     if !rest.is_empty() {
         hits.push(Hit { why: hit.why, name: String::new(), addresses: rest });
