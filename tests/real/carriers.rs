@@ -8,7 +8,7 @@ use ringfence::deadline::Deadline;
 use ringfence::postgres::Target;
 
 use crate::support::name_server::{Says, at, name_server, service};
-use crate::support::{Postgres, data, now};
+use crate::support::{Postgres, now};
 
 const ROWS: &str = "
     INSERT INTO v_access_controls (access_control_uuid, access_control_name, access_control_default) VALUES
@@ -42,18 +42,8 @@ const NOTES: [&str; 2] = [
     "access control providers (nothing): 1 without a network; skipped",
 ];
 
-/// A server with FusionPBX's tables in its database `fusionpbx`, which the role `ringfence` may read.
 fn fusionpbx() -> Postgres {
-    let server = Postgres::start();
-    server.psql_in("postgres", "CREATE DATABASE fusionpbx");
-    server.psql_in("fusionpbx", &std::fs::read_to_string(data("fusionpbx-schema.sql")).unwrap());
-    server.psql_in("fusionpbx", ROWS);
-    server.psql_in(
-        "fusionpbx",
-        "GRANT SELECT ON v_access_controls, v_access_control_nodes, v_gateways TO ringfence;
-         ALTER ROLE ringfence SET default_transaction_read_only = on",
-    );
-    server
+    Postgres::with_fusionpbx(ROWS)
 }
 
 fn ask(server: &Postgres, database: &str, names: SocketAddr, seconds: u64) -> anyhow::Result<Found> {

@@ -12,6 +12,7 @@ mod fail2ban;
 mod faults;
 mod http;
 mod lists_faults;
+mod lists_kernel;
 mod lists_merge;
 mod postgres;
 mod sqlite;

@@ -1,6 +1,9 @@
 //! A host of our own: network, mounts and processes apart from this machine's, all gone with it.
 
+use std::fs::File;
 use std::process::{Child, Command, Stdio};
+
+use nix::sched::{CloneFlags, setns};
 
 use super::{run, wait_for};
 
@@ -37,6 +40,61 @@ impl Host {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.pid, "--net", "--mount", "--pid", "--root", "--", program]);
         command
+    }
+
+    /// A call, made for this machine, on this host. It is the process itself: killed, it is dead.
+    pub fn call(&self, call: &Command) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.pid, "--net", "--mount", "--root", "--"]);
+        command.arg(call.get_program()).args(call.get_args());
+        for (name, value) in call.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
+    }
+
+    /// Lines of a shell, each of which must succeed; what they print.
+    #[track_caller]
+    pub fn shell(&self, script: &str) -> String {
+        run(self.command("sh").args(["-ec", script]))
+    }
+
+    /// Does something in this host's network, with this machine's files. What is opened or started there, stays there.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let network = File::open(format!("/proc/{}/ns/net", self.pid)).unwrap();
+        let inside = || {
+            setns(network, CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(inside).join())
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// A cable between two hosts, which each know as `eth0`: everybody is behind it.
+    pub fn connect(&self, other: &Self) {
+        let net = format!("--net=/proc/{}/ns/net", self.pid);
+        let mut cable = Command::new("nsenter");
+        cable.args([
+            &net,
+            "ip",
+            "link",
+            "add",
+            "eth0",
+            "address",
+            "02:00:00:00:00:01",
+            "type",
+            "veth",
+            "peer",
+        ]);
+        run(cable.args(["name", "eth0", "address", "02:00:00:00:00:02", "netns", &other.pid]));
+        for host in [self, other] {
+            host.shell(
+                "ip link set eth0 up; ip route add default dev eth0; ip -6 route add default dev eth0; ip addr flush dev eth0",
+            );
+        }
     }
 }
 

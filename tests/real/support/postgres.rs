@@ -67,6 +67,21 @@ impl Postgres {
         server
     }
 
+    /// Starts a server with FusionPBX's tables, and these rows, in its database `fusionpbx`, which the role `ringfence`
+    /// may read.
+    pub fn with_fusionpbx(rows: &str) -> Self {
+        let server = Self::start();
+        server.psql_in("postgres", "CREATE DATABASE fusionpbx");
+        server.psql_in("fusionpbx", &std::fs::read_to_string(data("fusionpbx-schema.sql")).unwrap());
+        server.psql_in("fusionpbx", rows);
+        server.psql_in(
+            "fusionpbx",
+            "GRANT SELECT ON v_access_controls, v_access_control_nodes, v_gateways TO ringfence;
+             ALTER ROLE ringfence SET default_transaction_read_only = on",
+        );
+        server
+    }
+
     pub fn socket_dir(&self) -> &Path {
         self.dir.path()
     }
