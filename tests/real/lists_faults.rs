@@ -932,7 +932,7 @@ fn a_dry_run_and_a_diff_change_nothing() {
     assert_eq!(lines[2], "x: would have blocked 1 range that is not of the internet: private 10.0.0.0/24");
     let diff = world.lists(&["diff", "x"]);
     assert_eq!((diff.code, &*diff.stderr), (0, ""));
-    assert_eq!(diff.stdout, "-198.51.100.0/32\n-203.0.113.9/32\n+10.0.0.0/24\n+2001:db8::/32\n");
+    assert_eq!(diff.stdout, "-198.51.100.0\n-203.0.113.9\n+10.0.0.0/24\n+2001:db8::/32\n");
     http.serve("/x", ok("<html>"));
     let call = world.lists(&["fetch", "--dry-run"]);
     assert_eq!(
