@@ -12,6 +12,7 @@ use crate::address;
 use crate::commands::parse;
 use crate::config::{Config, ListName};
 use crate::exit::Exit;
+use crate::feeds::store::Busy;
 
 mod diff;
 mod fetch;
@@ -20,6 +21,8 @@ mod merge;
 mod protection;
 mod report;
 mod show;
+
+use fetch::Then;
 
 const TOOL: &str = "ringfence-lists";
 
@@ -130,7 +133,7 @@ pub fn main() -> ExitCode {
             return Exit::Yes;
         }
         let _ = writeln!(io::stderr(), "{TOOL}: {error:#}");
-        Exit::Broken
+        if error.is::<Busy>() { Exit::No } else { Exit::Broken }
     });
     exit.into()
 }
@@ -139,8 +142,8 @@ fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
     let settings = || Config::load(args.config.as_deref());
     match &args.command {
         Command::Merge(args) => merge::run(args),
-        Command::Refresh(args) => fetch::refresh(&settings()?, args, now),
-        Command::Fetch(args) => fetch::fetch(&settings()?, args, now),
+        Command::Refresh(args) => fetch::run(&settings()?, args, Then::Load, now),
+        Command::Fetch(args) => fetch::run(&settings()?, args, Then::Stop, now),
         Command::Load(args) => load::run(&settings()?, args, now),
         Command::Show(args) => show::run(&settings()?, args, now),
         Command::Diff(args) => diff::run(&settings()?, args, now),

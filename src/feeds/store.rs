@@ -3,6 +3,7 @@
 //! The directory may belong to an unprivileged user who downloads, while root brings the result into the kernel: files
 //! are trusted if they belong to root or to the directory's owner, and what root writes is given to that owner.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -30,6 +31,18 @@ pub struct Store {
 /// Held while a run is at work; ends with the value or the process.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "the lock lives as long as the file is open")] File);
+
+/// Another run has the lock.
+#[derive(Clone, Copy, Debug)]
+pub struct Busy;
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("another run of ringfence-lists is at work; let it finish")
+    }
+}
+
+impl std::error::Error for Busy {}
 
 impl Store {
     /// The directory `lists` in `state_dir`, made if it is missing.
@@ -66,7 +79,7 @@ impl Store {
         };
         match lock().with_context(|| format!("cannot lock {}", path.display()))? {
             Some(file) => Ok(Lock(file)),
-            None => bail!("another run of ringfence-lists is at work; let it finish"),
+            None => Err(Busy.into()),
         }
     }
 

@@ -134,7 +134,7 @@ impl fmt::Display for Refusal {
             1 => "not permitted; run as root, or with CAP_NET_ADMIN",
             2 => "there is no such set",
             12 => "the kernel is out of memory",
-            16 | 4100 => "the set is in use",
+            16 | 4100 => "it is in use; remove the rule or set that names it",
             // What the kernel says where nobody answers for ipset.
             22 | 95 => "the kernel does not know it; is the module ip_set there (modprobe ip_set)?",
             4098 => "the kernel has no such type of set; are the modules ip_set_hash_ip and ip_set_hash_net there?",

@@ -132,7 +132,10 @@ fn a_set_in_use_is_swapped_and_one_beside_in_use_is_an_error() {
         ipset(&["create", "rf-block-ip4.new", "hash:ip"]);
         ipset(&["add", "holder", "rf-block-ip4.new"]);
         let error = format!("{:#}", load(&mut kernel, &content("", "192.0.2.3")).unwrap_err());
-        assert_eq!(error, "cannot remove the set rf-block-ip4.new: the set is in use");
+        assert_eq!(
+            error,
+            "cannot remove the set rf-block-ip4.new: it is in use; remove the rule or set that names it"
+        );
         assert!(entries().contains(&"rf-block-ip4 192.0.2.2".to_owned()));
     });
 }

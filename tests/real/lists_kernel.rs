@@ -593,7 +593,7 @@ fn what_stands_in_the_way_is_named_and_nothing_changes() {
          iptables-nft -A INPUT -m set --match-set rf-block-ip4.new src -j DROP",
     );
     let before = lab.saved();
-    let in_use = "ringfence-lists: cannot remove the set rf-block-ip4.new: the set is in use\n";
+    let in_use = "ringfence-lists: cannot remove the set rf-block-ip4.new: it is in use; remove the rule or set that names it\n";
     assert_eq!(loads(), (2, in_use.to_owned()));
     assert_eq!(lab.saved(), before);
     lab.host.shell("iptables-nft -F INPUT");

@@ -29,30 +29,32 @@ pub(super) const COMPILED: &str = "compiled";
 /// The ending of the copies in the store.
 pub(super) const COPY: &str = ".copy";
 
+/// A crash may leave one such file of a list.
+const UNFINISHED: &str = ".copy.new";
+
 /// The last good copies.
 pub(super) type Copies = BTreeMap<ListName, Arc<Copy>>;
 
-/// `ringfence-lists refresh`.
-pub(super) fn refresh(config: &Config, args: &FetchArgs, now: Timestamp) -> anyhow::Result<Exit> {
+/// What follows a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// Nothing: `fetch`.
+    Stop,
+    /// A load: `refresh`.
+    Load,
+}
+
+/// `ringfence-lists fetch` and `refresh`.
+pub(super) fn run(config: &Config, args: &FetchArgs, then: Then, now: Timestamp) -> anyhow::Result<Exit> {
     let store = Store::open(&config.state_dir)?;
     let _lock = store.lock()?;
     let mut session = Session::ask(config, &store, args, now)?;
     session.compile();
     session.finish(args)?;
-    if !args.dry_run {
+    if then == Then::Load && !args.dry_run {
         // Also where the lists were not put together: what was there before comes back, if somebody took it away.
         load::load(config, &store, args.force, now)?;
     }
-    Ok(session.exit())
-}
-
-/// `ringfence-lists fetch`.
-pub(super) fn fetch(config: &Config, args: &FetchArgs, now: Timestamp) -> anyhow::Result<Exit> {
-    let store = Store::open(&config.state_dir)?;
-    let _lock = store.lock()?;
-    let mut session = Session::ask(config, &store, args, now)?;
-    session.compile();
-    session.finish(args)?;
     Ok(session.exit())
 }
 
@@ -253,9 +255,11 @@ impl<'a> Session<'a> {
             }
         }
         self.status.write(self.store)?;
-        for name in self.store.names(COPY)? {
-            if !self.lists.contains_key(name.as_str()) {
-                self.store.remove(&format!("{name}{COPY}"))?;
+        for ending in [COPY, UNFINISHED] {
+            for name in self.store.names(ending)? {
+                if !self.lists.contains_key(name.as_str()) {
+                    self.store.remove(&format!("{name}{ending}"))?;
+                }
             }
         }
         self.record();

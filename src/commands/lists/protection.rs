@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::address;
 use crate::address_set::AddressSet;
-use crate::config::Config;
+use crate::config::{Config, SourceKind};
 use crate::deadline::Deadline;
 use crate::feeds::guard::{Hit, Protected, Why};
 use crate::host;
@@ -69,8 +69,19 @@ pub(super) fn everybody(config: &Config, blocks: bool, now: Timestamp) -> anyhow
         return Ok(found);
     }
     let deadline = Deadline::after(Instant::now(), TIME);
-    let everyone = discovery::discover(&config.registrations)
-        .and_then(|found| found.source.everyone(now.as_second(), deadline));
+    let source = match discovery::discover(&config.registrations) {
+        Ok(found) => Ok(found.source),
+        // A host that has no FreeSWITCH, and had none, need not be told so by every run.
+        Err(error)
+            if config.registrations.source == SourceKind::Auto
+                && seen.as_ref().is_ok_and(|seen| *seen == 0) =>
+        {
+            found.notes.push(format!("no phones are protected: {error:#}"));
+            return Ok(found);
+        }
+        Err(error) => Err(error),
+    };
+    let everyone = source.and_then(|source| source.everyone(now.as_second(), deadline));
     let failure = match everyone {
         Ok(registrations::Found { registered, failures, .. }) => {
             found.registered = registered.into_keys().collect();
