@@ -20,6 +20,7 @@ mod load;
 mod merge;
 mod protection;
 mod report;
+mod session;
 mod show;
 
 use fetch::Then;
@@ -50,9 +51,9 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Fetch, then load: for cron or a timer
-    Refresh(FetchArgs),
+    Refresh(fetch::Args),
     /// Download what is due, check it, and put the lists together; needs no privilege
-    Fetch(FetchArgs),
+    Fetch(fetch::Args),
     /// Bring the lists into the kernel; needs root, but neither network nor database
     Load(load::Args),
     /// All lists, or those that an address is on
@@ -61,20 +62,6 @@ enum Command {
     Diff(diff::Args),
     /// Print the smallest list of networks equal to addresses, networks and ranges
     Merge(merge::Args),
-}
-
-/// The command line of `refresh` and `fetch`.
-#[derive(Clone, Debug, Default, clap::Args)]
-struct FetchArgs {
-    /// Ask for this list only (may be repeated); the others are used as they are
-    #[arg(long, value_name = "NAME", value_parser = list_name)]
-    only: Vec<ListName>,
-    /// Print what would change, and whom it would have blocked; change nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Ask also for what is not due, and take lists that shrank or grew a lot
-    #[arg(long)]
-    force: bool,
 }
 
 const ABOUT: &str = "Black- and whitelists in the kernel, which never hurt the host";

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 
-use super::fetch::{Result, Session};
-use super::{FetchArgs, TOOL, list_name};
+use super::session::{Result, Session};
+use super::{TOOL, fetch, list_name};
 use crate::address_set::{AddressRange, AddressSet};
 use crate::config::{Config, ListName};
 use crate::exit::Exit;
@@ -23,14 +23,14 @@ pub(super) struct Args {
 pub(super) fn run(config: &Config, args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
     let store = Store::open(&config.state_dir)?;
     // Asked in full: what may have shrunk is just what one wants to see.
-    let fetch = FetchArgs { only: vec![args.name.clone()], dry_run: true, force: true };
+    let fetch = fetch::Args { only: vec![args.name.clone()], dry_run: true, force: true };
     let session = Session::ask(config, &store, &fetch, now)?;
     if let Some(Result::Refused(why)) = session.results.get(&args.name) {
         eprintln!("{TOOL}: {}: refused: {why}", args.name);
         return Ok(Exit::No);
     }
     let set =
-        |copies: &super::fetch::Copies| copies.get(&args.name).map(|copy| copy.set()).unwrap_or_default();
+        |copies: &super::session::Copies| copies.get(&args.name).map(|copy| copy.set()).unwrap_or_default();
     let (before, after) = (set(&session.before), set(&session.after));
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut print = |sign: char, set: &AddressSet| {

@@ -7,7 +7,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::fetch::COMPILED;
+use super::session::COMPILED;
 use super::{TOOL, protection};
 use crate::allow::{self, Allowed};
 use crate::commands::record;

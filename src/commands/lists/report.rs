@@ -1,9 +1,10 @@
 //! What a run did, for people.
 
-use std::io::{self, IsTerminal, Write};
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
 
 use super::TOOL;
-use super::fetch::{Result, Session};
+use super::session::{Result, Session};
 use crate::address_set::AddressSet;
 use crate::commands::screen::{Columns, span};
 use crate::config::ListName;
@@ -19,7 +20,8 @@ pub(super) fn results(session: &Session<'_>, dry_run: bool) {
 fn render(session: &Session<'_>, dry_run: bool) -> String {
     let mut columns = Columns::new(&["LIST", "KIND", "RESULT", "NETWORKS", "NEW", "GONE"], &[3, 4, 5]);
     for (name, list) in &session.lists {
-        let set = |copies: &super::fetch::Copies| copies.get(name).map(|copy| copy.set()).unwrap_or_default();
+        let set =
+            |copies: &super::session::Copies| copies.get(name).map(|copy| copy.set()).unwrap_or_default();
         let (before, after) = (set(&session.before), set(&session.after));
         let count = |set: &AddressSet| set.count_networks().iter().sum::<usize>().to_string();
         columns.row([
@@ -43,6 +45,14 @@ fn render(session: &Session<'_>, dry_run: bool) -> String {
         columns.render()
     };
     text += &remarks(&session.status);
+    if let Some(compiled) = session.compiled.as_ref().filter(|_| !session.lists.is_empty()) {
+        let ([block4, block6], [allow4, allow6]) =
+            (compiled.block.count_networks(), compiled.allow.count_networks());
+        let _ = writeln!(
+            text,
+            "Together they block {block4} IPv4 and {block6} IPv6 networks, and allow {allow4} and {allow6}."
+        );
+    }
     if dry_run {
         text += "This was a dry run: nothing was changed.\n";
     }

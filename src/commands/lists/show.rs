@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::an_address;
-use super::fetch::{self, COMPILED, COPY};
 use super::load::Loaded;
 use super::report::remarks;
+use super::session::{self, COMPILED, COPY};
 use crate::commands::screen::{Columns, span};
 use crate::config::lists::{Kind, List, ListName};
 use crate::config::{Config, Mode};
@@ -33,7 +33,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(config: &Config, args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
-    let lists = fetch::all_lists(config);
+    let lists = session::all_lists(config);
     // Nothing was ever fetched where the directory is not there.
     let dir = config.state_dir.join("lists");
     let there = dir.try_exists().with_context(|| format!("cannot look into {}", dir.display()))?;
