@@ -30,7 +30,7 @@ pub fn path(state_dir: &Path) -> PathBuf {
     state_dir.join("allow.table")
 }
 
-/// Replaces the table in one rename. Where entries overlap, the one that lasts longest counts; of those
+/// Replaces the table in one rename, unless it says the same already. Where entries overlap, the one that lasts longest counts; of those
 /// that last equally long, the list that comes first is named in answers.
 ///
 /// Only one process at a time may write: hold the lists' lock.
@@ -49,15 +49,19 @@ pub fn write(state_dir: &Path, allowed: &[Allowed<'_>], now: Timestamp) -> io::R
             Entry::network(allowed.network, until, u16::try_from(label).unwrap_or(u16::MAX))
         })
         .collect();
-    let about = About {
-        kind: Kind::Allow,
-        created: u64::try_from(now.as_millisecond()).unwrap_or(0),
-        fingerprint: 0,
-        complete: true,
-        extra: 0,
-        labels,
-    };
-    state_file::replace(&path(state_dir), &address_table::encode(&about, entries), Durability::Durable)
+    let created = u64::try_from(now.as_millisecond()).unwrap_or(0);
+    let mut about = About { kind: Kind::Allow, created, fingerprint: 0, complete: true, extra: 0, labels };
+    let path = path(state_dir);
+    // A disk that takes nothing does no harm where nothing is to be written.
+    if let Ok(there) = AddressTable::open(&path, Kind::Allow, state_file::effective_user()) {
+        about.created = there.about().created;
+        let same = address_table::encode(&about, entries.iter().copied());
+        if state_file::read_regular(&path, same.len() as u64).is_ok_and(|there| there == same) {
+            return Ok(());
+        }
+        about.created = created;
+    }
+    state_file::replace(&path, &address_table::encode(&about, entries), Durability::Durable)
 }
 
 /// Whether `address` is allowed at `now`, and by which list. No table is no list.

@@ -164,6 +164,7 @@ impl Decision {
             | "list-refused"
             | "lists-refused"
             | "lists-noted"
+            | "phones-unknown"
             | "config-broken"
             | "allow-list-unreadable"
             | "evidence-lost" => syslog::Severity::Warning,

@@ -36,8 +36,7 @@ const TOOL: &str = "ringfence-lists";
     about = ABOUT,
     long_about = LONG_ABOUT,
     after_help = AFTER_HELP,
-    after_long_help = AFTER_LONG_HELP,
-    disable_help_subcommand = true
+    after_long_help = AFTER_LONG_HELP
 )]
 pub struct Args {
     /// The settings file [default: /etc/ringfence/ringfence.toml]

@@ -189,11 +189,11 @@ values::span!(
 );
 
 /// Spamhaus asks for no more than one download an hour.
-const SPAMHAUS_EVERY: Duration = Duration::from_hours(1);
+pub const SPAMHAUS_EVERY: Duration = Duration::from_hours(1);
 
 /// The keys of a list as the file has them.
 #[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, expecting = "a section of keys, like [lists.voipbl]")]
 struct Written {
     kind: Kind,
     mode: Option<Mode>,

@@ -24,35 +24,43 @@ pub struct Compiled {
     pub fail2ban: Vec<(ListName, AddressSet)>,
 }
 
-/// What became of each block list.
+/// What became of the lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// All together.
     pub compiled: Compiled,
     /// What was cut out of each block list.
     pub hits: BTreeMap<ListName, Vec<Hit>>,
+    /// Allow lists without any copy: without them nobody may be blocked who was not before, see
+    /// [`Compiled::hold_back`].
+    pub missing: Vec<ListName>,
+}
+
+impl Compiled {
+    /// Blocks nobody whom `last` did not block.
+    pub fn hold_back(&mut self, last: &Self) {
+        self.block = self.block.intersection(&last.block);
+    }
 }
 
 /// Puts the copies together. `carriers` are the names behind the list of that name; `protected` is who is protected beside
 /// those on allow lists.
-///
-/// An error names allow lists without any copy: without them nothing may be blocked.
+#[must_use]
 pub fn compile(
     lists: &BTreeMap<ListName, List>,
     copies: &BTreeMap<ListName, Arc<Copy>>,
     carriers: &[Protected],
     protected: &[Protected],
-) -> Result<Outcome, Vec<ListName>> {
+) -> Outcome {
     let of = |kind| lists.iter().filter(move |(_, list)| list.kind == kind);
-    let missing: Vec<ListName> =
-        of(Kind::Allow).map(|(name, _)| name).filter(|name| !copies.contains_key(*name)).cloned().collect();
-    if !missing.is_empty() {
-        return Err(missing);
-    }
     let mut outcome = Outcome::default();
     let mut protected = [carriers, protected, &guard::special()].concat();
     for (name, list) in of(Kind::Allow) {
-        let set = copies[name].set();
+        let Some(copy) = copies.get(name) else {
+            outcome.missing.push(name.clone());
+            continue;
+        };
+        let set = copy.set();
         let compiled = &mut outcome.compiled;
         if list.exempts.limits {
             compiled.allow = compiled.allow.union(&set);
@@ -76,7 +84,7 @@ pub fn compile(
             outcome.compiled.block = outcome.compiled.block.union(&rest);
         }
     }
-    Ok(outcome)
+    outcome
 }
 
 #[cfg(test)]
@@ -96,7 +104,7 @@ mod tests {
         Arc::new(Copy { parts: vec![Part { content, ..Part::default() }], ..Copy::default() })
     }
 
-    fn put_together(settings: &str, copies: &[(&str, &str)]) -> Result<Outcome, Vec<ListName>> {
+    fn put_together(settings: &str, copies: &[(&str, &str)]) -> Outcome {
         let config = Config::parse("r.toml".as_ref(), settings.as_bytes()).unwrap();
         let name = |name: &str| ListName::try_from(name.to_owned()).unwrap();
         let copies = copies.iter().map(|(list, text)| (name(list), copy(text))).collect();
@@ -120,7 +128,8 @@ mod tests {
             ("country", "192.0.2.128/25"),
             ("quiet", "192.0.2.2"),
         ];
-        let Outcome { compiled, hits } = put_together(&settings, &copies).unwrap();
+        let Outcome { compiled, hits, missing } = put_together(&settings, &copies);
+        assert_eq!(missing, []);
         assert_eq!(compiled.allow, set("192.0.2.1"));
         assert_eq!(compiled.unblocked, set("192.0.2.128/25"));
         assert_eq!(compiled.block, set("192.0.2.0/25").minus(&set("192.0.2.1 192.0.2.20")));
@@ -141,16 +150,18 @@ mod tests {
         let settings = format!(
             "[lists.bad]\nkind = \"block\"\n{URL}\n[lists.friends]\nkind = \"allow\"\n{URL}\n[lists.new]\nkind = \"block\"\n{URL}\n"
         );
-        let missing = put_together(&settings, &[("bad", "192.0.2.0/24")]).unwrap_err();
-        assert_eq!(missing.iter().map(ListName::as_str).collect::<Vec<_>>(), ["friends"]);
-        let outcome = put_together(&settings, &[("bad", "192.0.2.1"), ("friends", "")]).unwrap();
-        assert_eq!(outcome.compiled.block, set("192.0.2.1"), "a block list without a copy is not waited for");
+        let mut outcome = put_together(&settings, &[("bad", "192.0.2.0/30")]);
+        assert_eq!(outcome.missing.iter().map(ListName::as_str).collect::<Vec<_>>(), ["friends"]);
+        outcome.compiled.hold_back(&Compiled { block: set("192.0.2.1 192.0.2.99"), ..Compiled::default() });
+        assert_eq!(outcome.compiled.block, set("192.0.2.1"), "who was blocked before and still is on a list");
+        let outcome = put_together(&settings, &[("bad", "192.0.2.1"), ("friends", "")]);
+        assert_eq!((outcome.compiled.block, outcome.missing), (set("192.0.2.1"), vec![]));
     }
 
     #[test]
     fn an_observed_list_blocks_nobody_and_tells_all_the_same() {
         let settings = format!("[lists.bad]\nkind = \"block\"\nmode = \"observe\"\n{URL}\n");
-        let outcome = put_together(&settings, &[("bad", "192.0.2.0/24")]).unwrap();
+        let outcome = put_together(&settings, &[("bad", "192.0.2.0/24")]);
         assert!(outcome.compiled.block.is_empty());
         assert_eq!(outcome.hits["bad"].len(), 1);
     }

@@ -1,6 +1,5 @@
 //! The last good copy of a list.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -8,12 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::dated::Dated;
 use super::web::Validators;
 use crate::address_set::{AddressRange, AddressSet};
-use crate::config::lists::Source;
+use crate::config::Secret;
+use crate::config::lists::{List, Source};
 
 /// What a list said when it was last good.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Copy {
-    /// Which source it is from: see [`fingerprint`].
+    /// Which list it is of: see [`fingerprint`].
     pub source: u64,
     /// When its addresses last changed, in seconds since 1970.
     pub changed: u32,
@@ -53,24 +53,31 @@ impl Copy {
     }
 }
 
-/// Tells sources apart: a copy of another source proves nothing about this one.
+/// Tells lists apart: a copy of another source, or of what was meant otherwise, says nothing about this list. The same in every
+/// build.
 #[must_use]
-pub fn fingerprint(source: &Source) -> u64 {
-    match source {
+pub fn fingerprint(list: &List) -> u64 {
+    let text = |secret: &Secret| match secret {
+        Secret::Inline(text) => text.clone(),
+        Secret::File(path) => path.display().to_string(),
+    };
+    let source = match &list.source {
+        Source::Web { urls, format } => {
+            format!("web {format:?} {}", urls.iter().map(text).collect::<Vec<_>>().join(" "))
+        }
+        // Another key opens the same pages.
+        Source::Apiban { url, .. } => format!("apiban {}", text(url)),
+        Source::File(path) => format!("file {}", path.display()),
         // They may come and go, and those that stay keep their dates.
-        Source::Entries(_) => hash("entries"),
-        source => hash(source),
-    }
+        Source::Entries(_) => "entries".to_owned(),
+        Source::Carriers => "carriers".to_owned(),
+    };
+    digest(format!("{} {source}", list.kind.name()).as_bytes())
 }
 
-/// Tells bodies apart.
+/// Tells texts apart, by checksum and length.
 #[must_use]
-pub fn digest(body: &[u8]) -> u64 {
-    hash(body)
-}
-
-fn hash(value: &(impl Hash + ?Sized)) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
+pub fn digest(text: &[u8]) -> u64 {
+    let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    u64::from(crc32fast::hash(text)) << 32 | u64::from(length)
 }

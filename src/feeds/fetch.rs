@@ -1,9 +1,10 @@
 //! A new copy of one list, if its source has one that can be trusted.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use bytesize::ByteSize;
 use reqwest::StatusCode;
 
@@ -14,15 +15,23 @@ use super::web::{self, Client, Fault, Limits, Progress, Validators};
 use super::{apiban, body};
 use crate::address_set::AddressSet;
 use crate::config::Secret;
-use crate::config::lists::{Format, Kind, List, Source};
+use crate::config::lists::{Format, Kind, List, SPAMHAUS_EVERY, Source};
 use crate::state_file;
 
 /// Smaller lists may change as they like: one phone more or less is a large share of them.
 const SHRINKS_FREELY: u128 = 20;
 const GROWS_FREELY: u128 = 1_000;
 
-/// IPv4 addresses that a list may come to cover, however few it had: a /12.
-const COVERS_FREELY: u128 = 1 << 20;
+/// Addresses that a list may come to cover, however few it had: an IPv4 /12, an IPv6 /19.
+const COVERS_FREELY_V4: u128 = 1 << (32 - 12);
+const COVERS_FREELY_V6: u128 = 1 << (128 - 19);
+
+/// A run may come so much early and counts as in time: cron and the timer start within an hour at random.
+const EARLY: i64 = 3_600;
+
+/// No block list means more of the Internet: the largest country has a third of IPv4.
+const MOST_V4: u128 = 1 << 31;
+const MOST_V6: u128 = 1 << 120;
 
 /// What a source had.
 #[derive(Debug)]
@@ -57,7 +66,7 @@ impl From<anyhow::Error> for Fault {
 /// Asks the source of `list`. `old` is its last good copy. An error says why the source's answer is not taken: the old
 /// copy stays.
 pub async fn fetch(list: &List, old: Option<&Copy>, run: Run<'_>) -> Result<Fetched, Fault> {
-    let source = fingerprint(&list.source);
+    let source = fingerprint(list);
     let old = old.filter(|old| old.source == source);
     let limits = Limits {
         size: list.max_size,
@@ -79,14 +88,11 @@ pub async fn fetch(list: &List, old: Option<&Copy>, run: Run<'_>) -> Result<Fetc
     };
     fetched.copy.source = source;
     fetched.copy.changed = run.now;
-    if let Some(old) = old {
-        let (before, after) = (old.set(), fetched.copy.set());
-        if before == after {
-            fetched.copy.changed = old.changed;
-        } else if matches!(list.source, Source::Web { .. }) && !run.force {
-            // APIBAN's pages only ever add single addresses, and it is us who let them go.
-            has_kept_its_size(list, &before, &after)?;
-        }
+    let (before, after) = (old.map(Copy::set), fetched.copy.set());
+    if let Some(old) = old.filter(|_| before.as_ref() == Some(&after)) {
+        fetched.copy.changed = old.changed;
+    } else if !run.force {
+        has_kept_its_size(list, before.as_ref(), &after)?;
     }
     Ok(fetched)
 }
@@ -130,7 +136,9 @@ impl Feed<'_> {
                     fetched.copy.parts.push(part);
                 }
                 // A country without IPv6 networks, say.
-                (StatusCode::NOT_FOUND, _) if at > 0 => {
+                (StatusCode::NOT_FOUND, old)
+                    if at > 0 && old.is_none_or(|old| old.content.set().is_empty()) =>
+                {
                     let notes = vec![format!("{origin} has no part {} of it (404)", at + 1)];
                     fetched.copy.parts.push(Part { notes, ..Part::default() });
                 }
@@ -160,7 +168,7 @@ impl Feed<'_> {
         let content = body::unpack(body, self.limits.size)?;
         let parsed = format::parse(format, &content, Wide::LeftOut)?;
         let notes = good_with(&parsed, self.list, secrets)?;
-        if parsed.lines == parsed.bad.count {
+        if parsed.set.is_empty() {
             anyhow::bail!("it has no entries");
         }
         Ok(Part { notes, ..part(self.old, at, validators, digest, &parsed.set, self.run.now) })
@@ -201,12 +209,12 @@ fn part(
 }
 
 fn read_file(path: &Path, limit: ByteSize) -> anyhow::Result<Vec<u8>> {
-    state_file::read_regular(path, limit.as_u64()).with_context(|| {
-        let what_to_do = match path.try_exists() {
-            Ok(false) => "; make it, or remove the list",
-            _ => "",
+    state_file::read_regular(path, limit.as_u64()).map_err(|error| {
+        let what_to_do = match error.kind() {
+            io::ErrorKind::NotFound => "it does not exist; make it, or remove the list".to_owned(),
+            _ => error.to_string(),
         };
-        format!("cannot read {}{what_to_do}", path.display())
+        anyhow!("cannot read {}: {what_to_do}", path.display())
     })
 }
 
@@ -245,43 +253,60 @@ fn good_with(parsed: &Parsed, list: &List, secrets: &Secrets) -> anyhow::Result<
     Ok(notes)
 }
 
-/// Whether a foreign list is of about the size it had.
-fn has_kept_its_size(list: &List, before: &AddressSet, after: &AddressSet) -> anyhow::Result<()> {
-    let entries = |set: &AddressSet| set.networks().count() as u128;
+/// Whether the list is of about the size it had, and covers no more than a list can mean.
+pub fn has_kept_its_size(list: &List, before: Option<&AddressSet>, after: &AddressSet) -> anyhow::Result<()> {
+    // What the settings themselves say is meant so; APIBAN's pages only add single addresses, and it is us who let them go.
+    if matches!(list.source, Source::Entries(_) | Source::Apiban { .. }) {
+        return Ok(());
+    }
+    if list.kind == Kind::Block && (after.v4.addresses() > MOST_V4 || after.v6.addresses() > MOST_V6) {
+        anyhow::bail!("it covers more than half of IPv4, or an IPv6 /8; --force takes it");
+    }
+    let Some(before) = before else { return Ok(()) };
+    let entries = |set: &AddressSet| set.count_networks().iter().sum::<usize>() as u128;
     let (old, new) = (entries(before), entries(after));
-    // What APIBAN no longer reports ends after a week: its source takes nothing away.
-    let ends_by_itself = matches!(list.source, Source::Apiban { .. });
-    if !ends_by_itself && old >= SHRINKS_FREELY && new < old && old - new > list.max_shrink.of(old) {
+    // Of an allow list of others, each entry may be a carrier.
+    let freely = if list.kind == Kind::Allow && list.is_foreign() { 0 } else { SHRINKS_FREELY };
+    let (max_shrink, max_growth) = (list.max_shrink, list.max_growth);
+    let fewer = old.saturating_sub(new);
+    if old > 0 && new == 0 || old >= freely && fewer > max_shrink.of(old) {
         anyhow::bail!(
-            "it shrank from {old} to {new} entries, more than max-shrink ({}) allows; --force takes it",
-            list.max_shrink
+            "it shrank from {old} to {new} networks, more than max-shrink ({max_shrink}) allows; --force takes it"
         );
     }
+    // One's own file may grow as it likes.
+    let foreign = list.is_foreign();
     let grew =
-        |old: u128, new: u128, freely| new > freely && new > old && new - old > list.max_growth.of(old);
-    if grew(old, new, GROWS_FREELY) {
-        anyhow::bail!(
-            "it grew from {old} to {new} entries, more than max-growth ({}) allows; --force takes it",
-            list.max_growth
-        );
+        |old: u128, new: u128, freely| foreign && new > freely && new > old && new - old > max_growth.of(old);
+    let measures = [
+        ("networks", old, new, GROWS_FREELY),
+        ("IPv4 addresses", before.v4.addresses(), after.v4.addresses(), COVERS_FREELY_V4),
+        ("IPv6 addresses", before.v6.addresses(), after.v6.addresses(), COVERS_FREELY_V6),
+    ];
+    match measures.into_iter().find(|(_, old, new, freely)| grew(*old, *new, *freely)) {
+        Some((what, old, new, _)) => anyhow::bail!(
+            "it grew from {old} to {new} {what}, more than max-growth ({max_growth}) allows; --force takes it"
+        ),
+        None => Ok(()),
     }
-    let (old, new) = (before.v4.addresses(), after.v4.addresses());
-    if grew(old, new, COVERS_FREELY) {
-        anyhow::bail!(
-            "it grew from {old} to {new} IPv4 addresses, more than max-growth ({}) allows; --force takes it",
-            list.max_growth
-        );
-    }
-    Ok(())
 }
 
 /// Whether the source of `list` is due at `now`, when it was last good at `confirmed`, both in seconds since 1970. A run
 /// that comes a little early, as cron's may, counts as in time.
 #[must_use]
 pub fn is_due(list: &List, confirmed: i64, now: i64) -> bool {
-    let early = every(list) / 10;
+    let early = (every(list) / 4).min(EARLY);
     // A clock that was set back is no reason to wait.
     now < confirmed || next_due(list, confirmed).is_none_or(|next| now >= next - early)
+}
+
+/// So long the source of `list` is left alone even where its answer was refused.
+#[must_use]
+pub fn least_pause(list: &List) -> Duration {
+    match list.source {
+        Source::Web { format: Format::Spamhaus, .. } => SPAMHAUS_EVERY,
+        _ => Duration::ZERO,
+    }
 }
 
 /// When the source of `list` is due again, in seconds since 1970; `None` for what is on this host and read in every run.

@@ -30,6 +30,22 @@ pub enum Why {
 }
 
 impl Why {
+    /// In one word, as the journal has it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Carrier => "carrier",
+            Self::Registered => "registered",
+            Self::SeenRegistered => "seen-lately",
+            Self::Allowed => "allowed",
+            Self::Own => "own-address",
+            Self::Gateway => "gateway",
+            Self::Resolver => "resolver",
+            Self::LoginPeer => "login-peer",
+            Self::Special => "special-range",
+        }
+    }
+
     /// What is there, one and many of it.
     #[must_use]
     pub const fn names(self) -> (&'static str, &'static str) {

@@ -18,6 +18,8 @@ pub struct Status {
     pub lists: BTreeMap<ListName, ListStatus>,
     /// Why the lists could not be put together in the last run; empty if they were.
     pub refused: String,
+    /// Which phones could not be found out in the last run; empty if all were.
+    pub unknown: String,
     /// What else was odd.
     pub notes: Vec<String>,
 }

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -48,16 +48,26 @@ impl Store {
     /// The directory `lists` in `state_dir`, made if it is missing.
     pub fn open(state_dir: &Path) -> anyhow::Result<Self> {
         let dir = state_dir.join("lists");
-        let what_to_do =
-            || format!("cannot keep lists in {}; run as root, or as the user it belongs to", dir.display());
-        state_file::make_dir(state_dir, 0o750).with_context(what_to_do)?;
-        state_file::make_dir(&dir, 0o750).with_context(what_to_do)?;
-        Self::existing(state_dir)
+        state_file::make_dir(state_dir, 0o750)
+            .and_then(|()| state_file::make_dir(&dir, 0o750))
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    anyhow!("{error}; run as root, or as the user whom the directory belongs to")
+                }
+                _ => error.into(),
+            })
+            .with_context(|| format!("cannot keep lists in {}", dir.display()))?;
+        Self::existing(dir)
     }
 
-    /// The directory, which must be there.
-    pub fn existing(state_dir: &Path) -> anyhow::Result<Self> {
+    /// The directory as it is, for reading; one that is missing is empty.
+    pub fn peek(state_dir: &Path) -> anyhow::Result<Self> {
         let dir = state_dir.join("lists");
+        let there = dir.try_exists().with_context(|| format!("cannot look into {}", dir.display()))?;
+        if there { Self::existing(dir) } else { Ok(Self { dir, owner: state_file::effective_user() }) }
+    }
+
+    fn existing(dir: PathBuf) -> anyhow::Result<Self> {
         let about = std::fs::metadata(&dir).with_context(|| format!("cannot look into {}", dir.display()))?;
         if about.mode() & 0o022 != 0 {
             bail!("{} may be written by others; take that away (chmod go-w)", dir.display());

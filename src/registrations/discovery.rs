@@ -49,6 +49,25 @@ pub struct Discovery {
     pub clues: Vec<String>,
 }
 
+/// Nothing on this host says that there is a FreeSWITCH.
+#[derive(Clone, Debug)]
+pub struct Nothing {
+    clues: String,
+}
+
+impl fmt::Display for Nothing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "no registrations found: {}. Is FreeSWITCH on this host? If so, set registrations.source, and sqlite-dir, \
+             postgres or event-socket",
+            self.clues
+        )
+    }
+}
+
+impl std::error::Error for Nothing {}
+
 /// Finds the source that the settings and the host's own files name.
 ///
 /// Errors name what was looked for, and the setting that helps.
@@ -184,11 +203,7 @@ impl<'a> Search<'a> {
                 Target::from_conninfo(&conninfo).context("database.0 of FusionPBX's configuration")
             });
         }
-        bail!(
-            "no registrations found: {}. Is FreeSWITCH on this host? If so, set registrations.source, and \
-             sqlite-dir, postgres or event-socket",
-            self.clues.join("; ")
-        )
+        Err(Nothing { clues: self.clues.join("; ") }.into())
     }
 
     fn ask_fusionpbx<T>(&self, what: impl FnOnce(&FusionPbx) -> Option<T>) -> Option<T> {

@@ -1,6 +1,7 @@
 //! The answer for one address, shared by many short-lived processes: snapshot, then one of them asks the
 //! source, then what was seen before.
 
+use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Sender};
@@ -19,6 +20,9 @@ use crate::deadline::Deadline;
 /// Who waits for another process to ask looks again after this time, and then after twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_millis(16);
+
+/// A call that asks holds the lock for no longer than its deadline.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Who is registered, as the processes of this host share it.
 #[derive(Clone, Debug)]
@@ -116,6 +120,20 @@ impl Registry {
             state_dir: config.state_dir.clone(),
             run_dir: config.run_dir.clone(),
         }
+    }
+
+    /// Remembers all that [`Source::everyone`](super::Source::everyone) found at `now` (milliseconds since 1970), for the time when
+    /// the source cannot be read. Waits a moment for the processes that share the memory.
+    pub fn remember(&self, found: &Found, now: i64) -> io::Result<()> {
+        let memory = Memory::open(&self.run_dir)?;
+        let patience = Instant::now() + PATIENCE;
+        while !memory.try_lock()? {
+            if Instant::now() > patience {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(LONGEST_WAIT);
+        }
+        seen::remember(&self.state_dir, found, now)
     }
 
     /// The standing of `address` at `now` (milliseconds since 1970), by `deadline` whatever happens.

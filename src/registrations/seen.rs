@@ -57,9 +57,19 @@ pub fn seen_within_a_day(state_dir: &Path, now: i64) -> io::Result<Vec<IpAddr>> 
 /// that holds the lock may.
 pub(super) fn update(state_dir: &Path, network: IpNetwork, found: &Found, now: i64) -> io::Result<()> {
     let old = open(state_dir).ok();
-    if !old.as_ref().is_none_or(|old| is_due(old, network, found, now)) {
-        return Ok(());
+    if old.as_ref().is_none_or(|old| is_due(old, network, found, now)) {
+        add(state_dir, old, found, now)
+    } else {
+        Ok(())
     }
+}
+
+/// Takes all that was found into the file, due or not. Only the process that holds the lock may.
+pub(super) fn remember(state_dir: &Path, found: &Found, now: i64) -> io::Result<()> {
+    add(state_dir, open(state_dir).ok(), found, now)
+}
+
+fn add(state_dir: &Path, old: Option<AddressTable>, found: &Found, now: i64) -> io::Result<()> {
     let seconds = now / 1000;
     // A damaged file is started anew: it is worth a day at most.
     let entries = old.map(|old| old.entries()).transpose().unwrap_or_default().unwrap_or_default();

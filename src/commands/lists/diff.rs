@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 
-use super::session::{Result, Session};
+use super::session::{Fate, Session};
 use super::{TOOL, fetch, list_name};
 use crate::address_set::{AddressRange, AddressSet};
 use crate::config::{Config, ListName};
@@ -21,12 +21,12 @@ pub(super) struct Args {
 
 /// Prints `-` and `+` before each network that the source no longer has, or has new.
 pub(super) fn run(config: &Config, args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
-    let store = Store::open(&config.state_dir)?;
+    let store = Store::peek(&config.state_dir)?;
     // Asked in full: what may have shrunk is just what one wants to see.
     let fetch = fetch::Args { only: vec![args.name.clone()], dry_run: true, force: true };
     let session = Session::ask(config, &store, &fetch, now)?;
-    if let Some(Result::Refused(why)) = session.results.get(&args.name) {
-        eprintln!("{TOOL}: {}: refused: {why}", args.name);
+    if let Some(Fate::Refused(why)) = session.fates.get(&args.name) {
+        let _ = writeln!(io::stderr(), "{TOOL}: {}: refused: {why}", args.name);
         return Ok(Exit::No);
     }
     let set =

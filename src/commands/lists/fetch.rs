@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::session::Session;
-use super::{list_name, load};
+use super::{list_name, load, report};
 use crate::config::{Config, ListName};
 use crate::exit::Exit;
 use crate::feeds::store::Store;
@@ -32,14 +32,27 @@ pub(super) enum Then {
 }
 
 pub(super) fn run(config: &Config, args: &Args, then: Then, now: Timestamp) -> anyhow::Result<Exit> {
+    if args.dry_run {
+        let store = Store::peek(&config.state_dir)?;
+        let mut session = Session::ask(config, &store, args, now)?;
+        session.compile();
+        report::results(&session, true);
+        report::refusals(&session);
+        return Ok(session.exit());
+    }
     let store = Store::open(&config.state_dir)?;
     let _lock = store.lock()?;
     let mut session = Session::ask(config, &store, args, now)?;
     session.compile();
-    session.finish(args)?;
-    if then == Then::Load && !args.dry_run {
-        // Also where the lists were not put together: what was there before comes back, if somebody took it away.
-        load::load(config, &store, args.force, now)?;
+    report::results(&session, false);
+    report::refusals(&session);
+    let kept = session.keep();
+    if then == Then::Load {
+        // Also where nothing new could be kept: what was there before comes back, if somebody took it away.
+        let loaded = load::load(config, &store, args.force, now);
+        kept.and(loaded.map(|_| ()))?;
+    } else {
+        kept?;
     }
     Ok(session.exit())
 }

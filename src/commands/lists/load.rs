@@ -1,6 +1,8 @@
 //! `ringfence-lists load`: what was put together goes into the kernel, and to `ringfence-ignore`.
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -49,7 +51,9 @@ impl Loaded {
 
     /// What was loaded since the last boot; `None` if nothing was, or nobody knows.
     pub(super) fn read(config: &Config) -> Option<Self> {
-        serde_json::from_slice(&state_file::read_regular(&Self::path(config), 4096).ok()?).ok()
+        let last: Self =
+            serde_json::from_slice(&state_file::read_regular(&Self::path(config), 4096).ok()?).ok()?;
+        (last.when > 0).then_some(last)
     }
 
     fn write(&self, config: &Config) -> anyhow::Result<()> {
@@ -71,20 +75,50 @@ impl Loaded {
     }
 }
 
+/// What a load did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    /// The sets hold something new.
+    Loaded,
+    /// They held it already.
+    Same,
+    /// There is nothing to load yet; sets that were missing are there, and empty.
+    Empty,
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Loaded => "The sets are filled.",
+            Self::Same => "The sets hold the lists already.",
+            Self::Empty => {
+                "There are no lists put together yet; run ringfence-lists fetch. The sets are there."
+            }
+        })
+    }
+}
+
 pub(super) fn run(config: &Config, args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
     let store = Store::open(&config.state_dir)?;
     let _lock = store.lock()?;
-    load(config, &store, args.force, now)?;
+    let done = load(config, &store, args.force, now)?;
+    if io::stdout().is_terminal() {
+        // A closed pipe is no error of ours.
+        let _ = writeln!(io::stdout(), "{done}");
+    }
     Ok(Exit::Yes)
 }
 
 /// Brings the lists in the store into the kernel, where it does not hold them already. Only who has the lock may.
-pub(super) fn load(config: &Config, store: &Store, force: bool, now: Timestamp) -> anyhow::Result<()> {
+pub(super) fn load(config: &Config, store: &Store, force: bool, now: Timestamp) -> anyhow::Result<Done> {
     let mut kernel = Ipset::open().context("cannot talk to the kernel's ipset")?;
     let compiled = match store.read::<Compiled>(COMPILED) {
         Ok(Some(compiled)) => compiled,
         // Nothing was put together yet, or the store is gone: whoever is exempt stays so.
-        Ok(None) => return kernel_sets::make_missing(&mut kernel),
+        Ok(None) => {
+            kernel_sets::make_missing(&mut kernel)?;
+            return Ok(Done::Empty);
+        }
         Err(error) => {
             // Rules that name our sets must not fail for want of them.
             kernel_sets::make_missing(&mut kernel)?;
@@ -97,7 +131,8 @@ pub(super) fn load(config: &Config, store: &Store, force: bool, now: Timestamp) 
     let same = last.as_ref().is_some_and(|last| last.digest == loaded.digest);
     let table = allow::path(&config.state_dir);
     if same && !force && table.exists() && kernel_sets::hold(&mut kernel, &content)? {
-        return kernel_sets::clear_away(&mut kernel);
+        kernel_sets::clear_away(&mut kernel)?;
+        return Ok(Done::Same);
     }
     // Who is allowed comes first, here too.
     let allowed: Vec<Allowed<'_>> = compiled
@@ -109,12 +144,12 @@ pub(super) fn load(config: &Config, store: &Store, force: bool, now: Timestamp) 
         .collect();
     allow::write(&config.state_dir, &allowed, now)
         .with_context(|| format!("cannot write {} (load needs root)", table.display()))?;
-    if let Some(last) = last {
-        Loaded { digest: None, ..last }.write(config)?;
-    }
+    // First of all: what cannot be written down must not be begun.
+    Loaded { digest: None, ..last.unwrap_or_default() }.write(config)?;
     kernel_sets::load(&mut kernel, &content)?;
     record(config, &decision(config, &loaded), now);
-    loaded.write(config)
+    loaded.write(config)?;
+    Ok(Done::Loaded)
 }
 
 /// What the sets should hold. Who must not be blocked is looked up once more: since the lists were put together, this host may have

@@ -39,22 +39,24 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
                     bad += 1;
                     if bad <= SHOWN {
                         let text: String = visible(&String::from_utf8_lossy(text)).chars().take(60).collect();
-                        eprintln!(
-                            "{}: {name}:{number}: {text:?} is no address, network or range",
-                            super::TOOL
-                        );
+                        complain(&format!("{name}:{number}: {text:?} is no address, network or range"));
                     }
                 }
             }
         }
     }
     if bad > 0 {
-        eprintln!("{}: {bad} lines left out", super::TOOL);
+        complain(&format!("{bad} {} left out", if bad == 1 { "line" } else { "lines" }));
     }
     let mut out = io::stdout().lock();
     text::write(&builder.build(), &mut out)?;
     out.flush()?;
     Ok(if bad == 0 { Exit::Yes } else { Exit::No })
+}
+
+fn complain(text: &str) {
+    // Nobody may be listening any more.
+    let _ = writeln!(io::stderr(), "{}: {text}", super::TOOL);
 }
 
 fn open(path: &Path) -> io::Result<(String, Box<dyn Read>)> {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 
 use super::TOOL;
-use super::session::{Result, Session};
+use super::session::{Fate, Session};
 use crate::address_set::AddressSet;
 use crate::commands::screen::{Columns, span};
 use crate::config::ListName;
@@ -27,11 +27,11 @@ fn render(session: &Session<'_>, dry_run: bool) -> String {
         columns.row([
             name.to_string(),
             list.kind.name().to_owned(),
-            match &session.results[name] {
-                Result::NotAsked => "not due",
-                Result::Unchanged => "unchanged",
-                Result::Updated => "updated",
-                Result::Refused(_) => "refused",
+            match &session.fates[name] {
+                Fate::NotAsked => "not due",
+                Fate::Unchanged => "unchanged",
+                Fate::Updated => "updated",
+                Fate::Refused(_) => "refused",
             }
             .to_owned(),
             count(&after),
@@ -45,9 +45,9 @@ fn render(session: &Session<'_>, dry_run: bool) -> String {
         columns.render()
     };
     text += &remarks(&session.status);
-    if let Some(compiled) = session.compiled.as_ref().filter(|_| !session.lists.is_empty()) {
-        let ([block4, block6], [allow4, allow6]) =
-            (compiled.block.count_networks(), compiled.allow.count_networks());
+    if !session.lists.is_empty() {
+        let [block4, block6] = session.compiled.block.count_networks();
+        let [allow4, allow6] = session.compiled.allow.count_networks();
         let _ = writeln!(
             text,
             "Together they block {block4} IPv4 and {block6} IPv6 networks, and allow {allow4} and {allow6}."
@@ -71,11 +71,12 @@ pub(super) fn remarks(status: &crate::feeds::status::Status) -> String {
 /// what follows from it.
 pub(super) fn refusals(session: &Session<'_>) {
     let mut err = io::stderr().lock();
-    for odd in session.lost.iter().chain(&session.unknown) {
+    for odd in session.lost.iter().chain(Some(&session.status.unknown).filter(|unknown| !unknown.is_empty()))
+    {
         let _ = writeln!(err, "{TOOL}: {odd}");
     }
-    for (name, result) in &session.results {
-        if let Result::Refused(why) = result {
+    for (name, fate) in &session.fates {
+        if let Fate::Refused(why) = fate {
             let _ = writeln!(err, "{TOOL}: {name}: refused: {why}; {}", what_stays(session, name));
         }
     }

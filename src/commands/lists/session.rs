@@ -2,24 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::bail;
 use jiff::Timestamp;
 
 use super::fetch::Args;
-use super::{TOOL, protection, report};
+use super::{TOOL, protection};
 use crate::commands::record;
 use crate::config::Config;
 use crate::config::lists::{Kind, List, ListName};
 use crate::evidence::Decision;
 use crate::exit::Exit;
 use crate::feeds::compile::{self, Compiled, Outcome};
-use crate::feeds::copy::Copy;
-use crate::feeds::fetch::{Fetched, is_due};
-use crate::feeds::guard;
+use crate::feeds::copy::{Copy, fingerprint};
+use crate::feeds::fetch::{Fetched, is_due, least_pause};
+use crate::feeds::guard::{self, Hit, Protected};
 use crate::feeds::status::Status;
 use crate::feeds::store::Store;
 use crate::feeds::web::Fault;
+use crate::registrations::{self, Registry};
 
 mod carriers;
 mod download;
@@ -38,7 +40,7 @@ pub(super) type Copies = BTreeMap<ListName, Arc<Copy>>;
 
 /// What one run did with a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Result {
+pub(super) enum Fate {
     /// It was not its turn.
     NotAsked,
     /// Its source has the same.
@@ -61,15 +63,13 @@ pub(super) struct Session<'a> {
     pub(super) after: Copies,
     /// What was damaged, and is as good as none.
     pub(super) lost: Vec<String>,
-    pub(super) results: BTreeMap<ListName, Result>,
+    pub(super) fates: BTreeMap<ListName, Fate>,
     pub(super) status: Status,
     remembered: Option<carriers::Remembered>,
-    /// Who could not be found out, and so may be blocked.
-    pub(super) unknown: Option<String>,
-    /// `None` where the lists must not be put together.
-    pub(super) compiled: Option<Compiled>,
+    pub(super) compiled: Compiled,
     /// The lists from which others are cut out than in the last run.
-    cut_anew: Vec<ListName>,
+    cut_anew: Vec<(ListName, Vec<Hit>)>,
+    registered: registrations::Found,
 }
 
 impl<'a> Session<'a> {
@@ -80,7 +80,7 @@ impl<'a> Session<'a> {
         args: &Args,
         now: Timestamp,
     ) -> anyhow::Result<Self> {
-        let carriers = carriers::database(config);
+        let carriers = carriers::database(config, store);
         let lists = with_carriers(config, carriers.is_some());
         if let Some(unknown) = args.only.iter().find(|name| !lists.contains_key(*name)) {
             let names: Vec<&str> = lists.keys().map(ListName::as_str).collect();
@@ -99,13 +99,13 @@ impl<'a> Session<'a> {
             after: before.clone(),
             before,
             lost,
-            results: lists.keys().map(|name| (name.clone(), Result::NotAsked)).collect(),
+            fates: lists.keys().map(|name| (name.clone(), Fate::NotAsked)).collect(),
             lists,
             status,
             remembered: None,
-            unknown: None,
-            compiled: None,
+            compiled: Compiled::default(),
             cut_anew: vec![],
+            registered: registrations::Found::default(),
         };
         session.ask_sources(args, carriers)?;
         Ok(session)
@@ -143,8 +143,7 @@ impl<'a> Session<'a> {
         if !args.only.is_empty() {
             return args.only.contains(name);
         }
-        let source = crate::feeds::copy::fingerprint(&list.source);
-        let fresh = self.before.get(name).is_none_or(|copy| copy.source != source);
+        let fresh = !self.before.contains_key(name);
         let status = self.status.lists.get(name).cloned().unwrap_or_default();
         let now = self.now.as_second();
         // A clock that was set back is no reason to wait for days.
@@ -153,78 +152,70 @@ impl<'a> Session<'a> {
         args.force || (!left_alone && is_due(list, confirmed, now))
     }
 
-    fn take(&mut self, name: ListName, answer: std::result::Result<Fetched, Fault>) {
+    fn take(&mut self, name: ListName, answer: Result<Fetched, Fault>) {
         let now = self.now.as_second();
+        let patience = self.lists.get(&name).map_or(Duration::ZERO, least_pause);
         let status = self.status.lists.entry(name.clone()).or_default();
         status.tried = now;
-        let (result, retry_after) = match answer {
+        let (fate, retry_after) = match answer {
             Ok(Fetched { copy, notes, retry_after }) => {
                 status.confirmed = now;
                 status.refused.clear();
                 status.notes = notes;
                 let old = self.before.get(&name);
-                let same = old.is_some_and(|old| old.source == copy.source && old.set() == copy.set());
+                let same = old.is_some_and(|old| old.set() == copy.set());
                 if old.is_none_or(|old| **old != copy) {
                     self.after.insert(name.clone(), Arc::new(copy));
                 }
-                (if same { Result::Unchanged } else { Result::Updated }, retry_after)
+                (if same { Fate::Unchanged } else { Fate::Updated }, retry_after)
             }
             Err(fault) => {
                 status.refused.clone_from(&fault.message);
-                (Result::Refused(fault.message), fault.retry_after)
+                (Fate::Refused(fault.message), Some(fault.retry_after.unwrap_or_default().max(patience)))
             }
         };
         let wait = retry_after.and_then(|wait| i64::try_from(wait.as_secs()).ok()).unwrap_or(0);
         status.not_before = if wait > 0 { now + wait } else { 0 };
-        self.results.insert(name, result);
+        self.fates.insert(name, fate);
     }
 
-    /// Puts the lists together without those who must not be blocked.
+    /// Puts the lists together without those who must not be blocked. Where too little is known of them, nobody is blocked whom
+    /// the last run did not block.
     pub(super) fn compile(&mut self) {
         let blocks = self.lists.values().any(|list| list.kind == Kind::Block);
-        let (protected, registered) = match protection::everybody(self.config, blocks, self.now) {
-            Ok(found) => {
-                self.status.notes.extend(found.notes.into_iter().chain(found.unknown.clone()));
-                self.unknown = found.unknown;
-                (found.protected, found.registered)
-            }
-            Err(error) => {
-                self.status.refused = format!("nothing is blocked anew: {error:#}");
-                return;
-            }
-        };
+        let found = protection::everybody(self.config, blocks, self.now);
+        self.status.notes.extend(found.notes);
+        self.status.unknown = found.unknown.unwrap_or_default();
         let carriers = self.remembered.as_ref().map(carriers::Remembered::protected).unwrap_or_default();
-        match compile::compile(&self.lists, &self.after, &carriers, &protected) {
-            Ok(Outcome { compiled, hits }) => {
-                for (name, hits) in hits {
-                    let hits = protection::named(self.config, hits, &registered, self.now);
-                    let cut_out = guard::sentences(&hits);
-                    let status = self.status.lists.entry(name.clone()).or_default();
-                    if status.cut_out != cut_out {
-                        status.cut_out = cut_out;
-                        self.cut_anew.push(name);
-                    }
-                }
-                self.compiled = Some(compiled);
-            }
-            Err(missing) => {
-                let names: Vec<&str> = missing.iter().map(ListName::as_str).collect();
-                self.status.refused = format!(
-                    "nothing is blocked anew: of the allow list {} there is no copy yet, and nobody is blocked without the whitelist",
-                    names.join(", ")
-                );
+        let Outcome { compiled, hits, missing } =
+            compile::compile(&self.lists, &self.after, &carriers, &found.protected);
+        self.compiled = compiled;
+        let missing: Vec<&str> = missing.iter().map(ListName::as_str).collect();
+        let why = match missing.as_slice() {
+            [] => found.blind,
+            [name] => Some(format!("there is no copy yet of the allow list {name}")),
+            names => Some(format!("there are no copies yet of the allow lists {}", names.join(", "))),
+        };
+        if let Some(why) = why {
+            // A damaged file is as good as none.
+            let last = self.store.read(COMPILED).unwrap_or_default().unwrap_or_default();
+            self.compiled.hold_back(&last);
+            self.status.refused = format!("nobody is blocked anew: {why}");
+        }
+        for (name, hits) in hits {
+            let hits = protection::named(self.config, hits, &found.registered, self.now);
+            let cut_out = guard::sentences(&hits);
+            let status = self.status.lists.entry(name.clone()).or_default();
+            if status.cut_out != cut_out {
+                status.cut_out = cut_out;
+                self.cut_anew.push((name, hits));
             }
         }
+        self.registered = found.registered;
     }
 
-    /// Says what happened, and keeps it unless this is a dry run.
-    pub(super) fn finish(&self, args: &Args) -> anyhow::Result<()> {
-        report::results(self, args.dry_run);
-        report::refusals(self);
-        if args.dry_run { Ok(()) } else { self.keep() }
-    }
-
-    fn keep(&self) -> anyhow::Result<()> {
+    /// Keeps what came of it.
+    pub(super) fn keep(&self) -> anyhow::Result<()> {
         for (name, copy) in &self.after {
             if self.before.get(name).is_none_or(|before| !Arc::ptr_eq(before, copy)) {
                 self.store.write(&format!("{name}{COPY}"), &**copy)?;
@@ -233,12 +224,14 @@ impl<'a> Session<'a> {
         if let Some(remembered) = &self.remembered {
             remembered.write(self.store)?;
         }
-        if let Some(compiled) = &self.compiled {
-            // A damaged file is as good as none.
-            let last: Option<Compiled> = self.store.read(COMPILED).unwrap_or_default();
-            if last.as_ref() != Some(compiled) {
-                self.store.write(COMPILED, compiled)?;
-            }
+        // A damaged file is as good as none.
+        let last: Option<Compiled> = self.store.read(COMPILED).unwrap_or_default();
+        if last.as_ref() != Some(&self.compiled) {
+            self.store.write(COMPILED, &self.compiled)?;
+        }
+        // Nobody found is nothing to remember. Who may not write there, or finds it busy, goes on with what others wrote.
+        if !self.registered.registered.is_empty() {
+            let _ = Registry::new(self.config).remember(&self.registered, self.now.as_millisecond());
         }
         self.status.write(self.store)?;
         for ending in [COPY, UNFINISHED] {
@@ -264,18 +257,22 @@ impl<'a> Session<'a> {
             detail: detail.to_owned(),
         };
         let mut decisions = vec![];
-        for (name, result) in &self.results {
-            if let Result::Refused(why) = result {
+        for (name, fate) in &self.fates {
+            if let Fate::Refused(why) = fate {
                 decisions.push(decision(name.as_str(), "refuse", "list-refused", why));
             }
         }
-        for name in &self.cut_anew {
-            let cut_out = &self.status.lists[name].cut_out;
-            decisions
-                .extend(cut_out.iter().map(|text| decision(name.as_str(), "cut-out", "protected", text)));
+        for (name, hits) in &self.cut_anew {
+            for hits in hits.chunk_by(|one, other| one.why == other.why) {
+                let reason = format!("protected-{}", hits[0].why.word());
+                decisions.push(decision(name.as_str(), "cut-out", &reason, &guard::sentences(hits).concat()));
+            }
         }
         if !self.status.refused.is_empty() {
             decisions.push(decision("lists", "refuse", "lists-refused", &self.status.refused));
+        }
+        if !self.status.unknown.is_empty() {
+            decisions.push(decision("lists", "note", "phones-unknown", &self.status.unknown));
         }
         if !self.status.notes.is_empty() {
             decisions.push(decision("lists", "note", "lists-noted", &self.status.notes.join("; ")));
@@ -287,14 +284,20 @@ impl<'a> Session<'a> {
 
     /// Whether all was taken.
     pub(super) fn exit(&self) -> Exit {
-        let refused = self.results.values().any(|result| matches!(result, Result::Refused(_)));
+        let refused = self.fates.values().any(|fate| matches!(fate, Fate::Refused(_)));
         if refused || !self.status.refused.is_empty() { Exit::No } else { Exit::Yes }
     }
 }
 
 /// The lists of the settings, and the carriers where there is a FusionPBX.
-pub(super) fn all_lists(config: &Config) -> BTreeMap<ListName, List> {
-    with_carriers(config, carriers::database(config).is_some())
+pub(super) fn all_lists(config: &Config, store: &Store) -> BTreeMap<ListName, List> {
+    with_carriers(config, carriers::database(config, store).is_some())
+}
+
+/// The carriers of the last run, with their names.
+pub(super) fn remembered_carriers(config: &Config, store: &Store) -> Vec<Protected> {
+    let wanted = carriers::database(config, store).is_some();
+    if wanted { carriers::Remembered::read(store).protected() } else { vec![] }
 }
 
 fn with_carriers(config: &Config, carriers: bool) -> BTreeMap<ListName, List> {
@@ -302,14 +305,17 @@ fn with_carriers(config: &Config, carriers: bool) -> BTreeMap<ListName, List> {
     config.lists.clone().into_iter().chain(carriers).collect()
 }
 
-/// The last good copies, and in words which of them are damaged and as good as none.
+/// The last good copies, and in words which of them are damaged and as good as none. A copy of what the list was before its
+/// settings changed is none of it.
 fn read_copies(store: &Store, lists: &BTreeMap<ListName, List>) -> (Copies, Vec<String>) {
     let mut copies = BTreeMap::new();
     let mut lost = vec![];
-    for name in lists.keys() {
-        match store.read(&format!("{name}{COPY}")) {
-            Ok(Some(copy)) => drop(copies.insert(name.clone(), Arc::new(copy))),
-            Ok(None) => {}
+    for (name, list) in lists {
+        match store.read::<Copy>(&format!("{name}{COPY}")) {
+            Ok(Some(copy)) if copy.source == fingerprint(list) => {
+                copies.insert(name.clone(), Arc::new(copy));
+            }
+            Ok(_) => {}
             Err(error) => lost.push(format!("{name}: its last good copy is lost: {error:#}")),
         }
     }

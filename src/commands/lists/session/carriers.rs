@@ -3,17 +3,17 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::address_set::AddressSet;
 use crate::carriers::{Carrier, Found, Known, Resolver, find};
-use crate::config::lists::Source;
+use crate::config::lists::List;
 use crate::config::{self, Config};
 use crate::deadline::Deadline;
 use crate::feeds::copy::{Copy, Part, fingerprint};
-use crate::feeds::fetch::Fetched;
+use crate::feeds::fetch::{Fetched, has_kept_its_size};
 use crate::feeds::guard::{Protected, Why};
 use crate::feeds::store::Store;
 use crate::feeds::web::Fault;
@@ -39,8 +39,8 @@ pub(super) struct Remembered {
     carriers: Vec<(String, Vec<IpNetwork>)>,
 }
 
-/// FusionPBX's own database; `None` where there is no FusionPBX, or its carriers are not wanted.
-pub(super) fn database(config: &Config) -> Option<anyhow::Result<Target>> {
+/// FusionPBX's own database; `None` where there is no FusionPBX and never was, or its carriers are not wanted.
+pub(super) fn database(config: &Config, store: &Store) -> Option<anyhow::Result<Target>> {
     if config.fusionpbx.carriers == config::Carriers::Off {
         return None;
     }
@@ -50,7 +50,9 @@ pub(super) fn database(config: &Config) -> Option<anyhow::Result<Target>> {
         return Some(target.context("fusionpbx.postgres"));
     }
     let found = match fusionpbx::find(config.registrations.fusionpbx_config.as_deref()) {
-        Ok(found) => found?,
+        Ok(Some(found)) => found,
+        Ok(None) if Remembered::read(store).carriers.is_empty() => return None,
+        Ok(None) => return Some(Err(anyhow!("FusionPBX's configuration is gone; bring it back, {off}"))),
         Err(error) => return Some(Err(error.context(format!("make it readable, {off}")))),
     };
     let (path, fusionpbx) = found;
@@ -89,6 +91,7 @@ impl Remembered {
         target: anyhow::Result<Target>,
         old: Option<&Copy>,
         now: i64,
+        force: bool,
     ) -> Result<(Fetched, Self), Fault> {
         let deadline = Deadline::after(Instant::now(), TIME);
         let names = Resolver::from_files(Path::new(RESOLV_CONF), Path::new(HOSTS))?;
@@ -97,13 +100,18 @@ impl Remembered {
             carriers.into_iter().map(|Carrier { name, networks }| (name, networks)).collect();
         let set: AddressSet = carriers.iter().flat_map(|(_, networks)| networks).copied().collect();
         let stamp = u32::try_from(now).unwrap_or(0);
-        let before =
+        let list = List::carriers();
+        let before = old.map(Copy::set);
+        if !force {
+            has_kept_its_size(&list, before.as_ref(), &set)?;
+        }
+        let dated =
             old.and_then(|old| old.parts.first()).map(|part| part.content.clone()).unwrap_or_default();
         let copy = Copy {
-            source: fingerprint(&Source::Carriers),
-            changed: old.filter(|old| old.set() == set).map_or(stamp, |old| old.changed),
+            source: fingerprint(&list),
+            changed: if before.as_ref() == Some(&set) { old.map_or(stamp, |old| old.changed) } else { stamp },
             position: None,
-            parts: vec![Part { content: before.becomes(&set, stamp), ..Part::default() }],
+            parts: vec![Part { content: dated.becomes(&set, stamp), ..Part::default() }],
         };
         Ok((Fetched { copy, notes, retry_after: None }, Self { known, carriers }))
     }

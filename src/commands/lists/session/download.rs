@@ -49,7 +49,8 @@ pub(super) fn ask(
         .enable_all()
         .build()
         .context("no asynchronous runtime")?;
-    let client = if orders.iter().any(|order| order.list.is_foreign()) { Some(Client::new()?) } else { None };
+    let foreign = orders.iter().any(|order| order.list.is_foreign());
+    let client = if foreign { Client::new().map(Some) } else { Ok(None) };
     let bars = bars();
     let answers = runtime.block_on(async {
         let mut answers = Answers::default();
@@ -60,8 +61,15 @@ pub(super) fn ask(
                 ask_carriers = carriers.take().map(|target| (name, old, target));
                 continue;
             }
+            let client = match &client {
+                Ok(client) => client.clone(),
+                Err(error) if list.is_foreign() => {
+                    answers.lists.push((name, Err(Fault::lasting(format!("{error:#}")))));
+                    continue;
+                }
+                Err(_) => None,
+            };
             let bar = bar(&bars, &name, list.is_foreign());
-            let client = client.clone();
             tasks.spawn(async move {
                 let answer = one(&list, old.as_deref(), client.as_ref(), round, &bar).await;
                 bar.finish_and_clear();
@@ -69,7 +77,7 @@ pub(super) fn ask(
             });
         }
         if let Some((name, old, target)) = ask_carriers {
-            let answer = remembered.ask(target, old.as_deref(), round.now).await;
+            let answer = remembered.ask(target, old.as_deref(), round.now, round.force).await;
             let answer = answer.map(|(fetched, remembered)| {
                 answers.remembered = Some(remembered);
                 fetched
