@@ -1,9 +1,57 @@
-//! Addresses as fail2ban hands them over, and the neighbourhood that counts as the same phone.
+//! Addresses as fail2ban hands them over, the neighbourhood that counts as the same phone, and what is not of the
+//! Internet.
 
 use std::ffi::OsStr;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::{IpNetwork, Ipv6Network};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+
+/// A network of IPv4 with a shorter prefix is nobody's: /8 is the widest block that was ever given to one holder.
+pub const WIDEST_V4: u8 = 8;
+
+/// As [`WIDEST_V4`], for IPv6: no registry gave anybody more than a /19.
+pub const WIDEST_V6: u8 = 19;
+
+/// The networks that are not of the Internet, each with a name for people: IANA's special-purpose address registries
+/// (RFC 6890), multicast (RFC 5771, RFC 4291) and what is reserved, with broadcast at its end. No two of them overlap.
+///
+/// Those for documentation and benchmarks (192.0.2.0/24, 198.18.0.0/15, `2001:db8::/32`, ...) are not among them: nobody
+/// talks to anybody there, so that blocking them harms nobody.
+pub const SPECIAL: [(&str, IpNetwork); 15] = [
+    ("this network", v4([0, 0, 0, 0], 8)),
+    ("private", v4([10, 0, 0, 0], 8)),
+    ("shared by carriers", v4([100, 64, 0, 0], 10)),
+    ("loopback", v4([127, 0, 0, 0], 8)),
+    ("link-local", v4([169, 254, 0, 0], 16)),
+    ("private", v4([172, 16, 0, 0], 12)),
+    ("protocol assignments", v4([192, 0, 0, 0], 24)),
+    ("private", v4([192, 168, 0, 0], 16)),
+    ("multicast", v4([224, 0, 0, 0], 4)),
+    ("reserved", v4([240, 0, 0, 0], 4)),
+    ("unspecified", v6(Ipv6Addr::UNSPECIFIED, 128)),
+    ("loopback", v6(Ipv6Addr::LOCALHOST, 128)),
+    ("private", v6(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7)),
+    ("link-local", v6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10)),
+    ("multicast", v6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8)),
+];
+
+const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> IpNetwork {
+    IpNetwork::V4(Ipv4Network::new_checked(Ipv4Addr::new(a, b, c, d), prefix).expect("at most 32 bits"))
+}
+
+const fn v6(address: Ipv6Addr, prefix: u8) -> IpNetwork {
+    IpNetwork::V6(Ipv6Network::new_checked(address, prefix).expect("at most 128 bits"))
+}
+
+/// Whether all of `network` is in one of [`SPECIAL`].
+#[must_use]
+pub fn is_special(network: IpNetwork) -> bool {
+    SPECIAL.iter().any(|(_, special)| match (network, special) {
+        (IpNetwork::V4(network), IpNetwork::V4(special)) => network.is_subnet_of(*special),
+        (IpNetwork::V6(network), IpNetwork::V6(special)) => network.is_subnet_of(*special),
+        _ => false,
+    })
+}
 
 /// Reads exactly one IPv4 or IPv6 address, in any spelling of RFC 4291; IPv4-mapped IPv6
 /// (`::ffff:203.0.113.7`) becomes the IPv4 address it stands for.
@@ -35,7 +83,6 @@ pub fn neighbourhood(address: IpAddr, ipv6_prefix: u8) -> IpNetwork {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
     use std::os::unix::ffi::OsStrExt;
 
     use proptest::prelude::*;
@@ -82,6 +129,35 @@ mod tests {
         assert!(canonical.is_some());
         for text in ["2001:DB8:66::11", "2001:0db8:0066:0:0:0:0:0011", "2001:db8:66:0::0.0.0.17"] {
             assert_eq!(parse_text(text), canonical, "{text}");
+        }
+    }
+
+    #[test]
+    fn special_networks_are_whole_and_apart() {
+        for (at, (name, network)) in SPECIAL.iter().enumerate() {
+            assert_eq!(network.ip(), network.network(), "{name}");
+            for (_, other) in &SPECIAL[at + 1..] {
+                assert!(!network.contains(other.ip()) && !other.contains(network.ip()), "{network} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn tells_what_is_special_from_what_is_not() {
+        for (network, special) in [
+            ("10.1.2.0/24", true),
+            ("10.0.0.0/7", false),
+            ("192.0.0.170/32", true),
+            ("192.0.1.0/24", false),
+            ("192.0.2.0/24", false),
+            ("198.18.0.0/15", false),
+            ("255.255.255.255/32", true),
+            ("::/127", false),
+            ("::1/128", true),
+            ("fdff::/16", true),
+            ("2001:db8::/32", false),
+        ] {
+            assert_eq!(is_special(network.parse().unwrap()), special, "{network}");
         }
     }
 

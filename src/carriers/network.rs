@@ -1,36 +1,10 @@
 //! Networks as access control nodes have them, and which of them a carrier may have.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use ipnetwork::IpNetwork;
 
-/// A network wider than this is no carrier's: /8 is the widest block that was ever given to one holder.
-const WIDEST_V4: u8 = 8;
-
-/// As [`WIDEST_V4`]: the largest providers hold a /19.
-const WIDEST_V6: u8 = 19;
-
-/// Nobody on the Internet has an address in these: RFC 6890, RFC 1918, RFC 6598, RFC 3927, RFC 5771.
-const SPECIAL_V4: [(Ipv4Addr, u8); 9] = [
-    (Ipv4Addr::UNSPECIFIED, 8),
-    (Ipv4Addr::new(10, 0, 0, 0), 8),
-    (Ipv4Addr::new(100, 64, 0, 0), 10),
-    (Ipv4Addr::new(127, 0, 0, 0), 8),
-    (Ipv4Addr::new(169, 254, 0, 0), 16),
-    (Ipv4Addr::new(172, 16, 0, 0), 12),
-    (Ipv4Addr::new(192, 168, 0, 0), 16),
-    (Ipv4Addr::new(224, 0, 0, 0), 4),
-    (Ipv4Addr::new(240, 0, 0, 0), 4),
-];
-
-/// As [`SPECIAL_V4`]: RFC 4291, RFC 4193.
-const SPECIAL_V6: [(Ipv6Addr, u8); 5] = [
-    (Ipv6Addr::UNSPECIFIED, 128),
-    (Ipv6Addr::LOCALHOST, 128),
-    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7),
-    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
-    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
-];
+use crate::address::{WIDEST_V4, WIDEST_V6, is_special};
 
 /// What a network can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,11 +33,11 @@ pub(super) fn parse(text: &str) -> Option<IpNetwork> {
 
 /// What `network` is.
 pub(super) fn reach(network: IpNetwork) -> Reach {
-    let (special, widest) = match network {
-        IpNetwork::V4(v4) => (SPECIAL_V4.iter().any(|range| covers_v4(*range, v4)), WIDEST_V4),
-        IpNetwork::V6(v6) => (SPECIAL_V6.iter().any(|range| covers_v6(*range, v6)), WIDEST_V6),
+    let widest = match network {
+        IpNetwork::V4(_) => WIDEST_V4,
+        IpNetwork::V6(_) => WIDEST_V6,
     };
-    match (special, network.prefix() < widest) {
+    match (is_special(network), network.prefix() < widest) {
         (true, _) => Reach::Special,
         (false, true) => Reach::TooWide,
         (false, false) => Reach::Public,
@@ -76,16 +50,10 @@ pub(super) fn public_host(address: IpAddr) -> Option<IpNetwork> {
     (reach(network) == Reach::Public).then_some(network)
 }
 
-fn covers_v4((start, prefix): (Ipv4Addr, u8), network: Ipv4Network) -> bool {
-    Ipv4Network::new(start, prefix).is_ok_and(|range| network.is_subnet_of(range))
-}
-
-fn covers_v6((start, prefix): (Ipv6Addr, u8), network: Ipv6Network) -> bool {
-    Ipv6Network::new(start, prefix).is_ok_and(|range| network.is_subnet_of(range))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -138,6 +106,8 @@ mod tests {
             ("127.0.0.1", Reach::Special),
             ("169.254.1.1", Reach::Special),
             ("0.0.0.0", Reach::Special),
+            ("192.0.0.8", Reach::Special),
+            ("192.0.2.0/24", Reach::Public),
             ("239.0.0.1", Reach::Special),
             ("255.255.255.255", Reach::Special),
             ("::1", Reach::Special),

@@ -5,14 +5,11 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::secrets::Secrets;
+use crate::address::{WIDEST_V4, WIDEST_V6};
 use crate::address_set::text::{self, Line};
 use crate::address_set::{AddressRange, AddressSet, Builder};
 use crate::config::lists::Format;
 use crate::evidence::visible_within;
-
-/// A wider entry of a foreign list is a mistake, or an attack: /8 of IPv4, /19 of IPv6 (no registry gave anybody more).
-const WIDEST_V4: u128 = 1 << (32 - 8);
-const WIDEST_V6: u128 = 1 << (128 - 19);
 
 /// So many examples of what is wrong are kept.
 const EXAMPLES: usize = 3;
@@ -93,9 +90,10 @@ impl Gathering {
     /// A line that says `range`, and how it is written.
     pub fn range(&mut self, line: usize, range: AddressRange) {
         self.parsed.lines += 1;
+        // A wider entry of a foreign list is a mistake, or an attack.
         let wide = match &range {
-            AddressRange::V4(range) => range.count() > WIDEST_V4,
-            AddressRange::V6(range) => range.count() > WIDEST_V6,
+            AddressRange::V4(range) => range.count() > 1 << (32 - WIDEST_V4),
+            AddressRange::V6(range) => range.count() > 1 << (128 - WIDEST_V6),
         };
         if wide && self.wide == Wide::LeftOut {
             self.parsed.wide.add(line, range.to_string().as_bytes());

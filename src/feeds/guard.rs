@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::address;
 use crate::address_set::AddressSet;
 use crate::evidence::visible;
 
@@ -129,33 +130,17 @@ pub fn cut(block: &AddressSet, protected: &[Protected]) -> (AddressSet, Vec<Hit>
     (rest.unwrap_or_else(|| block.clone()), hits)
 }
 
-/// Ranges that are not of the internet: IANA's special-purpose address registries (RFC 6890), multicast and broadcast. Those for
-/// documentation and benchmarks are no harm to block.
+/// [`address::SPECIAL`], as those who must not be blocked.
 #[must_use]
 pub fn special() -> Vec<Protected> {
-    [
-        ("this network", "0.0.0.0/8"),
-        ("private", "10.0.0.0/8"),
-        ("shared by carriers", "100.64.0.0/10"),
-        ("loopback", "127.0.0.0/8"),
-        ("link-local", "169.254.0.0/16"),
-        ("private", "172.16.0.0/12"),
-        ("private", "192.168.0.0/16"),
-        ("multicast", "224.0.0.0/4"),
-        ("broadcast", "255.255.255.255/32"),
-        ("loopback", "::1/128"),
-        ("unspecified", "::/128"),
-        ("private", "fc00::/7"),
-        ("link-local", "fe80::/10"),
-        ("multicast", "ff00::/8"),
-    ]
-    .into_iter()
-    .map(|(name, range)| Protected {
-        why: Why::Special,
-        name: name.to_owned(),
-        addresses: range.parse::<crate::address_set::AddressRange>().into_iter().collect(),
-    })
-    .collect()
+    address::SPECIAL
+        .iter()
+        .map(|(name, network)| Protected {
+            why: Why::Special,
+            name: (*name).to_owned(),
+            addresses: std::iter::once(*network).collect(),
+        })
+        .collect()
 }
 
 /// How many phones there are about in so many addresses: a range of IPv6 that is too wide for that is one phone with
@@ -248,14 +233,15 @@ mod tests {
 
     #[test]
     fn special_ranges_are_never_blocked() {
-        let listed =
-            set("0.0.0.0/31 10.0.0.241 127.0.0.1 169.254.1.1 172.16.0.0/13 192.168.0.0/16 224.0.0.1 \
-                          255.255.255.255 100.64.0.1 ::1 :: fe80::1 fc00::/8 ff02::1 1.2.3.4 2001:db8::1");
+        let listed = set(
+            "0.0.0.0/31 10.0.0.241 127.0.0.1 169.254.1.1 172.16.0.0/13 192.168.0.0/16 224.0.0.1 \
+                          240.0.0.1 255.255.255.255 100.64.0.1 192.0.0.1 ::1 :: fe80::1 fc00::/8 ff02::1 1.2.3.4 192.0.2.1 198.18.0.1 2001:db8::1",
+        );
         let (rest, hits) = cut(&listed, &special());
-        assert_eq!(rest, set("1.2.3.4 2001:db8::1"));
-        assert_eq!(hits.len(), 14);
+        assert_eq!(rest, set("1.2.3.4 192.0.2.1 198.18.0.1 2001:db8::1"));
+        assert_eq!(hits.len(), crate::address::SPECIAL.len());
         assert!(sentences(&hits)[0].starts_with(
-            "would have blocked 14 ranges that are not of the internet: this network 0.0.0.0/31, "
+            "would have blocked 16 ranges that are not of the internet: this network 0.0.0.0/31, "
         ));
     }
 }
