@@ -153,7 +153,7 @@ struct SpamhausLine {
 }
 
 fn spamhaus(body: &[u8], gathering: &mut Gathering) -> anyhow::Result<()> {
-    let mut records = None;
+    let mut about_it = None;
     let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     for (number, line) in (1..).zip(lines).filter(|(_, line)| !line.is_empty()) {
         match serde_json::from_slice::<SpamhausLine>(line) {
@@ -161,18 +161,18 @@ fn spamhaus(body: &[u8], gathering: &mut Gathering) -> anyhow::Result<()> {
                 Ok(range) => gathering.range(number, range),
                 Err(_) => gathering.bad(number, cidr.as_bytes()),
             },
-            Ok(about) if about.kind.as_deref() == Some("metadata") => records = about.records,
+            Ok(about) if about.kind.as_deref() == Some("metadata") => about_it = Some(about.records),
             _ => gathering.bad(number, line),
         }
     }
-    match records {
-        Some(records) if records > gathering.parsed.lines => {
-            anyhow::bail!(
-                "it is cut short: it says it has {records} entries, and has {}",
-                gathering.parsed.lines
-            )
+    let has = gathering.parsed.lines;
+    match about_it {
+        // It is the last line of the feed, so that a body that was cut anywhere has none.
+        None => anyhow::bail!("it is cut short: its last line, about the list itself, is missing"),
+        Some(Some(records)) if records > has => {
+            anyhow::bail!("it is cut short: it says it has {records} entries, and has {has}")
         }
-        _ => Ok(()),
+        Some(_) => Ok(()),
     }
 }
 
@@ -251,9 +251,25 @@ mod tests {
         let parsed = read(Format::Spamhaus, body);
         assert_eq!(networks(&parsed), ["1.10.16.0/20", "2001:db8::/32"]);
         assert_eq!((parsed.lines, parsed.bad.count), (4, 2));
-        let cut = "{\"cidr\":\"1.10.16.0/20\"}\n{\"type\":\"metadata\",\"records\":1500}";
-        let error = parse(Format::Spamhaus, cut.as_bytes(), Wide::LeftOut).unwrap_err().to_string();
-        assert_eq!(error, "it is cut short: it says it has 1500 entries, and has 1");
+        let nothing = read(Format::Spamhaus, "{\"type\":\"metadata\"}");
+        assert!(nothing.set.is_empty() && nothing.lines == 0);
+    }
+
+    #[test]
+    fn tells_when_spamhaus_is_cut_short() {
+        let missing = "it is cut short: its last line, about the list itself, is missing";
+        for (body, error) in [
+            (
+                "{\"cidr\":\"1.10.16.0/20\"}\n{\"type\":\"metadata\",\"records\":1500}",
+                "it is cut short: it says it has 1500 entries, and has 1",
+            ),
+            ("{\"cidr\":\"1.10.16.0/20\"}\n", missing),
+            ("{\"cidr\":\"1.10.16.0/20\"}\n{\"type\":\"metad", missing),
+            ("{\"cidr\":\"1.10.16.0/20\"}\n{\"cid", missing),
+        ] {
+            let refused = parse(Format::Spamhaus, body.as_bytes(), Wide::LeftOut).unwrap_err();
+            assert_eq!(refused.to_string(), error, "{body}");
+        }
     }
 
     #[test]

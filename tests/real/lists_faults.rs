@@ -498,6 +498,7 @@ fn reads_what_lists_are_written_in() {
     let http = Http::start();
     let spamhaus = "{\"cidr\":\"198.19.2.0/24\"}\n{\"type\":\"metadata\",\"records\":1}\n";
     let cut = "{\"cidr\":\"198.19.2.0/24\"}\n{\"type\":\"metadata\",\"records\":9}\n";
+    let cut_off = "{\"cidr\":\"198.19.2.0/24\"}\n";
     let dshield = "# DShield\nStart\tEnd\tNetblock\n198.19.2.0\t198.19.2.255\t24\tx\n";
     let odd =
         "\u{feff}198.19.2.0/24\r\n  # all\r\n2001:db8::/32 ; more\r\n198.51.100.1-198.51.100.9#x\r\n\r\n";
@@ -508,6 +509,7 @@ fn reads_what_lists_are_written_in() {
         ("spamhaus", ok(spamhaus), "format = \"spamhaus\""),
         ("dshield", Reply::Ok(gzip(dshield.as_bytes())), "format = \"dshield\""),
         ("cut", ok(cut), "format = \"spamhaus\""),
+        ("cut-off", ok(cut_off), "format = \"spamhaus\""),
         ("xz-bomb", Reply::Ok(xz(&vec![b'\n'; 3 << 20])), "max-size = \"1MiB\""),
     ];
     let world = World::empty();
@@ -525,6 +527,7 @@ fn reads_what_lists_are_written_in() {
         fails(&world, &[], 1),
         [
             "cut: refused: it is cut short: it says it has 9 entries, and has 1; there is no copy of it yet",
+            "cut-off: refused: it is cut short: its last line, about the list itself, is missing; there is no copy of it yet",
             "xz-bomb: refused: cannot unpack it (xz): it is larger than max-size (1.0 MiB); there is no copy of it yet",
         ]
     );
