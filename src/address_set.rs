@@ -122,11 +122,11 @@ impl FromIterator<IpAddr> for AddressSet {
     }
 }
 
-/// Gathers ranges in any order, overlapping or not.
+/// Gathers ranges in any order, overlapping or not. What is taken in again and again needs no more memory than once.
 #[derive(Debug, Default)]
 pub struct Builder {
-    v4: Vec<Range<u32>>,
-    v6: Vec<Range<u128>>,
+    v4: Pile<u32>,
+    v6: Pile<u128>,
 }
 
 impl Builder {
@@ -141,7 +141,36 @@ impl Builder {
     /// The set of all that was taken in.
     #[must_use]
     pub fn build(self) -> AddressSet {
-        AddressSet { v4: Ranges::merge(self.v4), v6: Ranges::merge(self.v6) }
+        AddressSet { v4: Ranges::merge(self.v4.ranges), v6: Ranges::merge(self.v6.ranges) }
+    }
+}
+
+/// So many ranges of a family are gathered before any are merged: lists of a usual size are merged once.
+const MERGE_FROM: usize = 4 << 20;
+
+/// Ranges of one family.
+#[derive(Debug)]
+struct Pile<T> {
+    ranges: Vec<Range<T>>,
+    /// How many there are when they are merged next.
+    merge_at: usize,
+}
+
+impl<T> Default for Pile<T> {
+    fn default() -> Self {
+        Self { ranges: Vec::new(), merge_at: MERGE_FROM }
+    }
+}
+
+impl<T: Bits> Pile<T> {
+    fn push(&mut self, range: Range<T>) {
+        if self.ranges.len() >= self.merge_at {
+            let merged = Ranges::merge(std::mem::take(&mut self.ranges));
+            self.ranges = merged.iter().copied().collect();
+            // Where all are distinct, merging must not come so often that it takes most of the time.
+            self.merge_at = MERGE_FROM.max(2 * self.ranges.len());
+        }
+        self.ranges.push(range);
     }
 }
 
@@ -253,3 +282,34 @@ impl fmt::Display for AddressRange {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod pile_tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_again_and_again_is_kept_once() {
+        let mut builder = Builder::default();
+        let addresses = ["203.0.113.9", "2001:db8::9"].map(|text| text.parse::<AddressRange>().unwrap());
+        for _ in 0..=MERGE_FROM {
+            for range in addresses {
+                builder.add(range);
+            }
+        }
+        assert_eq!((builder.v4.ranges.len(), builder.v6.ranges.len()), (2, 2));
+        assert_eq!((builder.v4.merge_at, builder.v6.merge_at), (MERGE_FROM, MERGE_FROM));
+        assert_eq!(builder.build(), addresses.into_iter().collect());
+    }
+
+    #[test]
+    fn what_is_distinct_is_merged_when_it_has_doubled() {
+        let mut pile = Pile::default();
+        // From the last to the first, and none touches another.
+        let numbers = || (0..=u32::try_from(MERGE_FROM).unwrap()).rev().map(|number| 2 * number);
+        for number in numbers() {
+            pile.push(Range { start: number, end: number });
+        }
+        assert_eq!((pile.ranges.len(), pile.merge_at), (MERGE_FROM + 1, 2 * MERGE_FROM));
+        assert!(Ranges::merge(pile.ranges).iter().map(|range| range.start).eq(numbers().rev()));
+    }
+}
