@@ -26,6 +26,9 @@ pub const LIFETIME: Duration = Duration::from_hours(7 * 24);
 /// More pages are not read in one run, whatever the server says.
 const PAGES: usize = 2_000;
 
+/// A page is no larger than this once it is unpacked: one of 250 addresses has 10 KiB.
+const PAGE: ByteSize = ByteSize::mib(1);
+
 /// So many bytes of the server's text are shown.
 const SHOWN: usize = 100;
 
@@ -41,7 +44,7 @@ pub struct Pages {
 }
 
 #[derive(Deserialize)]
-struct Page {
+struct Said {
     ipaddress: Content,
     #[serde(rename = "ID", default)]
     id: Id,
@@ -54,7 +57,7 @@ enum Content {
     Text(String),
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(untagged)]
 enum Id {
     Number(u64),
@@ -86,7 +89,8 @@ pub async fn pages(
 ) -> Result<Pages, Fault> {
     let mut gathering = Gathering::new(Wide::LeftOut);
     let mut id = id.to_owned();
-    let mut received = 0;
+    // Bytes of the pages, as they came and unpacked.
+    let (mut received, mut size) = (0, 0);
     for page in 0..PAGES {
         let url = page_url(base, key, &id)?;
         let before = received;
@@ -95,7 +99,7 @@ pub async fn pages(
             received += response.body.len() as u64;
             read(&response, &web::origin(base), &secrets(base, key)?, limits.size)
         });
-        let (addresses, next) = match answer {
+        let Page { addresses, next, size: unpacked } = match answer {
             Ok(answer) => answer,
             // What came so far is good. The next run begins with what went wrong, and says so if it still does.
             Err(fault) if page > 0 => {
@@ -103,6 +107,7 @@ pub async fn pages(
             }
             Err(fault) => return Err(fault),
         };
+        size += unpacked;
         for (line, address) in (1..).zip(&addresses) {
             match address.parse::<IpAddr>() {
                 Ok(address) => gathering.range(line, address.into()),
@@ -114,25 +119,33 @@ pub async fn pages(
             Some(next) if next != id && next != "none" => id = next,
             _ => return Ok(Pages { parsed: gathering.finish(), id, more: None }),
         }
+        // Whoever sends pages without end must not fill the memory. The next run goes on here.
+        if size > limits.size.as_u64() {
+            break;
+        }
     }
     Ok(Pages { parsed: gathering.finish(), id, more: Some(None) })
 }
 
-/// The addresses of one page, and the id of the next.
-fn read(
-    response: &Response,
-    origin: &str,
-    secrets: &Secrets,
-    limit: ByteSize,
-) -> Result<(Vec<String>, Id), Fault> {
-    let message = match (response.status, page_of(&response.body, limit)) {
-        (StatusCode::OK, Ok(Page { ipaddress: Content::Addresses(addresses), id })) => {
-            return Ok((addresses, id));
+/// One page, read.
+#[derive(Debug)]
+struct Page {
+    addresses: Vec<String>,
+    /// The id of the one behind it.
+    next: Id,
+    /// Bytes of it, unpacked.
+    size: u64,
+}
+
+fn read(response: &Response, origin: &str, secrets: &Secrets, limit: ByteSize) -> Result<Page, Fault> {
+    let message = match (response.status, said(&response.body, limit.min(PAGE))) {
+        (StatusCode::OK, Ok((Said { ipaddress: Content::Addresses(addresses), id }, size))) => {
+            return Ok(Page { addresses, next: id, size });
         }
-        (StatusCode::BAD_REQUEST, Ok(Page { ipaddress: Content::Addresses(text), .. }))
+        (StatusCode::BAD_REQUEST, Ok((Said { ipaddress: Content::Addresses(text), .. }, size)))
             if text.iter().any(|text| text == "no new bans") =>
         {
-            return Ok((vec![], Id::None));
+            return Ok(Page { addresses: vec![], next: Id::None, size });
         }
         (StatusCode::TOO_MANY_REQUESTS, _) => {
             let message = format!("{origin} answers 429: too many requests (it allows 11 in two minutes)");
@@ -142,20 +155,27 @@ fn read(
         (StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED, _) => {
             format!("{origin} refuses the key; see its setting `key`")
         }
-        (status, Ok(Page { ipaddress: Content::Text(text), .. })) => {
+        (status, Ok((Said { ipaddress: Content::Text(text), .. }, _))) => {
             // It is the server's text, and it may quote the key.
             let text = visible_within(&secrets.hide(&text), SHOWN);
             format!("{origin} answers {status}: {text}")
         }
-        (StatusCode::OK, Err(_)) => format!("{origin} answers what is no page of APIBAN's"),
+        (StatusCode::OK, Err(wrong)) => format!("{origin} answers {wrong}"),
         (status, _) => format!("{origin} answers {status}"),
     };
     Err(Fault::lasting(message))
 }
 
-/// A page as it came; servers may pack what they send.
-fn page_of(body: &[u8], limit: ByteSize) -> anyhow::Result<Page> {
-    Ok(serde_json::from_slice(&body::unpack(body, limit)?)?)
+/// What a body says, and its size; servers may pack what they send. An error says what it is instead.
+fn said(body: &[u8], limit: ByteSize) -> Result<(Said, u64), String> {
+    const NO_PAGE: &str = "what is no page of APIBAN's";
+    // A packed one that is too large is not told from one that is broken: neither is APIBAN's.
+    let content = body::unpack(body, limit).map_err(|_| NO_PAGE)?;
+    if content.len() as u64 > limit.as_u64() {
+        return Err(format!("a page of more than {limit}"));
+    }
+    let said = serde_json::from_slice(&content).map_err(|_| NO_PAGE)?;
+    Ok((said, content.len() as u64))
 }
 
 /// The key, as it is and as a part of the path, and what else of `base` must not be shown.
@@ -179,7 +199,12 @@ fn page_url(base: &Url, key: &str, id: &str) -> Result<Url, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+    use std::time::Instant;
+
     use super::*;
+    use crate::deadline::Deadline;
 
     #[test]
     fn a_key_stays_one_part_of_the_path() {
@@ -192,8 +217,68 @@ mod tests {
     }
 
     #[test]
+    fn a_page_is_small() {
+        let page = |size: usize| {
+            let mut body = br#"{"ipaddress":["203.0.113.7"],"ID":"200"}"#.to_vec();
+            body.resize(size, b' ');
+            body
+        };
+        let packed = |content: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+            encoder.write_all(content).unwrap();
+            encoder.finish().unwrap()
+        };
+        let wrong = |body: &[u8]| said(body, PAGE).err();
+        let (fits, large) = (page(1 << 20), page((1 << 20) + 1));
+        assert_eq!([wrong(&fits), wrong(&packed(&fits))], [None, None]);
+        assert_eq!(wrong(&large).as_deref(), Some("a page of more than 1.0 MiB"));
+        assert_eq!(wrong(&packed(&large)).as_deref(), Some("what is no page of APIBAN's"));
+        assert_eq!(said(&packed(&fits), PAGE).unwrap().1, 1 << 20);
+    }
+
+    /// A server that has pages without end, the id of each one more than that of the last, each of `size` bytes.
+    fn endless(size: usize) -> Url {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}/api", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for (id, stream) in (101..).zip(listener.incoming()) {
+                let mut stream = stream.unwrap();
+                let mut asked = BufReader::new(&stream).lines();
+                while asked.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+                let mut body = format!("{{\"ipaddress\":[\"203.0.113.{}\"],\"ID\":{id}}}", id - 100);
+                body += &" ".repeat(size - body.len());
+                let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length:";
+                // Who refuses the page does not read all of it.
+                let _ = write!(stream, "{head} {size}\r\n\r\n{body}");
+            }
+        });
+        base.parse().unwrap()
+    }
+
+    fn asked(base: &Url, size: ByteSize) -> Result<Pages, Fault> {
+        let limits = Limits { size, deadline: Deadline::after(Instant::now(), Duration::from_secs(20)) };
+        let client = Client::new().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(pages(&client, base, "key", START, limits, &|_, _| ()))
+    }
+
+    #[test]
+    fn pages_without_end_are_left_for_the_next_run() {
+        let found = asked(&endless(1_000), ByteSize::b(2_500)).unwrap();
+        // The one that goes beyond is there already, and taken.
+        assert_eq!((found.id.as_str(), found.more), ("103", Some(None)));
+        assert_eq!(found.parsed.set.addresses(), 3);
+    }
+
+    #[test]
+    fn a_page_that_is_too_large_is_refused() {
+        let fault = asked(&endless((1 << 20) + 1), ByteSize::mib(9)).unwrap_err();
+        assert!(fault.message.ends_with(" answers a page of more than 1.0 MiB"), "{}", fault.message);
+    }
+
+    #[test]
     fn an_id_is_a_short_word() {
-        let usable = |json: &str| serde_json::from_str::<Page>(json).unwrap().id.usable();
+        let usable = |json: &str| serde_json::from_str::<Said>(json).unwrap().id.usable();
         assert_eq!(usable(r#"{"ipaddress":[],"ID":"1700000000"}"#).as_deref(), Some("1700000000"));
         assert_eq!(usable(r#"{"ipaddress":[],"ID":1700000000}"#).as_deref(), Some("1700000000"));
         assert_eq!(usable(r#"{"ipaddress":[],"ID":"../x"}"#), None);
