@@ -12,9 +12,11 @@ use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
 use super::body;
+use super::dated::Dated;
 use super::format::{Gathering, Parsed, Wide};
 use super::secrets::Secrets;
 use super::web::{self, Client, Fault, Limits, Progress, Response};
+use crate::address_set::AddressSet;
 use crate::evidence::visible_within;
 
 /// The id of the first page.
@@ -127,6 +129,14 @@ pub async fn pages(
     Ok(Pages { parsed: gathering.finish(), id, more: Some(None) })
 }
 
+/// `content` without what was reported longer ago than [`LIFETIME`] at `now`, in seconds since 1970: it ends though
+/// APIBAN cannot be asked.
+#[must_use]
+pub fn let_go(content: &Dated, now: u32) -> Dated {
+    let seconds = u32::try_from(LIFETIME.as_secs()).unwrap_or(u32::MAX);
+    content.reported(&AddressSet::default(), now, now.saturating_sub(seconds))
+}
+
 /// One page, read.
 #[derive(Debug)]
 struct Page {
@@ -214,6 +224,21 @@ mod tests {
         ] {
             assert_eq!(page_url(&base.parse().unwrap(), "a/b?", "100").unwrap().as_str(), wanted);
         }
+    }
+
+    #[test]
+    fn lets_go_after_a_week_and_not_before() {
+        const WEEK: u32 = 7 * 86_400;
+        let set = |text: &str| text.split(' ').map(|text| text.parse::<IpAddr>().unwrap()).collect();
+        let reported = Dated::default().reported(&set("203.0.113.1 2001:db8::1"), 1_000, 0);
+        let reported = reported.reported(&set("203.0.113.2 2001:db8::2"), 2_000, 0);
+        assert_eq!(let_go(&reported, 0), reported);
+        assert_eq!(let_go(&reported, 1_000 + WEEK), reported);
+        let later = let_go(&reported, 1_001 + WEEK);
+        assert_eq!(later.set(), set("203.0.113.2 2001:db8::2"));
+        let date = later.find("203.0.113.2".parse().unwrap()).map(|(_, since)| since);
+        assert_eq!(date, Some(2_000), "its date stays");
+        assert_eq!(let_go(&later, 2_001 + WEEK), Dated::default());
     }
 
     #[test]
