@@ -22,6 +22,8 @@ mod resolver;
 pub use known::{Known, KnownHost};
 pub use resolver::Resolver;
 
+use known::After;
+
 use database::{Gateway, MAX_CIDR, MAX_ROWS, Node, Rows};
 use host::Host;
 use network::Reach;
@@ -29,7 +31,7 @@ use network::Reach;
 /// Names are cut to this many bytes; a tenant may have chosen them.
 const MAX_NAME: usize = 64;
 
-/// More notes than this are only counted.
+/// More notes than this are only counted, and more names that did not resolve.
 const MAX_NOTES: usize = 50;
 
 /// A SIP provider, or one host of it.
@@ -49,8 +51,12 @@ pub struct Found {
     pub carriers: Vec<Carrier>,
     /// What to hand to the next [`find`].
     pub known: Known,
-    /// What was skipped, and which names did not resolve; for people, safe to print.
+    /// What was skipped, and which names did not resolve but have the addresses that they had; for people, safe to
+    /// print.
     pub notes: Vec<String>,
+    /// Gateways' host names without any address, now or remembered: these carriers are strangers, and cannot be
+    /// protected. For people, safe to print; not among the notes.
+    pub unresolved: Vec<String>,
 }
 
 /// Reads the access control lists and gateways of FusionPBX's own database (`target`, see
@@ -76,9 +82,12 @@ async fn gather(rows: &Rows, names: &Resolver, known: &Known, now: i64, deadline
     draft.add_nodes(&rows.nodes);
     draft.add_gateways(&rows.gateways);
     let answers = names.look_up(&draft.wanted, deadline).await;
-    let (known, notes) = known.after(&answers, now);
+    let After { known, notes, unresolved } = known.after(&answers, now);
     for note in notes {
-        draft.note(note);
+        draft.notes.add(note);
+    }
+    for name in unresolved {
+        draft.unresolved.add(name);
     }
     for (carrier, name) in std::mem::take(&mut draft.hosts) {
         for address in known.hosts.get(&name).into_iter().flat_map(|host| host.addresses.keys()) {
@@ -96,9 +105,33 @@ struct Draft {
     hosts: BTreeSet<(String, String)>,
     /// Host names to look up, and whether by their services too.
     wanted: BTreeMap<String, bool>,
-    notes: Vec<String>,
-    /// So many notes are not in `notes`.
-    more_notes: usize,
+    notes: Notes,
+    unresolved: Notes,
+}
+
+/// Texts for people, the first few of which are kept.
+#[derive(Debug, Default)]
+struct Notes {
+    first: Vec<String>,
+    /// So many are not in `first`.
+    more: usize,
+}
+
+impl Notes {
+    fn add(&mut self, note: String) {
+        if self.first.len() < MAX_NOTES {
+            self.first.push(note);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn finish(mut self) -> Vec<String> {
+        if self.more > 0 {
+            self.first.push(format!("and {} more like these", self.more));
+        }
+        self.first
+    }
 }
 
 impl Draft {
@@ -110,7 +143,7 @@ impl Draft {
                 description => format!("access control {} ({description})", shown(&node.list)),
             };
             if node.cidr.chars().count() > MAX_CIDR {
-                self.note(format!("{carrier}: more than {MAX_CIDR} characters of networks; skipped"));
+                self.notes.add(format!("{carrier}: more than {MAX_CIDR} characters of networks; skipped"));
             } else if node.cidr.trim().is_empty() {
                 *without_network.entry(carrier).or_default() += 1;
             } else {
@@ -121,14 +154,14 @@ impl Draft {
             }
         }
         for (carrier, count) in without_network {
-            self.note(format!("{carrier}: {count} without a network; skipped"));
+            self.notes.add(format!("{carrier}: {count} without a network; skipped"));
         }
         self.note_more("access control nodes", nodes.len());
     }
 
     fn add_cidr(&mut self, carrier: &str, cidr: &str) {
         let Some(network) = network::parse(cidr) else {
-            self.note(format!("{carrier}: {:?} is no network; skipped", shown(cidr)));
+            self.notes.add(format!("{carrier}: {:?} is no network; skipped", shown(cidr)));
             return;
         };
         match network::reach(network) {
@@ -136,7 +169,7 @@ impl Draft {
                 self.networks.entry(carrier.to_owned()).or_default().insert(network);
             }
             Reach::TooWide => {
-                self.note(format!("{carrier}: {network} is wider than any carrier's; skipped"));
+                self.notes.add(format!("{carrier}: {network} is wider than any carrier's; skipped"));
             }
             // The administrator's own network is let in, too; it is no carrier's.
             Reach::Special => {}
@@ -155,7 +188,7 @@ impl Draft {
                         *self.wanted.entry(host.clone()).or_default() |= services;
                         self.hosts.insert((format!("gateway {name} ({})", shown(&host)), host));
                     }
-                    None => self.note(format!(
+                    None => self.notes.add(format!(
                         "gateway {name}: {:?} is neither a host name nor an address; skipped",
                         shown(proxy)
                     )),
@@ -173,27 +206,21 @@ impl Draft {
 
     fn note_more(&mut self, what: &str, rows: usize) {
         if rows > MAX_ROWS {
-            self.note(format!("more than {MAX_ROWS} {what}; the others are skipped"));
+            self.notes.add(format!("more than {MAX_ROWS} {what}; the others are skipped"));
         }
     }
 
-    fn note(&mut self, note: String) {
-        if self.notes.len() < MAX_NOTES {
-            self.notes.push(note);
-        } else {
-            self.more_notes += 1;
-        }
-    }
-
-    fn finish(mut self, known: Known) -> Found {
-        if self.more_notes > 0 {
-            self.notes.push(format!("and {} more like these", self.more_notes));
-        }
+    fn finish(self, known: Known) -> Found {
         let carriers = self
             .networks
             .into_iter()
             .map(|(name, networks)| Carrier { name, networks: networks.into_iter().collect() });
-        Found { carriers: carriers.collect(), known, notes: self.notes }
+        Found {
+            carriers: carriers.collect(),
+            known,
+            notes: self.notes.finish(),
+            unresolved: self.unresolved.finish(),
+        }
     }
 }
 

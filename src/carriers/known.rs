@@ -35,25 +35,35 @@ pub struct KnownHost {
     pub addresses: BTreeMap<IpAddr, i64>,
 }
 
+/// What became of what was known.
+#[derive(Debug, Default)]
+pub(super) struct After {
+    pub(super) known: Known,
+    /// Names that did not resolve, or not in full, and have addresses all the same; for people.
+    pub(super) notes: Vec<String>,
+    /// Names without any address; for people.
+    pub(super) unresolved: Vec<String>,
+}
+
 impl Known {
-    /// What is known after these answers at `now` (seconds since 1970), and notes for people about names that
-    /// did not resolve. Names that were not asked for are forgotten.
-    pub(super) fn after(&self, answers: &BTreeMap<String, Answer>, now: i64) -> (Self, Vec<String>) {
-        let mut notes = Vec::new();
+    /// What is known after these answers at `now` (seconds since 1970). Names that were not asked for are forgotten.
+    pub(super) fn after(&self, answers: &BTreeMap<String, Answer>, now: i64) -> After {
+        let (mut notes, mut unresolved) = (Vec::new(), Vec::new());
         let mut hosts = BTreeMap::new();
         for (name, answer) in answers {
-            let before = self.hosts.get(name);
+            let before = self.hosts.get(name).filter(|host| !host.addresses.is_empty());
             if answer.addresses.is_empty() {
                 let fault = answer.fault.as_deref().unwrap_or("it has no address");
-                notes.push(match before {
-                    Some(host) => format!(
+                if let Some(host) = before {
+                    notes.push(format!(
                         "{name} does not resolve: {fault}; its {} of {} kept",
                         if host.addresses.len() == 1 { "address" } else { "addresses" },
                         said(host.resolved)
-                    ),
-                    None => format!("{name} does not resolve: {fault}; no address of it is known"),
-                });
-                hosts.extend(before.map(|host| (name.clone(), host.clone())));
+                    ));
+                    hosts.insert(name.clone(), host.clone());
+                } else {
+                    unresolved.push(format!("{name} does not resolve: {fault}; no address of it is known"));
+                }
             } else {
                 if let Some(fault) = &answer.fault {
                     notes.push(format!("{name} resolves only in part: {fault}"));
@@ -62,7 +72,7 @@ impl Known {
                 hosts.insert(name.clone(), KnownHost::joined(before, &answer.addresses, span, now));
             }
         }
-        (Self { hosts }, notes)
+        After { known: Self { hosts }, notes, unresolved }
     }
 }
 
@@ -107,28 +117,37 @@ mod tests {
         [("sip.acme.example".to_owned(), Answer { addresses, fault: fault.map(str::to_owned) })].into()
     }
 
+    fn after(
+        known: &Known,
+        answers: &BTreeMap<String, Answer>,
+        now: i64,
+    ) -> (Known, Vec<String>, Vec<String>) {
+        let After { known, notes, unresolved } = known.after(answers, now);
+        (known, notes, unresolved)
+    }
+
     fn addresses(known: &Known) -> Vec<String> {
         known.hosts.values().flat_map(|host| host.addresses.keys()).map(ToString::to_string).collect()
     }
 
     #[test]
     fn a_rotated_answer_keeps_the_last_day() {
-        let (known, notes) = Known::default().after(&answer(&["203.0.113.1"], None), NOW);
+        let (known, notes, _) = after(&Known::default(), &answer(&["203.0.113.1"], None), NOW);
         assert!(notes.is_empty());
-        let (known, _) = known.after(&answer(&["203.0.113.2"], None), NOW + HOUR);
+        let (known, _, _) = after(&known, &answer(&["203.0.113.2"], None), NOW + HOUR);
         assert_eq!(addresses(&known), ["203.0.113.1", "203.0.113.2"]);
-        let (known, _) = known.after(&answer(&["203.0.113.3"], None), NOW + 24 * HOUR);
+        let (known, _, _) = after(&known, &answer(&["203.0.113.3"], None), NOW + 24 * HOUR);
         assert_eq!(addresses(&known), ["203.0.113.1", "203.0.113.2", "203.0.113.3"]);
-        let (known, _) = known.after(&answer(&["203.0.113.3"], None), NOW + 25 * HOUR);
+        let (known, _, _) = after(&known, &answer(&["203.0.113.3"], None), NOW + 25 * HOUR);
         assert_eq!(addresses(&known), ["203.0.113.2", "203.0.113.3"]);
         assert_eq!(known.hosts["sip.acme.example"].resolved, NOW + 25 * HOUR);
     }
 
     #[test]
     fn a_name_that_no_longer_resolves_keeps_its_addresses() {
-        let (known, _) = Known::default().after(&answer(&["203.0.113.1"], None), NOW);
+        let (known, _, _) = after(&Known::default(), &answer(&["203.0.113.1"], None), NOW);
         let year = NOW + 365 * 24 * HOUR;
-        let (later, notes) = known.after(&answer(&[], Some("no answer in time")), year);
+        let (later, notes, _) = after(&known, &answer(&[], Some("no answer in time")), year);
         assert_eq!(later, known);
         assert_eq!(
             notes,
@@ -136,30 +155,39 @@ mod tests {
                 "sip.acme.example does not resolve: no answer in time; its address of 2027-01-15T08:00:00Z kept"
             ]
         );
-        let (known, _) = later.after(&answer(&["203.0.113.9"], None), year + HOUR);
+        let (known, _, _) = after(&later, &answer(&["203.0.113.9"], None), year + HOUR);
         assert_eq!(addresses(&known), ["203.0.113.9"]);
     }
 
     #[test]
     fn an_answer_in_part_keeps_for_longer() {
-        let (known, _) = Known::default().after(&answer(&["203.0.113.1"], None), NOW);
-        let (known, notes) = known.after(&answer(&["203.0.113.2"], Some("refused")), NOW + 6 * 24 * HOUR);
+        let (known, _, _) = after(&Known::default(), &answer(&["203.0.113.1"], None), NOW);
+        let (known, notes, _) =
+            after(&known, &answer(&["203.0.113.2"], Some("refused")), NOW + 6 * 24 * HOUR);
         assert_eq!(addresses(&known), ["203.0.113.1", "203.0.113.2"]);
         assert_eq!(notes, ["sip.acme.example resolves only in part: refused"]);
-        let (known, _) = known.after(&answer(&["203.0.113.2"], Some("refused")), NOW + 8 * 24 * HOUR);
+        let (known, _, _) = after(&known, &answer(&["203.0.113.2"], Some("refused")), NOW + 8 * 24 * HOUR);
         assert_eq!(addresses(&known), ["203.0.113.2"]);
     }
 
     #[test]
     fn forgets_what_nobody_names_and_remembers_nothing_of_the_unknown() {
-        let (known, _) = Known::default().after(&answer(&["203.0.113.1"], None), NOW);
-        assert_eq!(known.after(&BTreeMap::new(), NOW).0, Known::default());
-        let (known, notes) = Known::default().after(&answer(&[], None), NOW);
-        assert_eq!(known, Known::default());
+        let (known, _, _) = after(&Known::default(), &answer(&["203.0.113.1"], None), NOW);
+        assert_eq!(after(&known, &BTreeMap::new(), NOW).0, Known::default());
+        let (known, notes, unresolved) = after(&Known::default(), &answer(&[], None), NOW);
+        assert_eq!((known, notes), (Known::default(), vec![]));
         assert_eq!(
-            notes,
+            unresolved,
             ["sip.acme.example does not resolve: it has no address; no address of it is known"]
         );
+    }
+
+    #[test]
+    fn a_host_remembered_without_addresses_is_as_unknown() {
+        let known = Known { hosts: [("sip.acme.example".to_owned(), KnownHost::default())].into() };
+        let (known, notes, unresolved) = after(&known, &answer(&[], Some("refused")), NOW);
+        assert_eq!((known, notes), (Known::default(), vec![]));
+        assert_eq!(unresolved, ["sip.acme.example does not resolve: refused; no address of it is known"]);
     }
 
     #[test]
@@ -171,16 +199,16 @@ mod tests {
                 .collect(),
         };
         let known = Known { hosts: [("sip.acme.example".to_owned(), host)].into() };
-        let (next, _) = known.after(&answer(&["198.51.100.1"], None), NOW);
+        let (next, _, _) = after(&known, &answer(&["198.51.100.1"], None), NOW);
         assert_eq!(next.hosts["sip.acme.example"].addresses.len(), MAX_ADDRESSES);
         assert!(next.hosts["sip.acme.example"].addresses.values().all(|seen| *seen == NOW));
-        let (_, notes) = known.after(&answer(&[], None), i64::MIN);
+        let (_, notes, _) = after(&known, &answer(&[], None), i64::MIN);
         assert_eq!(notes.len(), 1);
     }
 
     #[test]
     fn survives_being_written_down() {
-        let (known, _) = Known::default().after(&answer(&["203.0.113.1", "2001:db8::1"], None), NOW);
+        let (known, _, _) = after(&Known::default(), &answer(&["203.0.113.1", "2001:db8::1"], None), NOW);
         let json = serde_json::to_string(&known).unwrap();
         assert_eq!(
             json,

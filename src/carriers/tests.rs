@@ -109,8 +109,45 @@ fn a_failing_name_server_makes_no_carrier_a_stranger() {
         ["sip.acme.example does not resolve: it has no address; its addresses of 2027-01-15T08:01:00Z kept"]
     );
     assert_eq!(gone.known, rotated.known);
+    assert!(gone.unresolved.is_empty());
     let removed = gathered(&Rows::default(), server, &gone.known, NOW);
     assert_eq!(removed, Found::default());
+}
+
+#[test]
+fn a_name_without_any_address_is_told_apart() {
+    let server = name_server(|name, _| match name {
+        "lan.example" => Says::Have(vec![at("192.168.0.1")]),
+        "kept.example" => Says::Refused,
+        _ => Says::NoSuchName,
+    });
+    let rows = Rows {
+        nodes: vec![],
+        gateways: vec![
+            gateway("acme", ["gone.example:5060", "kept.example:5060", "lan.example:5060"]),
+            gateway("beta", ["gone.example:5060", "${host}", ""]),
+        ],
+    };
+    let host = KnownHost { resolved: NOW, addresses: [(IpAddr::from([203, 0, 113, 1]), NOW)].into() };
+    let known = Known { hosts: [("kept.example".to_owned(), host)].into() };
+    let found = gathered(&rows, server, &known, NOW);
+    assert_eq!(lines(&found), ["gateway acme (kept.example): 203.0.113.1/32"]);
+    assert_eq!(
+        found.unresolved,
+        ["gone.example does not resolve: it has no address; no address of it is known"]
+    );
+    assert_eq!(found.notes.len(), 2, "{:?}", found.notes);
+    assert!(found.notes[1].starts_with("kept.example does not resolve: "), "{:?}", found.notes);
+}
+
+#[test]
+fn many_names_without_any_address_are_counted() {
+    let names: Vec<String> = (0..=MAX_NOTES).map(|n| format!("{n}.example:5060")).collect();
+    let gateways = names.iter().map(|name| gateway("acme", [name, "", ""])).collect();
+    let rows = Rows { nodes: vec![], gateways };
+    let found = gathered(&rows, name_server(|_, _| Says::NoSuchName), &Known::default(), NOW);
+    assert_eq!((found.unresolved.len(), found.notes.len()), (MAX_NOTES + 1, 0));
+    assert_eq!(found.unresolved.last().unwrap(), "and 1 more like these");
 }
 
 #[test]
