@@ -86,7 +86,7 @@ Exit status:
 Which way it fails:
   A list that cannot be had, or is empty, cut short, a web page, full of nonsense, or suddenly much
   smaller or larger, is refused with one line on standard error; its last good copy stays in use.
-  If an allow list has no copy at all, no block list is loaded: never block without the whitelist.
+  If an allow list has no copy at all, or no phone is known, nobody is blocked anew.
   If the registrations cannot be read, phones seen registered within a day are protected instead.
   In the kernel, each set is the old one or the new one, whole, at any moment.
 

@@ -180,10 +180,9 @@ impl Feed<'_> {
         let start = self.old.and_then(|old| old.position.as_deref()).unwrap_or(apiban::START);
         let pages = apiban::pages(self.client, &base, &key, start, self.limits, self.run.progress).await?;
         let mut notes = good_with(&pages.parsed, self.list, &apiban::secrets(&base, &key)?)?;
-        let seconds = u32::try_from(apiban::LIFETIME.as_secs()).unwrap_or(u32::MAX);
         let old =
             self.old.and_then(|old| old.parts.first()).map(|part| part.content.clone()).unwrap_or_default();
-        let content = old.reported(&pages.parsed.set, self.run.now, self.run.now.saturating_sub(seconds));
+        let content = apiban::let_go(&old.reported(&pages.parsed.set, self.run.now, 0), self.run.now);
         let mut fetched = Fetched::of(vec![Part { content, ..Part::default() }]);
         fetched.copy.position = Some(pages.id);
         if let Some(retry_after) = pages.more {

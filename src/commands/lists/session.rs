@@ -11,9 +11,10 @@ use super::fetch::Args;
 use super::{TOOL, protection};
 use crate::commands::record;
 use crate::config::Config;
-use crate::config::lists::{Kind, List, ListName};
+use crate::config::lists::{Kind, List, ListName, Source};
 use crate::evidence::Decision;
 use crate::exit::Exit;
+use crate::feeds::apiban;
 use crate::feeds::compile::{self, Compiled, Outcome};
 use crate::feeds::copy::{Copy, fingerprint};
 use crate::feeds::fetch::{Fetched, is_due, least_pause};
@@ -89,7 +90,7 @@ impl<'a> Session<'a> {
         let (status, damaged) = Status::read(store);
         let mut status = Status { lists: status.lists, ..Status::default() };
         status.lists.retain(|name, _| lists.contains_key(name));
-        let (before, mut lost) = read_copies(store, &lists);
+        let (before, mut lost) = read_copies(store, &lists, u32::try_from(now.as_second()).unwrap_or(0));
         lost.extend(damaged);
         status.notes.clone_from(&lost);
         let mut session = Self {
@@ -185,7 +186,9 @@ impl<'a> Session<'a> {
         let blocks = self.lists.values().any(|list| list.kind == Kind::Block);
         let found = protection::everybody(self.config, blocks, self.now);
         self.status.notes.extend(found.notes);
-        self.status.unknown = found.unknown.unwrap_or_default();
+        let strangers = self.remembered.iter().flat_map(|carriers| &carriers.unresolved);
+        let strangers = strangers.map(|stranger| format!("a carrier cannot be protected: {stranger}"));
+        self.status.unknown = found.unknown.into_iter().chain(strangers).collect::<Vec<_>>().join("; ");
         let carriers = self.remembered.as_ref().map(carriers::Remembered::protected).unwrap_or_default();
         let Outcome { compiled, hits, missing } =
             compile::compile(&self.lists, &self.after, &carriers, &found.protected);
@@ -306,13 +309,18 @@ fn with_carriers(config: &Config, carriers: bool) -> BTreeMap<ListName, List> {
 }
 
 /// The last good copies, and in words which of them are damaged and as good as none. A copy of what the list was before its
-/// settings changed is none of it.
-fn read_copies(store: &Store, lists: &BTreeMap<ListName, List>) -> (Copies, Vec<String>) {
+/// settings changed is none of it, and what APIBAN reported too long ago is in none.
+fn read_copies(store: &Store, lists: &BTreeMap<ListName, List>, now: u32) -> (Copies, Vec<String>) {
     let mut copies = BTreeMap::new();
     let mut lost = vec![];
     for (name, list) in lists {
         match store.read::<Copy>(&format!("{name}{COPY}")) {
-            Ok(Some(copy)) if copy.source == fingerprint(list) => {
+            Ok(Some(mut copy)) if copy.source == fingerprint(list) => {
+                if matches!(list.source, Source::Apiban { .. }) {
+                    for part in &mut copy.parts {
+                        part.content = apiban::let_go(&part.content, now);
+                    }
+                }
                 copies.insert(name.clone(), Arc::new(copy));
             }
             Ok(_) => {}

@@ -37,6 +37,8 @@ pub(super) struct Remembered {
     known: Known,
     /// Their names for people, with their networks.
     carriers: Vec<(String, Vec<IpNetwork>)>,
+    /// Of whom no address is known, in words: they cannot be protected.
+    pub(super) unresolved: Vec<String>,
 }
 
 /// FusionPBX's own database; `None` where there is no FusionPBX and never was, or its carriers are not wanted.
@@ -95,7 +97,8 @@ impl Remembered {
     ) -> Result<(Fetched, Self), Fault> {
         let deadline = Deadline::after(Instant::now(), TIME);
         let names = Resolver::from_files(Path::new(RESOLV_CONF), Path::new(HOSTS))?;
-        let Found { carriers, known, notes } = find(&target?, &names, &self.known, now, deadline).await?;
+        let Found { carriers, known, notes, unresolved } =
+            find(&target?, &names, &self.known, now, deadline).await?;
         let carriers: Vec<_> =
             carriers.into_iter().map(|Carrier { name, networks }| (name, networks)).collect();
         let set: AddressSet = carriers.iter().flat_map(|(_, networks)| networks).copied().collect();
@@ -113,6 +116,6 @@ impl Remembered {
             position: None,
             parts: vec![Part { content: dated.becomes(&set, stamp), ..Part::default() }],
         };
-        Ok((Fetched { copy, notes, retry_after: None }, Self { known, carriers }))
+        Ok((Fetched { copy, notes, retry_after: None }, Self { known, carriers, unresolved }))
     }
 }
