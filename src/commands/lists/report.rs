@@ -4,10 +4,13 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 
 use super::TOOL;
-use super::session::{Fate, Session};
-use crate::address_set::AddressSet;
+use super::session::{Copies, Fate, Session};
+use crate::address_set::{AddressRange, AddressSet};
 use crate::commands::screen::{Columns, span};
 use crate::config::ListName;
+
+/// So many networks of a change are shown; `diff` shows all.
+const NAMED: usize = 5;
 
 /// The results, on a terminal or if they were asked for; cron hears nothing.
 pub(super) fn results(session: &Session<'_>, dry_run: bool) {
@@ -44,6 +47,9 @@ fn render(session: &Session<'_>, dry_run: bool) -> String {
     } else {
         columns.render()
     };
+    if dry_run {
+        text += &changes(session);
+    }
     text += &remarks(&session.status);
     if !session.lists.is_empty() {
         let [block4, block6] = session.compiled.block.count_networks();
@@ -57,6 +63,32 @@ fn render(session: &Session<'_>, dry_run: bool) -> String {
         text += "This was a dry run: nothing was changed.\n";
     }
     text
+}
+
+/// The first few networks that each list has new, and no longer has.
+fn changes(session: &Session<'_>) -> String {
+    let mut text = String::new();
+    for name in session.lists.keys() {
+        let (before, after) = sets(session, name);
+        for (what, set) in [("new", after.minus(&before)), ("gone", before.minus(&after))] {
+            let first: Vec<String> =
+                set.networks().take(NAMED).map(|network| AddressRange::from(network).to_string()).collect();
+            let more = match set.count_networks().iter().sum::<usize>() - first.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            if !first.is_empty() {
+                let _ = writeln!(text, "{name}: {what} {}{more}", first.join(", "));
+            }
+        }
+    }
+    text
+}
+
+/// What a list has before and after the run.
+fn sets(session: &Session<'_>, name: &ListName) -> (AddressSet, AddressSet) {
+    let set = |copies: &Copies| copies.get(name).map(|copy| copy.set()).unwrap_or_default();
+    (set(&session.before), set(&session.after))
 }
 
 /// What was odd, a line each, list by list.
