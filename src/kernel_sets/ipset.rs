@@ -145,6 +145,7 @@ impl fmt::Display for Refusal {
             4102 => "the two sets are of different types",
             4103 => "it is in the set already",
             4352 => "the set is full (maxelem)",
+            4353 => "the kernel does not take this address",
             _ => return write!(f, "refused with code {code}"),
         })
     }
@@ -193,7 +194,16 @@ impl Member for u128 {
 /// The entries of `ranges` for a set of this type: single addresses, or the networks that are larger.
 pub(super) fn members<T: Member>(ranges: &Ranges<T>, kind: Type) -> impl Iterator<Item = Block<T>> {
     let single = kind == Type::Addresses;
-    ranges.blocks().flat_map(halves).filter(move |block| (block.prefix == T::WIDTH) == single)
+    ranges
+        .blocks()
+        .flat_map(halves)
+        .filter(move |block| (block.prefix == T::WIDTH) == single && !(single && is_unspecified(block.start)))
+}
+
+/// 0.0.0.0 and :: are no members of `hash:ip`: the kernel refuses them there (4353), and one of them in a list would make
+/// every load fail. No packet that a rule could want to match comes from there. Networks with them in it are taken.
+fn is_unspecified<T: Member>(address: T) -> bool {
+    address.low_zeros() == T::WIDTH
 }
 
 /// ipset holds no network of 0 bits, but the two halves of it.

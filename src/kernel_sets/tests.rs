@@ -75,6 +75,23 @@ fn the_kernel_holds_what_was_loaded() {
 }
 
 #[test]
+fn addresses_the_kernel_refuses_are_left_out() {
+    apart(|mut kernel| {
+        let unspecified = content("0.0.0.0 203.0.113.7 ::", ":: 0.0.0.0-0.0.0.1");
+        load(&mut kernel, &unspecified).unwrap();
+        assert_eq!(entries(), ["rf-allow-ip4 203.0.113.7", "rf-block-net4 0.0.0.0/31"]);
+        assert!(hold(&mut kernel, &unspecified).unwrap());
+
+        kernel.create("one", Type::Addresses, Family::V6, 1).unwrap();
+        let unspecified = std::iter::once(crate::address_set::Block { start: 0_u128, prefix: 128 });
+        assert_eq!(
+            kernel.add("one", unspecified).unwrap_err().to_string(),
+            "the kernel does not take this address"
+        );
+    });
+}
+
+#[test]
 fn many_entries_are_all_there() {
     apart(|mut kernel| {
         let every_other = |count: u32| {
