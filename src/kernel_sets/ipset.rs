@@ -3,6 +3,7 @@
 //! Commands and attributes are those of `linux/netfilter/ipset/ip_set.h`.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use crate::address_set::{Block, Ranges};
 use crate::netlink::{self, Ask, MAX_ATTRIBUTE, Message, Socket, Subsystem, attribute};
@@ -46,6 +47,11 @@ const LARGEST_ENTRY: usize = 40;
 /// The smallest table the kernel makes unless told otherwise, and the most entries it lets into one.
 const HASHSIZE: u32 = 1024;
 const MAXELEM: u32 = 65_536;
+
+/// How long to wait for sets that are busy, and between two tries. Who lists sets in a loop leaves them alone only while its next
+/// process starts: a millisecond or two.
+const BUSY: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// An address family, as netlink and ipset number it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +140,8 @@ impl fmt::Display for Refusal {
             1 => "not permitted; run as root, or with CAP_NET_ADMIN",
             2 => "there is no such set",
             12 => "the kernel is out of memory",
-            16 | 4100 => "it is in use; remove the rule or set that names it",
+            16 => "another program lists it (ipset list) and does not end",
+            4100 => "it is in use; remove the rule or set that names it",
             // What the kernel says where nobody answers for ipset.
             22 | 95 => "the kernel does not know it; is the module ip_set there (modprobe ip_set)?",
             4098 => "the kernel has no such type of set; are the modules ip_set_hash_ip and ip_set_hash_net there?",
@@ -156,6 +163,12 @@ impl std::error::Error for Refusal {}
 impl Refusal {
     fn is_not_there(&self) -> bool {
         matches!(self.error, netlink::Error::Refused(2))
+    }
+
+    /// While somebody lists a set, the kernel answers `EBUSY` to a swap, and `IPSET_ERR_BUSY` to a removal, as it does for a set
+    /// that a rule names, and for a moment after that rule is gone.
+    fn is_busy(&self) -> bool {
+        matches!(self.error, netlink::Error::Refused(16 | 4100))
     }
 }
 
@@ -307,7 +320,7 @@ impl Ipset {
         }
     }
 
-    /// Exchanges the content of two sets, in one step.
+    /// Exchanges the content of two sets, in one step. Waits a while for those that are busy.
     pub fn swap(&mut self, one: &str, other: &str) -> Result<()> {
         self.two(SWAP, one, other)
     }
@@ -318,19 +331,34 @@ impl Ipset {
     }
 
     fn two(&mut self, command: u16, one: &str, other: &str) -> Result<()> {
-        let mut message = request(command, Ask::Do);
-        message.put_text(ATTR_SETNAME, one);
-        message.put_text(ATTR_TYPENAME, other);
-        self.ask(command, message)
+        self.ask_while_busy(command, || {
+            let mut message = request(command, Ask::Do);
+            message.put_text(ATTR_SETNAME, one);
+            message.put_text(ATTR_TYPENAME, other);
+            message
+        })
     }
 
-    /// Removes a set, if it is there.
+    /// Removes a set, if it is there. Waits a while for one that is busy.
     pub fn destroy(&mut self, name: &str) -> Result<()> {
-        let mut message = request(DESTROY, Ask::Do);
-        message.put_text(ATTR_SETNAME, name);
-        match self.ask(DESTROY, message) {
+        let done = self.ask_while_busy(DESTROY, || {
+            let mut message = request(DESTROY, Ask::Do);
+            message.put_text(ATTR_SETNAME, name);
+            message
+        });
+        match done {
             Err(refusal) if refusal.is_not_there() => Ok(()),
             done => done,
+        }
+    }
+
+    fn ask_while_busy(&mut self, command: u16, message: impl Fn() -> Message) -> Result<()> {
+        let deadline = Instant::now() + BUSY;
+        loop {
+            match self.ask(command, message()) {
+                Err(refusal) if refusal.is_busy() && Instant::now() < deadline => std::thread::sleep(PAUSE),
+                done => return done,
+            }
         }
     }
 

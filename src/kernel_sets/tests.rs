@@ -1,6 +1,6 @@
 //! Against the real kernel: each test in a thread with a network namespace of its own. Needs root.
 
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use super::*;
 use crate::address_set::AddressRange;
@@ -30,6 +30,29 @@ fn ipset(args: &[&str]) -> String {
         Command::new("ipset").args(args).output().expect("ipset; `make setup` installs what is missing");
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Lines of a shell that run beside the test, until they are dropped.
+struct Beside(Child);
+
+impl Beside {
+    fn shell(script: &str) -> Self {
+        Self(Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap())
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Every other address of a range, from 16.0.0.`first` on.
+fn every_other(first: u32, count: u32) -> Content {
+    let address =
+        |n: u32| AddressRange::from(std::net::IpAddr::from((n * 2 + first + (1 << 28)).to_be_bytes()));
+    Content { allow: AddressSet::default(), block: (0..count).map(address).collect() }
 }
 
 /// The entries of all sets, in order.
@@ -94,11 +117,7 @@ fn addresses_the_kernel_refuses_are_left_out() {
 #[test]
 fn many_entries_are_all_there() {
     apart(|mut kernel| {
-        let every_other = |count: u32| {
-            (0..count).map(|n| AddressRange::from(std::net::IpAddr::from((n * 2 + (1 << 28)).to_be_bytes())))
-        };
-        let block = every_other(200_000).collect();
-        load(&mut kernel, &Content { allow: AddressSet::default(), block }).unwrap();
+        load(&mut kernel, &every_other(0, 200_000)).unwrap();
         let list = ipset(&["list", "rf-block-ip4"]);
         assert!(list.contains("Number of entries: 200000"));
         assert!(list.contains("16.6.26.126"));
@@ -154,6 +173,19 @@ fn a_set_in_use_is_swapped_and_one_beside_in_use_is_an_error() {
             "cannot remove the set rf-block-ip4.new: it is in use; remove the rule or set that names it"
         );
         assert!(entries().contains(&"rf-block-ip4 192.0.2.2".to_owned()));
+    });
+}
+
+#[test]
+fn sets_that_somebody_lists_are_waited_for() {
+    apart(|mut kernel| {
+        load(&mut kernel, &every_other(0, 50_000)).unwrap();
+        let _beside = Beside::shell("while :; do ipset list rf-block-ip4; ipset list; done >/dev/null");
+        for round in 0..10 {
+            let content = every_other(round % 2, 50_000 + round);
+            load(&mut kernel, &content).unwrap();
+            assert!(hold(&mut kernel, &content).unwrap());
+        }
     });
 }
 
