@@ -9,7 +9,7 @@ use crate::address_set::AddressSet;
 
 mod ipset;
 
-pub use ipset::{Family, Header, Ipset, Type};
+pub use ipset::{Family, Header, Ipset, Refusal, Type};
 
 /// What our sets should hold, and that no address of `block` is in `allow`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -94,6 +94,11 @@ impl Set {
         }
     }
 
+    /// Exchanges what is live and what is beside it.
+    fn swap(&self, kernel: &mut Ipset) -> Result<(), Refusal> {
+        kernel.swap(&self.beside(), self.name)
+    }
+
     /// What is there under its name, if it is a set that ours can be swapped with.
     fn live(&self, kernel: &mut Ipset) -> anyhow::Result<Option<Header>> {
         let header =
@@ -126,7 +131,8 @@ pub fn hold(kernel: &mut Ipset, content: &Content) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Brings `content` into the live sets. They are as before after an error.
+/// Brings `content` into the live sets. They are as before after an error, but that missing ones may be there, empty, and those
+/// which cannot be swapped back are named in it.
 ///
 /// All sets are filled and counted before the first is swapped in; then those that allow come before those that block. Only one
 /// process at a time may do it: hold the lists' lock.
@@ -163,22 +169,19 @@ fn fill_and_swap(kernel: &mut Ipset, content: &Content) -> anyhow::Result<()> {
     for set in &SETS {
         set.fill(&set.beside(), content, kernel)?;
     }
+    // A set that took the place of none could not be swapped back.
+    make_missing(kernel)?;
     for (done, set) in SETS.iter().enumerate() {
-        if let Err(error) = take_its_place(set, kernel) {
-            for set in SETS[..done].iter().rev() {
-                // What was swapped is swapped back; a set that was not there before may stay.
-                let _ = kernel.swap(&set.beside(), set.name);
-            }
-            return Err(error).with_context(|| format!("cannot swap the set {}", set.name));
+        if let Err(refusal) = set.swap(kernel) {
+            let error = anyhow::Error::new(refusal).context(format!("cannot swap the set {}", set.name));
+            let swapped = SETS[..done].iter().rev();
+            let stuck: Vec<_> = swapped.filter(|set| set.swap(kernel).is_err()).map(|set| set.name).collect();
+            return Err(if stuck.is_empty() {
+                error
+            } else {
+                error.context(format!("the new content stays in {}", stuck.join(", ")))
+            });
         }
-    }
-    Ok(())
-}
-
-fn take_its_place(set: &Set, kernel: &mut Ipset) -> anyhow::Result<()> {
-    match set.live(kernel)? {
-        Some(_) => kernel.swap(&set.beside(), set.name)?,
-        None => kernel.rename(&set.beside(), set.name)?,
     }
     Ok(())
 }

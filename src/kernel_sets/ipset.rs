@@ -14,7 +14,6 @@ const PROTOCOL: u8 = 6;
 const SUBSYSTEM: u16 = 6 << 8;
 const CREATE: u16 = 2;
 const DESTROY: u16 = 3;
-const RENAME: u16 = 5;
 const SWAP: u16 = 6;
 const LIST: u16 = 7;
 const ADD: u16 = 9;
@@ -125,14 +124,11 @@ impl Header {
 
 /// Why the kernel refused, in words.
 #[derive(Debug)]
-pub struct Refusal {
-    command: u16,
-    error: netlink::Error,
-}
+pub struct Refusal(netlink::Error);
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let code = match &self.error {
+        let code = match &self.0 {
             netlink::Error::Socket(error) => return error.fmt(f),
             netlink::Error::Refused(code) => *code,
         };
@@ -147,8 +143,7 @@ impl fmt::Display for Refusal {
             4098 => "the kernel has no such type of set; are the modules ip_set_hash_ip and ip_set_hash_net there?",
             4099 => "the kernel holds as many sets as it can",
             17 => "it is there already",
-            4101 if self.command == SWAP => "the set to swap it with is gone",
-            4101 => "a set of the new name is there already",
+            4101 => "the set to swap it with is gone",
             4102 => "the two sets are of different types",
             4103 => "it is in the set already",
             4352 => "the set is full (maxelem)",
@@ -162,13 +157,13 @@ impl std::error::Error for Refusal {}
 
 impl Refusal {
     fn is_not_there(&self) -> bool {
-        matches!(self.error, netlink::Error::Refused(2))
+        matches!(self.0, netlink::Error::Refused(2))
     }
 
     /// While somebody lists a set, the kernel answers `EBUSY` to a swap, and `IPSET_ERR_BUSY` to a removal, as it does for a set
     /// that a rule names, and for a moment after that rule is gone.
     fn is_busy(&self) -> bool {
-        matches!(self.error, netlink::Error::Refused(16 | 4100))
+        matches!(self.0, netlink::Error::Refused(16 | 4100))
     }
 }
 
@@ -231,7 +226,7 @@ impl Ipset {
     pub fn open() -> Result<Self> {
         match Socket::open(Subsystem::Netfilter) {
             Ok(socket) => Ok(Self { socket }),
-            Err(error) => Err(Refusal { command: 0, error: error.into() }),
+            Err(error) => Err(Refusal(error.into())),
         }
     }
 
@@ -250,7 +245,7 @@ impl Ipset {
         message.put_big_endian(ATTR_HASHSIZE, &hashsize.to_be_bytes());
         message.put_big_endian(ATTR_MAXELEM, &entries.max(MAXELEM).to_be_bytes());
         message.end_nest(data);
-        self.ask(CREATE, message)
+        self.ask(message)
     }
 
     /// The newest revision of the type that the kernel has, as `ipset` takes it.
@@ -265,7 +260,7 @@ impl Ipset {
                     revision = *newest;
                 }
             })
-            .map_err(|error| Refusal { command: TYPE, error })?;
+            .map_err(Refusal)?;
         Ok(revision)
     }
 
@@ -291,7 +286,7 @@ impl Ipset {
                 message.end_nest(one);
             }
             message.end_nest(many);
-            self.ask(ADD, message)?;
+            self.ask(message)?;
         }
         Ok(())
     }
@@ -313,7 +308,7 @@ impl Ipset {
                 header = Some(Header { type_name, family: *family, entries });
             }
         });
-        match asked.map_err(|error| Refusal { command: LIST, error }) {
+        match asked.map_err(Refusal) {
             Ok(()) => Ok(header),
             Err(refusal) if refusal.is_not_there() => Ok(None),
             Err(refusal) => Err(refusal),
@@ -322,17 +317,8 @@ impl Ipset {
 
     /// Exchanges the content of two sets, in one step. Waits a while for those that are busy.
     pub fn swap(&mut self, one: &str, other: &str) -> Result<()> {
-        self.two(SWAP, one, other)
-    }
-
-    /// Gives a set another name, that no set has.
-    pub fn rename(&mut self, old: &str, new: &str) -> Result<()> {
-        self.two(RENAME, old, new)
-    }
-
-    fn two(&mut self, command: u16, one: &str, other: &str) -> Result<()> {
-        self.ask_while_busy(command, || {
-            let mut message = request(command, Ask::Do);
+        self.ask_while_busy(|| {
+            let mut message = request(SWAP, Ask::Do);
             message.put_text(ATTR_SETNAME, one);
             message.put_text(ATTR_TYPENAME, other);
             message
@@ -341,7 +327,7 @@ impl Ipset {
 
     /// Removes a set, if it is there. Waits a while for one that is busy.
     pub fn destroy(&mut self, name: &str) -> Result<()> {
-        let done = self.ask_while_busy(DESTROY, || {
+        let done = self.ask_while_busy(|| {
             let mut message = request(DESTROY, Ask::Do);
             message.put_text(ATTR_SETNAME, name);
             message
@@ -352,18 +338,18 @@ impl Ipset {
         }
     }
 
-    fn ask_while_busy(&mut self, command: u16, message: impl Fn() -> Message) -> Result<()> {
+    fn ask_while_busy(&mut self, message: impl Fn() -> Message) -> Result<()> {
         let deadline = Instant::now() + BUSY;
         loop {
-            match self.ask(command, message()) {
+            match self.ask(message()) {
                 Err(refusal) if refusal.is_busy() && Instant::now() < deadline => std::thread::sleep(PAUSE),
                 done => return done,
             }
         }
     }
 
-    fn ask(&mut self, command: u16, message: Message) -> Result<()> {
-        self.socket.ask(message, |_| {}).map_err(|error| Refusal { command, error })
+    fn ask(&mut self, message: Message) -> Result<()> {
+        self.socket.ask(message, |_| {}).map_err(Refusal)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Against the real kernel: each test in a thread with a network namespace of its own. Needs root.
 
+use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
 use super::*;
@@ -173,6 +174,33 @@ fn a_set_in_use_is_swapped_and_one_beside_in_use_is_an_error() {
             "cannot remove the set rf-block-ip4.new: it is in use; remove the rule or set that names it"
         );
         assert!(entries().contains(&"rf-block-ip4 192.0.2.2".to_owned()));
+    });
+}
+
+#[test]
+fn after_a_swap_that_fails_all_sets_are_as_before() {
+    apart(|mut kernel| {
+        load(&mut kernel, &every_other(0, 50_000)).unwrap();
+        ipset(&["add", "rf-allow-ip4", "203.0.113.7"]);
+        ipset(&["destroy", "rf-allow-net4"]);
+        let before = entries();
+        // Nobody reads what it prints, so it does not end.
+        let mut stalled = Beside(
+            Command::new("ipset").args(["list", "rf-block-ip4"]).stdout(Stdio::piped()).spawn().unwrap(),
+        );
+        let mut first = [0];
+        stalled.0.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        let new = content("203.0.113.8 198.51.100.0/24 2001:db8::7", "192.0.2.1");
+        let error = format!("{:#}", load(&mut kernel, &new).unwrap_err());
+        assert_eq!(
+            error,
+            "cannot swap the set rf-block-ip4: another program lists it (ipset list) and does not end"
+        );
+        drop(stalled);
+        assert_eq!(entries(), before);
+        assert_eq!(ipset(&["list", "-name"]).lines().count(), SETS.len());
+        load(&mut kernel, &new).unwrap();
+        assert!(hold(&mut kernel, &new).unwrap());
     });
 }
 
