@@ -948,7 +948,9 @@ fn a_dry_run_and_a_diff_change_nothing() {
         lines[..2],
         ["LIST  KIND   RESULT   NETWORKS  NEW  GONE", "x     block  updated         3    2     2"]
     );
-    assert_eq!(lines[2], "x: would have blocked 1 range that is not of the internet: private 10.0.0.0/24");
+    assert_eq!(lines[2], "x: new 10.0.0.0/24, 2001:db8::/32");
+    assert_eq!(lines[3], "x: gone 198.51.100.0, 203.0.113.9");
+    assert_eq!(lines[4], "x: would have blocked 1 range that is not of the internet: private 10.0.0.0/24");
     let diff = world.lists(&["diff", "x"]);
     assert_eq!((diff.code, &*diff.stderr), (0, ""));
     assert_eq!(diff.stdout, "-198.51.100.0\n-203.0.113.9\n+10.0.0.0/24\n+2001:db8::/32\n");

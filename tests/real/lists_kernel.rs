@@ -793,7 +793,9 @@ fn nobody_of_us_is_blocked() {
     let (lab, _server) = in_the_midst();
     let dry = lab.lists(&["refresh", "--dry-run"]);
     assert_eq!((dry.code, &*dry.stderr), (0, ""));
-    let remarks: Vec<&str> = dry.stdout.lines().filter_map(|line| line.strip_prefix("bad: ")).collect();
+    let mut remarks: Vec<&str> = dry.stdout.lines().filter_map(|line| line.strip_prefix("bad: ")).collect();
+    let new = remarks.remove(0);
+    assert_eq!(new, "new 0.0.0.0/8, 10.0.0.0/8, 20.0.0.0/8, 224.0.0.1, 2a00:66::/32 and 1 more");
     assert_eq!(
         remarks,
         [
