@@ -28,6 +28,16 @@ pub struct Store {
     owner: u32,
 }
 
+/// An error, with the way out where it is about permissions.
+fn advised(error: io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            anyhow!("{error}; run as root, or as the user whom the directory belongs to")
+        }
+        _ => error.into(),
+    }
+}
+
 /// Held while a run is at work; ends with the value or the process.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "the lock lives as long as the file is open")] File);
@@ -50,12 +60,7 @@ impl Store {
         let dir = state_dir.join("lists");
         state_file::make_dir(state_dir, 0o750)
             .and_then(|()| state_file::make_dir(&dir, 0o750))
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    anyhow!("{error}; run as root, or as the user whom the directory belongs to")
-                }
-                _ => error.into(),
-            })
+            .map_err(advised)
             .with_context(|| format!("cannot keep lists in {}", dir.display()))?;
         Self::existing(dir)
     }
@@ -63,7 +68,10 @@ impl Store {
     /// The directory as it is, for reading; one that is missing is empty.
     pub fn peek(state_dir: &Path) -> anyhow::Result<Self> {
         let dir = state_dir.join("lists");
-        let there = dir.try_exists().with_context(|| format!("cannot look into {}", dir.display()))?;
+        let there = dir
+            .try_exists()
+            .map_err(advised)
+            .with_context(|| format!("cannot look into {}", dir.display()))?;
         if there { Self::existing(dir) } else { Ok(Self { dir, owner: state_file::effective_user() }) }
     }
 
