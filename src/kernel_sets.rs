@@ -142,8 +142,9 @@ pub fn load(kernel: &mut Ipset, content: &Content) -> anyhow::Result<()> {
     }
     clear_away(kernel)?;
     let loaded = fill_and_swap(kernel, content);
-    let cleared = clear_away(kernel);
-    loaded.and(cleared)
+    // The live sets are what they should be, or what they were: what stays beside does no harm, and the next run names it.
+    let _ = clear_away(kernel);
+    loaded
 }
 
 /// Makes those of our sets that are missing, empty: a rule that names a set cannot be loaded without it.

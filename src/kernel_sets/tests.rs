@@ -205,6 +205,23 @@ fn after_a_swap_that_fails_all_sets_are_as_before() {
 }
 
 #[test]
+fn what_cannot_be_cleared_away_afterwards_is_the_next_loads_error() {
+    apart(|mut kernel| {
+        ipset(&["create", "holder", "list:set"]);
+        // While the others are filled.
+        let _beside = Beside::shell("until ipset -q add holder rf-allow-ip4.new; do :; done");
+        let loaded = every_other(0, 100_000);
+        load(&mut kernel, &loaded).unwrap();
+        assert!(hold(&mut kernel, &loaded).unwrap());
+        assert_eq!(ipset(&["save", "holder"]).lines().last(), Some("add holder rf-allow-ip4.new"));
+
+        let error = format!("{:#}", load(&mut kernel, &content("", "")).unwrap_err());
+        assert!(error.starts_with("cannot remove the set rf-allow-ip4.new: it is in use"), "{error}");
+        assert!(hold(&mut kernel, &loaded).unwrap());
+    });
+}
+
+#[test]
 fn sets_that_somebody_lists_are_waited_for() {
     apart(|mut kernel| {
         load(&mut kernel, &every_other(0, 50_000)).unwrap();
