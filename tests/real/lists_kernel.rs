@@ -167,7 +167,11 @@ fn file_list(world: &World, name: &str, kind: &str) -> String {
 /// Their packets arrive always, behind all others.
 const WITNESSES: [&str; 2] = ["192.0.2.99", "2001:db8::99"];
 
-/// What arrives at two ports of the host, of a packet from each address: the port, and the address.
+/// The port for SIP, and one that the host's own rules open to nobody.
+const PORTS: [u16; 2] = [5060, 5059];
+
+/// What arrives at the ports of the host, of a packet from each address: the port, and the address. Each is answered, so that the
+/// next one from there belongs to an established connection.
 fn arrivals(pbx: &Host, outside: &Host, sources: &[&str]) -> Vec<String> {
     let at = |address: &str, port: u16| {
         let socket = UdpSocket::bind((address, port)).unwrap();
@@ -175,14 +179,13 @@ fn arrivals(pbx: &Host, outside: &Host, sources: &[&str]) -> Vec<String> {
         socket
     };
     let own = |source: &str| if source.contains(':') { "2001:db8::1" } else { "192.0.2.1" };
-    let ports = [5060, 5061];
     let sockets: Vec<(u16, UdpSocket)> = pbx.inside(|| {
-        ports.iter().flat_map(|port| [own("."), own(":")].map(|own| (*port, at(own, *port)))).collect()
+        PORTS.iter().flat_map(|port| [own("."), own(":")].map(|own| (*port, at(own, *port)))).collect()
     });
     outside.inside(|| {
         for source in sources.iter().chain(&WITNESSES) {
-            let socket = UdpSocket::bind((*source, 0)).unwrap();
-            for port in ports {
+            let socket = UdpSocket::bind((*source, 5060)).unwrap();
+            for port in PORTS {
                 socket.send_to(source.as_bytes(), (own(source), port)).unwrap();
             }
         }
@@ -191,11 +194,12 @@ fn arrivals(pbx: &Host, outside: &Host, sources: &[&str]) -> Vec<String> {
     for (port, socket) in sockets {
         loop {
             let mut buffer = [0; 100];
-            let length = socket.recv(&mut buffer).expect("the witness");
+            let (length, from) = socket.recv_from(&mut buffer).expect("the witness");
             let source = String::from_utf8(buffer[..length].to_vec()).unwrap();
             if WITNESSES.contains(&&*source) {
                 break;
             }
+            socket.send_to(b"an answer", from).unwrap();
             arrived.push(format!("{port} {source}"));
         }
     }
@@ -203,8 +207,20 @@ fn arrivals(pbx: &Host, outside: &Host, sources: &[&str]) -> Vec<String> {
     arrived
 }
 
-/// Blocks and allows packets with rules in the house's order; behind them, port 5061 is for those alone who are exempt
-/// from limits.
+/// The rules that we tell people to use.
+fn documented_rules() -> Vec<&'static str> {
+    let readme = include_str!("../../README.md");
+    let (_, section) = readme.split_once("\n## Black- and whitelists\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let is_rule = |line: &&str| line.starts_with("iptables ") || line.starts_with("ip6tables ");
+    let rules: Vec<_> = section.lines().filter(is_rule).collect();
+    let page = include_str!("../../packaging/man/ringfence-lists.8").replace("\\-", "-");
+    assert_eq!(page.lines().filter(is_rule).collect::<Vec<_>>(), rules, "the manual page");
+    assert_eq!(rules.len(), 12, "{rules:?}");
+    rules
+}
+
+/// Blocks and allows packets with the documented rules, on a host that has FusionPBX's: what they do not accept is dropped.
 fn packets(backend: &str) {
     const SOURCES: &str = "203.0.113.1 203.0.113.66 198.51.100.6 198.51.100.7 198.51.100.8 198.51.100.130 198.51.100.136 \
                            2001:db8:66::1 2001:db8:66::66 2001:db8:bad::7 2001:db8:bad::8 2001:db8:bad:1:2::8";
@@ -228,10 +244,13 @@ fn packets(backend: &str) {
     let lab = Lab { host: Host::new(), world };
     let outside = Host::new();
     lab.host.connect(&outside);
-    lab.host.shell(
+    let neighbour = |source: &&str| format!("ip neigh add {source} lladdr 02:00:00:00:00:02 dev eth0");
+    let neighbours: Vec<_> = sources.iter().chain(&WITNESSES).map(neighbour).collect();
+    lab.host.shell(&format!(
         "ip addr add 192.0.2.1/32 dev eth0; ip -6 addr add 2001:db8::1/128 dev eth0 nodad
-         ip neigh add 192.0.2.99 lladdr 02:00:00:00:00:02 dev eth0",
-    );
+         {}",
+        neighbours.join("\n")
+    ));
     let add = |source: &&str| {
         let nodad = if source.contains(':') { "nodad" } else { "" };
         format!("ip addr add {source} dev eth0 {nodad}")
@@ -246,38 +265,39 @@ fn packets(backend: &str) {
     // The sets must be there before the rules.
     lab.does(&["load"]);
     let mut rules = vec!["mount -t tmpfs tmpfs /run".to_owned()];
-    for (command, family, witness) in [("iptables", 4, WITNESSES[0]), ("ip6tables", 6, WITNESSES[1])] {
+    for (command, witness) in [("iptables", WITNESSES[0]), ("ip6tables", WITNESSES[1])] {
         let append = format!("{command}-{backend} -A INPUT");
-        for (side, verdict) in [("allow", "ACCEPT"), ("block", "DROP")] {
-            for kind in ["ip", "net"] {
-                let set = format!("rf-{side}-{kind}{family}");
-                rules.push(format!("{append} -m set --match-set {set} src -j {verdict}"));
-            }
-        }
-        rules.push(format!("{append} -s {witness} -j ACCEPT; {append} -p udp --dport 5061 -j DROP"));
+        rules.push(format!(
+            "{command}-{backend} -P INPUT DROP
+             {append} -i lo -j ACCEPT
+             {append} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+             {append} -p udp --dport 5060:5091 -j ACCEPT
+             {append} -s {witness} -j ACCEPT"
+        ));
     }
+    rules.extend(
+        documented_rules().iter().map(|rule| rule.replacen("tables ", &format!("tables-{backend} "), 1)),
+    );
     lab.host.shell(&rules.join("\n"));
     let arrived = || arrivals(&lab.host, &outside, &sources);
-    let at = |port: u16, wanted: &dyn Fn(&str) -> bool| -> Vec<String> {
-        let mut all: Vec<_> =
-            sources.iter().filter(|source| wanted(source)).map(|source| format!("{port} {source}")).collect();
+    let at_sip = |wanted: &dyn Fn(&str) -> bool| -> Vec<String> {
+        let wanted = sources.iter().filter(|source| wanted(source));
+        let mut all: Vec<_> = wanted.map(|source| format!("{} {source}", PORTS[0])).collect();
         all.sort();
         all
     };
-    assert_eq!(arrived(), at(5060, &|_| true), "nothing is on a list yet");
+    assert_eq!(arrived(), at_sip(&|_| true), "nothing is on a list yet");
 
     lab.does(&["refresh"]);
     let good = ["198.51.100.7", "198.51.100.130", "2001:db8:bad::7", "2001:db8:bad:1:2::8"];
     let unlisted = ["203.0.113.1", "2001:db8:66::1"];
-    let passes = |source: &str| good.contains(&source) || unlisted.contains(&source);
-    assert_eq!(arrived(), [at(5060, &passes), at(5061, &|source| good.contains(&source))].concat());
+    assert_eq!(arrived(), at_sip(&|source| good.contains(&source) || unlisted.contains(&source)));
 
     // The rules know nothing of what changes in the sets.
     file(&lab.world, "bad", &["203.0.113.0/26", "2001:db8:66::1"]);
     file(&lab.world, "good", &["198.51.100.130"]);
     lab.does(&["refresh"]);
-    let passes = |source: &str| !unlisted.contains(&source);
-    assert_eq!(arrived(), [at(5060, &passes), at(5061, &|source| source == "198.51.100.130")].concat());
+    assert_eq!(arrived(), at_sip(&|source| !unlisted.contains(&source)));
 }
 
 #[test]
