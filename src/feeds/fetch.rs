@@ -11,27 +11,13 @@ use reqwest::StatusCode;
 use super::copy::{Copy, Part, digest, fingerprint};
 use super::format::{self, Parsed, Wide};
 use super::secrets::Secrets;
+use super::size::has_kept_its_size;
 use super::web::{self, Client, Fault, Limits, Progress, Validators};
 use super::{apiban, body};
 use crate::address_set::AddressSet;
 use crate::config::Secret;
-use crate::config::lists::{Format, Kind, List, SPAMHAUS_EVERY, Source};
+use crate::config::lists::{Format, Kind, List, Source};
 use crate::state_file;
-
-/// Smaller lists may change as they like: one phone more or less is a large share of them.
-const SHRINKS_FREELY: u128 = 20;
-const GROWS_FREELY: u128 = 1_000;
-
-/// Addresses that a list may come to cover, however few it had: an IPv4 /12, an IPv6 /19.
-const COVERS_FREELY_V4: u128 = 1 << (32 - 12);
-const COVERS_FREELY_V6: u128 = 1 << (128 - 19);
-
-/// A run may come so much early and counts as in time: cron and the timer start within an hour at random.
-const EARLY: i64 = 3_600;
-
-/// No block list means more of the Internet: the largest country has a third of IPv4.
-const MOST_V4: u128 = 1 << 31;
-const MOST_V6: u128 = 1 << 120;
 
 /// What a source had.
 #[derive(Debug)]
@@ -250,70 +236,4 @@ fn good_with(parsed: &Parsed, list: &List, secrets: &Secrets) -> anyhow::Result<
         ));
     }
     Ok(notes)
-}
-
-/// Whether the list is of about the size it had, and covers no more than a list can mean.
-pub fn has_kept_its_size(list: &List, before: Option<&AddressSet>, after: &AddressSet) -> anyhow::Result<()> {
-    // What the settings themselves say is meant so; APIBAN's pages only add single addresses, and it is us who let them go.
-    if matches!(list.source, Source::Entries(_) | Source::Apiban { .. }) {
-        return Ok(());
-    }
-    if list.kind == Kind::Block && (after.v4.addresses() > MOST_V4 || after.v6.addresses() > MOST_V6) {
-        anyhow::bail!("it covers more than half of IPv4, or an IPv6 /8; --force takes it");
-    }
-    let Some(before) = before else { return Ok(()) };
-    let entries = |set: &AddressSet| set.count_networks().iter().sum::<usize>() as u128;
-    let (old, new) = (entries(before), entries(after));
-    // Of an allow list of others, each entry may be a carrier.
-    let freely = if list.kind == Kind::Allow && list.is_foreign() { 0 } else { SHRINKS_FREELY };
-    let (max_shrink, max_growth) = (list.max_shrink, list.max_growth);
-    let fewer = old.saturating_sub(new);
-    if old > 0 && new == 0 || old >= freely && fewer > max_shrink.of(old) {
-        anyhow::bail!(
-            "it shrank from {old} to {new} networks, more than max-shrink ({max_shrink}) allows; --force takes it"
-        );
-    }
-    // One's own file may grow as it likes.
-    let foreign = list.is_foreign();
-    let grew =
-        |old: u128, new: u128, freely| foreign && new > freely && new > old && new - old > max_growth.of(old);
-    let measures = [
-        ("networks", old, new, GROWS_FREELY),
-        ("IPv4 addresses", before.v4.addresses(), after.v4.addresses(), COVERS_FREELY_V4),
-        ("IPv6 addresses", before.v6.addresses(), after.v6.addresses(), COVERS_FREELY_V6),
-    ];
-    match measures.into_iter().find(|(_, old, new, freely)| grew(*old, *new, *freely)) {
-        Some((what, old, new, _)) => anyhow::bail!(
-            "it grew from {old} to {new} {what}, more than max-growth ({max_growth}) allows; --force takes it"
-        ),
-        None => Ok(()),
-    }
-}
-
-/// Whether the source of `list` is due at `now`, when it was last good at `confirmed`, both in seconds since 1970. A run
-/// that comes a little early, as cron's may, counts as in time.
-#[must_use]
-pub fn is_due(list: &List, confirmed: i64, now: i64) -> bool {
-    let early = (every(list) / 4).min(EARLY);
-    // A clock that was set back is no reason to wait.
-    now < confirmed || next_due(list, confirmed).is_none_or(|next| now >= next - early)
-}
-
-/// So long the source of `list` is left alone even where its answer was refused.
-#[must_use]
-pub fn least_pause(list: &List) -> Duration {
-    match list.source {
-        Source::Web { format: Format::Spamhaus, .. } => SPAMHAUS_EVERY,
-        _ => Duration::ZERO,
-    }
-}
-
-/// When the source of `list` is due again, in seconds since 1970; `None` for what is on this host and read in every run.
-#[must_use]
-pub fn next_due(list: &List, confirmed: i64) -> Option<i64> {
-    list.is_foreign().then(|| confirmed.saturating_add(every(list)))
-}
-
-fn every(list: &List) -> i64 {
-    i64::try_from(list.every.get().as_secs()).unwrap_or(i64::MAX)
 }

@@ -9,7 +9,7 @@ use crate::commands::lists::report::remarks;
 use crate::commands::screen::{Columns, span};
 use crate::config::lists::{Kind, ListName};
 use crate::config::{Config, Mode};
-use crate::feeds::fetch::next_due;
+use crate::feeds::due::next_due;
 use crate::feeds::status::{ListStatus, Status};
 use crate::feeds::store::Store;
 
