@@ -4,7 +4,7 @@
 //! `bin` -> [`commands`] -> the other modules -> the standard library and crates.
 //! No module below [`commands`] reads the environment or the time of day: `now`, paths and
 //! deadlines are parameters. (sqlx itself looks at libpq's `PG*` variables for what a PostgreSQL
-//! target leaves open.)
+//! target leaves open, and reqwest at the variables that name proxies.)
 
 pub mod address;
 pub mod address_set;
