@@ -2,8 +2,11 @@
 //! logged in. Read from the kernel and from local files; nothing is sent to the network.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::state_file;
 
 mod network;
 mod resolvers;
@@ -84,6 +87,20 @@ pub fn protected(paths: &Paths) -> Protected {
 struct Gathered {
     addresses: BTreeSet<IpAddr>,
     problems: Vec<String>,
+}
+
+impl Gathered {
+    /// The content of a file of at most `limit` bytes; one that is not there says nothing. `what` it has is for people.
+    fn read(&mut self, file: &Path, limit: u64, what: &str) -> Option<Vec<u8>> {
+        match state_file::read_regular(file, limit) {
+            Ok(content) => Some(content),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                self.problems.push(format!("cannot read the {what} {}: {error}", file.display()));
+                None
+            }
+        }
+    }
 }
 
 /// The address in `text`; a zone id (`%eth0`) is cut off.

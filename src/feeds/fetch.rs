@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use bytesize::ByteSize;
@@ -17,6 +17,7 @@ use super::{apiban, body};
 use crate::address_set::AddressSet;
 use crate::config::Secret;
 use crate::config::lists::{Format, Kind, List, Source};
+use crate::deadline::Deadline;
 use crate::state_file;
 
 /// What a source had.
@@ -24,6 +25,8 @@ use crate::state_file;
 pub struct Fetched {
     /// The new copy; equal to the old one where nothing changed.
     pub copy: Copy,
+    /// Whether it has the addresses of the old one.
+    pub unchanged: bool,
     /// What is odd about it and no reason to refuse it, for people.
     pub notes: Vec<String>,
     /// How long the source wants to be left alone.
@@ -52,17 +55,14 @@ impl From<anyhow::Error> for Fault {
 /// Asks the source of `list`. `old` is its last good copy. An error says why the source's answer is not taken: the old
 /// copy stays.
 pub async fn fetch(list: &List, old: Option<&Copy>, run: Run<'_>) -> Result<Fetched, Fault> {
-    let source = fingerprint(list);
-    let old = old.filter(|old| old.source == source);
-    let limits = Limits {
-        size: list.max_size,
-        deadline: crate::deadline::Deadline::after(std::time::Instant::now(), list.timeout.get()),
-    };
+    let old = old.filter(|old| old.source == fingerprint(list));
+    let limits =
+        Limits { size: list.max_size, deadline: Deadline::after(Instant::now(), list.timeout.get()) };
     let feed = || -> Result<_, Fault> {
         let client = run.client.ok_or_else(|| Fault::lasting("nothing to download with"))?;
         Ok(Feed { list, old, run, client, limits })
     };
-    let mut fetched = match &list.source {
+    let fetched = match &list.source {
         Source::Web { urls, format } => feed()?.web(urls, *format).await?,
         Source::Apiban { url, key } => feed()?.apiban(url, key).await?,
         Source::File(path) => local(read_file(path, list.max_size)?, list, old, run.now)?,
@@ -72,20 +72,37 @@ pub async fn fetch(list: &List, old: Option<&Copy>, run: Run<'_>) -> Result<Fetc
         }
         Source::Carriers => return Err(Fault::lasting("its source is FusionPBX's database")),
     };
-    fetched.copy.source = source;
-    fetched.copy.changed = run.now;
-    let (before, after) = (old.map(Copy::set), fetched.copy.set());
-    if let Some(old) = old.filter(|_| before.as_ref() == Some(&after)) {
-        fetched.copy.changed = old.changed;
-    } else if !run.force {
-        has_kept_its_size(list, before.as_ref(), &after)?;
-    }
-    Ok(fetched)
+    Ok(fetched.settled(list, old, run.now, run.force)?)
 }
 
 impl Fetched {
+    /// What one source has, found out elsewhere: see [`fetch`].
+    pub fn found(
+        list: &List,
+        old: Option<&Copy>,
+        set: &AddressSet,
+        notes: Vec<String>,
+        now: u32,
+        force: bool,
+    ) -> anyhow::Result<Self> {
+        let part = part(old, 0, Validators::default(), 0, set, now);
+        Self { notes, ..Self::of(vec![part]) }.settled(list, old, now, force)
+    }
+
     fn of(parts: Vec<Part>) -> Self {
-        Self { copy: Copy { parts, ..Copy::default() }, notes: vec![], retry_after: None }
+        Self { copy: Copy { parts, ..Copy::default() }, unchanged: false, notes: vec![], retry_after: None }
+    }
+
+    /// The copy as one of this list, if it has a size that can be believed or is taken by `force`.
+    fn settled(mut self, list: &List, old: Option<&Copy>, now: u32, force: bool) -> anyhow::Result<Self> {
+        let (before, after) = (old.map(Copy::set), self.copy.set());
+        self.unchanged = before.as_ref() == Some(&after);
+        self.copy.source = fingerprint(list);
+        self.copy.changed = old.filter(|_| self.unchanged).map_or(now, |old| old.changed);
+        if !self.unchanged && !force {
+            has_kept_its_size(list, before.as_ref(), &after)?;
+        }
+        Ok(self)
     }
 }
 

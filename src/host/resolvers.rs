@@ -1,24 +1,15 @@
 //! Name servers, resolv.conf(5).
 
-use std::io;
 use std::path::Path;
 
 use super::{Gathered, address, quoted};
-use crate::state_file;
 
 /// No such file is longer.
 const MAX_LENGTH: u64 = 1 << 20;
 
 /// Takes in the servers that a file names; a file that is not there names none.
 pub(super) fn read(file: &Path, found: &mut Gathered) {
-    let content = match state_file::read_regular(file, MAX_LENGTH) {
-        Ok(content) => content,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-        Err(error) => {
-            found.problems.push(format!("cannot read the name servers in {}: {error}", file.display()));
-            return;
-        }
-    };
+    let Some(content) = found.read(file, MAX_LENGTH, "name servers in") else { return };
     for (number, line) in String::from_utf8_lossy(&content).lines().enumerate() {
         let mut words = line.split_whitespace();
         if words.next() != Some("nameserver") {

@@ -9,7 +9,6 @@ use rustix::process::{Pid, test_kill_process};
 use utmp_rs::{UtmpEntry, UtmpParser};
 
 use super::{Gathered, address, quoted};
-use crate::state_file;
 
 /// No file of thousands of sessions is longer.
 const MAX_UTMP: u64 = 16 << 20;
@@ -21,14 +20,7 @@ const ADDRESS: usize = if RECORD == 400 { 360 } else { 348 };
 
 /// Takes in the peers of the sessions in utmp whose process is there; no such file has none.
 pub(super) fn read_utmp(file: &Path, found: &mut Gathered) {
-    let content = match state_file::read_regular(file, MAX_UTMP) {
-        Ok(content) => content,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-        Err(error) => {
-            found.problems.push(format!("cannot read the login sessions in {}: {error}", file.display()));
-            return;
-        }
-    };
+    let Some(content) = found.read(file, MAX_UTMP, "login sessions in") else { return };
     let mut damaged = 0;
     // One by one, so that a damaged record hides no other.
     for record in content.chunks(RECORD) {
@@ -115,15 +107,8 @@ pub(super) fn read_logind(dir: &Path, found: &mut Gathered) {
 
 /// Lines of `KEY=value`, as `sd_session_get_remote_host(3)` reads them.
 fn read_session(file: &Path, found: &mut Gathered) {
-    let content = match state_file::read_regular(file, MAX_SESSION) {
-        Ok(content) => content,
-        // It ended just now.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-        Err(error) => {
-            found.problems.push(format!("cannot read the login session {}: {error}", file.display()));
-            return;
-        }
-    };
+    // One that is not there ended just now.
+    let Some(content) = found.read(file, MAX_SESSION, "login session") else { return };
     let content = String::from_utf8_lossy(&content);
     let value = |key: &str| {
         let line = content.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));

@@ -4,17 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::*;
-
-fn apart(test: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::spawn(|| {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
-            .expect("a network namespace; run the tests as root");
-        test();
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
+use crate::netlink::apart;
 
 /// Runs lines of `ip`.
 fn ip(lines: &str) {

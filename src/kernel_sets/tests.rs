@@ -5,16 +5,10 @@ use std::process::{Child, Command, Stdio};
 
 use super::*;
 use crate::address_set::AddressRange;
+use crate::netlink;
 
 fn apart(test: impl FnOnce(Ipset) + Send + 'static) {
-    let thread = std::thread::spawn(|| {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
-            .expect("a network namespace; run the tests as root");
-        test(Ipset::open().unwrap());
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
+    netlink::apart(|| test(Ipset::open().unwrap()));
 }
 
 fn set(text: &str) -> AddressSet {

@@ -67,7 +67,7 @@ pub(super) struct Session<'a> {
     pub(super) lost: Vec<String>,
     pub(super) fates: BTreeMap<ListName, Fate>,
     pub(super) status: Status,
-    remembered: Option<carriers::Remembered>,
+    remembered: carriers::Remembered,
     pub(super) compiled: Compiled,
     /// The lists from which others are cut out than in the last run.
     cut_anew: Vec<(ListName, Vec<Hit>)>,
@@ -104,7 +104,7 @@ impl<'a> Session<'a> {
             fates: lists.keys().map(|name| (name.clone(), Fate::NotAsked)).collect(),
             lists,
             status,
-            remembered: None,
+            remembered: carriers::Remembered::default(),
             compiled: Compiled::default(),
             cut_anew: vec![],
             registered: registrations::Found::default(),
@@ -127,14 +127,14 @@ impl<'a> Session<'a> {
             })
             .collect();
         // Carriers that are no longer wanted are forgotten.
-        let remembered = if carriers.is_some() {
-            carriers::Remembered::read(self.store)
-        } else {
-            carriers::Remembered::default()
-        };
+        if carriers.is_some() {
+            self.remembered = carriers::Remembered::read(self.store);
+        }
         let round = download::Round { now: self.now.as_second(), force: args.force };
-        let mut answers = download::ask(orders, carriers, &remembered, round)?;
-        self.remembered = Some(answers.remembered.take().unwrap_or(remembered));
+        let answers = download::ask(orders, carriers, &self.remembered, round)?;
+        if let Some(anew) = answers.remembered {
+            self.remembered = anew;
+        }
         for (name, answer) in answers.lists {
             self.take(name, answer);
         }
@@ -160,16 +160,14 @@ impl<'a> Session<'a> {
         let status = self.status.lists.entry(name.clone()).or_default();
         status.tried = now;
         let (fate, retry_after) = match answer {
-            Ok(Fetched { copy, notes, retry_after }) => {
+            Ok(Fetched { copy, unchanged, notes, retry_after }) => {
                 status.confirmed = now;
                 status.refused.clear();
                 status.notes = notes;
-                let old = self.before.get(&name);
-                let same = old.is_some_and(|old| old.set() == copy.set());
-                if old.is_none_or(|old| **old != copy) {
+                if self.before.get(&name).is_none_or(|old| **old != copy) {
                     self.after.insert(name.clone(), Arc::new(copy));
                 }
-                (if same { Fate::Unchanged } else { Fate::Updated }, retry_after)
+                (if unchanged { Fate::Unchanged } else { Fate::Updated }, retry_after)
             }
             Err(fault) => {
                 status.refused.clone_from(&fault.message);
@@ -187,10 +185,10 @@ impl<'a> Session<'a> {
         let blocks = self.lists.values().any(|list| list.kind == Kind::Block);
         let found = protection::everybody(self.config, blocks, self.now);
         self.status.notes.extend(found.notes);
-        let strangers = self.remembered.iter().flat_map(|carriers| &carriers.unresolved);
+        let strangers = self.remembered.unresolved.iter();
         let strangers = strangers.map(|stranger| format!("a carrier cannot be protected: {stranger}"));
         self.status.unknown = found.unknown.into_iter().chain(strangers).collect::<Vec<_>>().join("; ");
-        let carriers = self.remembered.as_ref().map(carriers::Remembered::protected).unwrap_or_default();
+        let carriers = self.remembered.protected();
         let Outcome { compiled, hits, missing } =
             compile::compile(&self.lists, &self.after, &carriers, &found.protected);
         self.compiled = compiled;
@@ -225,9 +223,7 @@ impl<'a> Session<'a> {
                 self.store.write(&format!("{name}{COPY}"), &**copy)?;
             }
         }
-        if let Some(remembered) = &self.remembered {
-            remembered.write(self.store)?;
-        }
+        self.remembered.write(self.store)?;
         // A damaged file is as good as none.
         let last: Option<Compiled> = self.store.read(COMPILED).unwrap_or_default();
         if last.as_ref() != Some(&self.compiled) {

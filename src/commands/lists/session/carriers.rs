@@ -12,10 +12,9 @@ use crate::carriers::{Carrier, Found, Known, Resolver, find};
 use crate::config::lists::List;
 use crate::config::{self, Config};
 use crate::deadline::Deadline;
-use crate::feeds::copy::{Copy, Part, fingerprint};
+use crate::feeds::copy::Copy;
 use crate::feeds::fetch::Fetched;
 use crate::feeds::guard::{Protected, Why};
-use crate::feeds::size::has_kept_its_size;
 use crate::feeds::store::Store;
 use crate::feeds::web::Fault;
 use crate::fusionpbx;
@@ -104,19 +103,7 @@ impl Remembered {
             carriers.into_iter().map(|Carrier { name, networks }| (name, networks)).collect();
         let set: AddressSet = carriers.iter().flat_map(|(_, networks)| networks).copied().collect();
         let stamp = u32::try_from(now).unwrap_or(0);
-        let list = List::carriers();
-        let before = old.map(Copy::set);
-        if !force {
-            has_kept_its_size(&list, before.as_ref(), &set)?;
-        }
-        let dated =
-            old.and_then(|old| old.parts.first()).map(|part| part.content.clone()).unwrap_or_default();
-        let copy = Copy {
-            source: fingerprint(&list),
-            changed: if before.as_ref() == Some(&set) { old.map_or(stamp, |old| old.changed) } else { stamp },
-            position: None,
-            parts: vec![Part { content: dated.becomes(&set, stamp), ..Part::default() }],
-        };
-        Ok((Fetched { copy, notes, retry_after: None }, Self { known, carriers, unresolved }))
+        let fetched = Fetched::found(&List::carriers(), old, &set, notes, stamp, force)?;
+        Ok((fetched, Self { known, carriers, unresolved }))
     }
 }
