@@ -6,6 +6,7 @@
 //! deadlines are parameters. (sqlx itself looks at libpq's `PG*` variables for what a PostgreSQL
 //! target leaves open, and reqwest at the variables that name proxies.)
 
+pub mod account;
 pub mod address;
 pub mod address_set;
 pub mod address_table;
