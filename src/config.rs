@@ -10,10 +10,12 @@ use serde::Deserialize;
 
 use crate::state_file;
 
+pub mod block;
 mod error;
 pub mod lists;
 mod values;
 
+pub use block::{Block, Firewall, Ledger};
 pub use error::ConfigError;
 pub use lists::{List, ListName};
 pub use values::{Ipv6Prefix, Percent, Secret, Span};
@@ -42,6 +44,12 @@ pub struct Config {
     pub fusionpbx: FusionPbx,
     /// Black- and whitelists.
     pub lists: BTreeMap<ListName, List>,
+    /// Blocked accounts.
+    pub block: Block,
+    /// Where they are written down.
+    pub ledger: Ledger,
+    /// What the kernel's rules are about.
+    pub firewall: Firewall,
 }
 
 impl Default for Config {
@@ -54,6 +62,9 @@ impl Default for Config {
             registrations: Registrations::default(),
             fusionpbx: FusionPbx::default(),
             lists: BTreeMap::new(),
+            block: Block::default(),
+            ledger: Ledger::default(),
+            firewall: Firewall::default(),
         }
     }
 }
@@ -195,18 +206,21 @@ impl Config {
         Ok(config)
     }
 
-    /// [`Config::load`] without black- and whitelists, for a tool that needs none: a mistake in their sections must not
-    /// get customers banned.
-    pub fn load_without_lists(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let config = Self::load(path).or_else(|error| {
+    /// [`Config::load`] for a tool that needs none of the sections in `without`: a mistake in them must not get customers
+    /// banned. Black- and whitelists are left out if they are among them.
+    pub fn load_without(path: Option<&Path>, without: &[&str]) -> Result<Self, ConfigError> {
+        let mut config = Self::load(path).or_else(|error| {
             let mut table = table(path);
-            let removed = table.remove("lists").is_some() | table.remove("fusionpbx").is_some();
+            let removed = without.iter().filter(|section| table.remove(**section).is_some()).count();
             match table.try_into() {
-                Ok(config) if removed => Ok(config),
+                Ok(config) if removed > 0 => Ok(config),
                 _ => Err(error),
             }
-        });
-        config.map(|config: Self| Self { lists: BTreeMap::new(), ..config })
+        })?;
+        if without.contains(&"lists") {
+            config.lists.clear();
+        }
+        Ok(config)
     }
 
     /// What a file that [`Config::load`] refuses still says about the mode, `on-error` and the directories: the
@@ -231,6 +245,19 @@ impl Config {
     #[must_use]
     pub fn registrations_mode(&self) -> Mode {
         self.registrations.mode.unwrap_or(self.mode)
+    }
+
+    /// The mode of `[block]`.
+    #[must_use]
+    pub fn block_mode(&self) -> Mode {
+        self.block.mode.unwrap_or(self.mode)
+    }
+
+    /// The ledger's file.
+    #[must_use]
+    pub fn ledger_path(&self) -> PathBuf {
+        let named = self.ledger.url.as_ref().map(|url| url.path().to_owned());
+        named.unwrap_or_else(|| self.state_dir.join("ledger.db"))
     }
 }
 

@@ -22,6 +22,9 @@ mod explain;
 
 const TOOL: &str = "ringfence-ignore";
 
+/// Settings of other tools.
+const UNNEEDED: [&str; 5] = ["lists", "fusionpbx", "block", "ledger", "firewall"];
+
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -119,7 +122,7 @@ struct Settings {
 
 impl Settings {
     fn load(path: Option<&Path>) -> Self {
-        match Config::load_without_lists(path) {
+        match Config::load_without(path, &UNNEEDED) {
             Ok(config) => Self { config, broken: None },
             Err(error) => Self { config: Config::salvage(path), broken: Some(error) },
         }

@@ -233,3 +233,55 @@ fn a_secret_file_loses_only_its_line_break() {
     std::fs::write(&path, "\n").unwrap();
     assert!(format!("{:#}", Secret::File(path).reveal().unwrap_err()).contains("it is empty"));
 }
+
+#[test]
+fn blocks_have_bounds() {
+    let config = Config::parse(Path::new("r.toml"), b"").unwrap();
+    assert_eq!(config.block.span.get(), Duration::from_hours(1));
+    assert_eq!((config.block.max.get(), config.block.only_exempt), (200, true));
+    assert_eq!(config.block.log_prefix.get(), None);
+    assert_eq!(config.firewall.sip_ports.to_string(), "5060:5061,5080:5081");
+    assert_eq!(config.ledger_path(), Path::new("/var/lib/ringfence/ledger.db"));
+
+    let text = r#"
+        [block]
+        mode = "observe"
+        matcher = "strings"
+        for = "2d"
+        tcp = "reset"
+        log-prefix = "rf-block: "
+        verify = "none"
+        only-exempt = false
+        max = 100000
+        [ledger]
+        url = "sqlite:///srv/l.db"
+        [firewall]
+        sip-ports = ["5060", "65000-65535"]
+    "#;
+    let config = Config::parse(Path::new("r.toml"), text.as_bytes()).unwrap();
+    assert_eq!(config.block_mode(), Mode::Observe);
+    assert_eq!(config.block.log_prefix.get(), Some("rf-block: "));
+    assert_eq!(config.firewall.sip_ports.to_string(), "5060,65000:65535");
+    assert_eq!(config.ledger_path(), Path::new("/srv/l.db"));
+
+    for (text, says) in [
+        ("[block]\nfor = \"0s\"", "r.toml:2: for: \"0s\" is out of range; 1s to 365d are possible"),
+        ("[block]\nmax = 0", "0 is out of range; 1 to 100000"),
+        ("[block]\nlog-prefix = \"a\\\"b\"", "no quotes"),
+        ("[block]\nlog-prefix = \"123456789012345678901234567890\"", "up to 29 characters"),
+        ("[block]\nmatcher = \"bpf\"", "unknown variant `bpf`"),
+        ("[block]\nonly_exempt = true", "did you mean `only-exempt`?"),
+        ("[ledger]\nurl = \"postgres://u:hunter2@db/l\"", "not a ledger; write it like \"sqlite:///"),
+        ("[ledger]\nurl = \"sqlite://l.db\"", "not a ledger"),
+        ("[firewall]\nsip-ports = [\"5061-5060\"]", "\"5061-5060\" is no port"),
+        ("[firewall]\nsip-ports = [\"+5060\"]", "\"+5060\" is no port"),
+        ("[firewall]\nsip-ports = [\"0\"]", "\"0\" is no port"),
+        ("[firewall]\nsip-ports = []", "no ports are named"),
+    ] {
+        let error = error(text);
+        assert!(error.contains(says) && !error.contains("hunter2"), "{error}");
+    }
+    let many: Vec<_> = (1..9).map(|at| format!("\"{at}0-{at}1\"")).collect();
+    let error = error(&format!("[firewall]\nsip-ports = [{}]", many.join(", ")));
+    assert!(error.contains("15 are possible"), "{error}");
+}

@@ -1,0 +1,251 @@
+//! `[block]`, `[ledger]` and `[firewall]`: which accounts are blocked, how, and where that is written down.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer};
+
+use super::values::{self, Span};
+use super::{Bounds, Mode};
+
+/// `[block]`: one account is blocked, not its address.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Block {
+    /// For this section alone.
+    pub mode: Option<Mode>,
+    /// How packets are matched.
+    pub matcher: Matcher,
+    /// How long a block lasts where nobody says.
+    #[serde(rename = "for")]
+    pub span: Span<BlockFor>,
+    /// What happens to blocked accounts over TCP.
+    pub tcp: Tcp,
+    /// Where it is set, matches are logged.
+    pub log_prefix: LogPrefix,
+    /// Whether an account must be known not to exist.
+    pub verify: Verify,
+    /// Whether only accounts seen from addresses that `ringfence-ignore` keeps are blocked.
+    pub only_exempt: bool,
+    /// No more blocks than this; the oldest makes way.
+    pub max: MaxBlocks,
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self {
+            mode: None,
+            matcher: Matcher::default(),
+            span: Span::default(),
+            tcp: Tcp::default(),
+            log_prefix: LogPrefix::default(),
+            verify: Verify::default(),
+            only_exempt: true,
+            max: MaxBlocks::default(),
+        }
+    }
+}
+
+values::span!(
+    /// From a second to a year.
+    BlockFor: 1_000 ms ..= 31_536_000_000 ms, default 3_600_000 ms
+);
+
+/// How packets of a blocked account are told from others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Matcher {
+    /// The best that this host can do.
+    #[default]
+    Auto,
+    /// Patterns in iptables.
+    Strings,
+}
+
+/// What happens to a blocked account over TCP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tcp {
+    /// It is let through.
+    #[default]
+    Off,
+    /// The connection is reset, and with it every account on it.
+    Reset,
+}
+
+/// Who must know that an account does not exist before it is blocked everywhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verify {
+    /// FusionPBX's database.
+    #[default]
+    Fusionpbx,
+    /// Nobody.
+    None,
+}
+
+/// What the kernel's log lines begin with: up to 29 printable characters of ASCII, without `"` and `\`; empty: no log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LogPrefix(String);
+
+impl LogPrefix {
+    /// The text; `None` if nothing is to be logged.
+    #[must_use]
+    pub fn get(&self) -> Option<&str> {
+        (!self.0.is_empty()).then_some(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for LogPrefix {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let plain = |byte: u8| (b' '..=b'~').contains(&byte) && !matches!(byte, b'"' | b'\\');
+        if text.len() <= 29 && text.bytes().all(plain) {
+            Ok(Self(text))
+        } else {
+            Err(de::Error::custom(format!(
+                "{text:?} cannot begin a line of the kernel's log; take up to 29 characters of ASCII, no quotes"
+            )))
+        }
+    }
+}
+
+/// How many blocks there may be: 1 to 100,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxBlocks(u32);
+
+impl MaxBlocks {
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for MaxBlocks {
+    /// What patterns in the kernel can bear.
+    fn default() -> Self {
+        Self(200)
+    }
+}
+
+impl<'de> Deserialize<'de> for MaxBlocks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match i64::deserialize(deserializer)? {
+            max @ 1..=100_000 => Ok(Self(u32::try_from(max).expect("1 to 100,000"))),
+            max => Err(de::Error::custom(format!("{max} is out of range; 1 to 100000 are possible"))),
+        }
+    }
+}
+
+/// `[ledger]`: where the blocks are written down.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Ledger {
+    /// Unset: `ledger.db` in the state directory.
+    pub url: Option<LedgerUrl>,
+}
+
+/// A database file, written `sqlite:///path/to/ledger.db`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerUrl(PathBuf);
+
+impl LedgerUrl {
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for LedgerUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text
+            .strip_prefix("sqlite://")
+            .filter(|path| path.starts_with('/') && !path.contains(['?', '#']))
+        {
+            Some(path) => Ok(Self(path.into())),
+            // It is not shown: another kind of URL may have a password in it.
+            None => Err(de::Error::custom(
+                "not a ledger; write it like \"sqlite:///var/lib/ringfence/ledger.db\"",
+            )),
+        }
+    }
+}
+
+/// `[firewall]`: what the kernel's rules are about.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Firewall {
+    /// Where SIP is spoken.
+    pub sip_ports: SipPorts,
+}
+
+/// The ports of SIP, in the order of the settings; one rule of iptables can name them all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SipPorts(Vec<PortRange>);
+
+/// Ports from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct PortRange(u16, u16);
+
+/// One rule names so many, and a range counts twice.
+const MAX_PORTS: usize = 15;
+
+impl Default for SipPorts {
+    /// Those of FreeSWITCH's profiles `internal` and `external`, with TLS.
+    fn default() -> Self {
+        Self(vec![PortRange(5060, 5061), PortRange(5080, 5081)])
+    }
+}
+
+impl fmt::Display for SipPorts {
+    /// As `iptables -m multiport` has them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, PortRange(first, last)) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            if first == last {
+                write!(f, "{comma}{first}")?;
+            } else {
+                write!(f, "{comma}{first}:{last}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PortRange {
+    fn parse(text: &str) -> Option<Self> {
+        let port = |text: &str| {
+            let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse::<u16>().ok().filter(|port| plain && *port > 0)
+        };
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        Some(Self(port(first)?, port(last)?)).filter(|Self(first, last)| first <= last)
+    }
+}
+
+impl<'de> Deserialize<'de> for SipPorts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        let parse = |text: &String| {
+            PortRange::parse(text).ok_or_else(|| {
+                de::Error::custom(format!(
+                    "{text:?} is no port; write ports like \"5060\" and ranges like \"5060-5061\""
+                ))
+            })
+        };
+        let ports = texts.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let slots: usize = ports.iter().map(|PortRange(first, last)| if first == last { 1 } else { 2 }).sum();
+        match slots {
+            0 => Err(de::Error::custom("no ports are named; leave the key out for the usual ones")),
+            1..=MAX_PORTS => Ok(Self(ports)),
+            _ => Err(de::Error::custom(format!(
+                "too many ports for one rule: {MAX_PORTS} are possible, and a range counts as two"
+            ))),
+        }
+    }
+}
