@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::address;
 
 /// No user part is longer, in bytes.
@@ -18,7 +20,8 @@ const MAX_DOMAIN: usize = 253;
 /// The user is compared byte by byte, the domain without regard to case, as FusionPBX does. A user has no control
 /// characters, no white space but inner blanks, and none of `"` `\` `@`: there is more than one way to write these in a
 /// header, so that no match could be exact. A domain is a host name, or an IP address; IPv6 stands in brackets.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct SipAccount {
     domain: String,
     user: String,
@@ -26,11 +29,12 @@ pub struct SipAccount {
 
 /// Who fails: an account wherever it is tried from, or one account's device at an address. As an id of fail2ban's it
 /// is written `USER@DOMAIN`, or `USER@DOMAIN,ADDRESS`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Offender {
     /// The account.
     pub account: SipAccount,
     /// Only from there; everywhere if there is none.
+    #[serde(default)]
     pub source: Option<IpAddr>,
 }
 
@@ -105,6 +109,20 @@ impl FromStr for SipAccount {
     fn from_str(text: &str) -> Result<Self, NotAnAccount> {
         let (user, domain) = text.rsplit_once('@').ok_or(NotAnAccount::Incomplete)?;
         Self::new(user, domain)
+    }
+}
+
+impl TryFrom<String> for SipAccount {
+    type Error = NotAnAccount;
+
+    fn try_from(text: String) -> Result<Self, NotAnAccount> {
+        text.parse()
+    }
+}
+
+impl From<SipAccount> for String {
+    fn from(account: SipAccount) -> Self {
+        account.to_string()
     }
 }
 

@@ -23,6 +23,7 @@ pub mod freeswitch;
 pub mod fusionpbx;
 pub mod host;
 pub mod kernel_sets;
+pub mod ledger;
 pub mod netlink;
 pub mod postgres;
 pub mod registrations;

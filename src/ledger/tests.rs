@@ -1,0 +1,214 @@
+use std::fs;
+
+use super::*;
+
+fn begin() -> (tempfile::TempDir, Ledger) {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open_at(&dir.path().join("ledger.db"));
+    (dir, ledger)
+}
+
+fn open_at(path: &Path) -> Ledger {
+    let opened = Ledger::open(path, Timestamp::UNIX_EPOCH).unwrap();
+    assert!(opened.lost.is_none());
+    opened.ledger
+}
+
+fn block(id: &str, jail: &str, since: i64, seconds: i64) -> Block {
+    Block {
+        offender: id.parse().unwrap(),
+        jail: jail.to_owned(),
+        seen_from: Some("203.0.113.20".parse().unwrap()),
+        since,
+        until: since + seconds,
+        why: "FusionPBX has no such extension".to_owned(),
+        evidence: "203.0.113.20 is registered".to_owned(),
+    }
+}
+
+fn ids(blocks: &[Block]) -> Vec<String> {
+    blocks.iter().map(|block| block.offender.to_string()).collect()
+}
+
+fn put(ledger: &mut Ledger, block: Block) {
+    let now = block.since;
+    assert_eq!(ledger.put(&[block], 100, now).unwrap(), Put::default());
+}
+
+#[test]
+fn what_is_put_is_there_until_its_time() {
+    let (dir, mut ledger) = begin();
+    let first = block("999@a.example.com", "sip", 1_000, 3_600);
+    put(&mut ledger, first.clone());
+    put(&mut ledger, block("101@a.example.com,2001:db8::1", "", 1_001, 60));
+    drop(ledger);
+    let mut ledger = open_at(&dir.path().join("ledger.db"));
+    assert_eq!(ledger.active(1_060).unwrap()[0], first);
+    assert_eq!(ids(&ledger.active(1_060).unwrap()), ["999@a.example.com", "101@a.example.com,2001:db8::1"]);
+    assert_eq!(ids(&ledger.active(1_061).unwrap()), ["999@a.example.com"]);
+    assert_eq!(ids(&ledger.tidy(1_061).unwrap()), ["101@a.example.com,2001:db8::1"]);
+    assert_eq!(ledger.tidy(1_061).unwrap(), []);
+}
+
+#[test]
+fn the_same_block_twice_is_one_that_goes_on() {
+    let (_dir, mut ledger) = begin();
+    put(&mut ledger, block("999@d", "sip", 1_000, 3_600));
+    put(&mut ledger, block("999@d", "sip", 2_000, 3_600));
+    let active = ledger.active(2_000).unwrap();
+    assert_eq!((active.len(), active[0].since, active[0].until), (1, 1_000, 5_600));
+    put(&mut ledger, block("999@d", "sip", 9_000, 10));
+    assert_eq!(ledger.active(9_000).unwrap()[0].since, 9_000, "the first was over");
+}
+
+#[test]
+fn two_jails_let_go_one_by_one() {
+    let (_dir, mut ledger) = begin();
+    put(&mut ledger, block("999@d", "sip", 1_000, 3_600));
+    put(&mut ledger, block("999@d", "events", 1_000, 3_600));
+    let offender = "999@D".parse().unwrap();
+    assert_eq!(ledger.remove(&offender, Some("sip")).unwrap().len(), 1);
+    assert_eq!(ledger.remove(&offender, Some("sip")).unwrap().len(), 0);
+    assert_eq!(ids(&ledger.active(1_000).unwrap()), ["999@d"]);
+    assert_eq!(ledger.remove(&"999@d,1.2.3.4".parse().unwrap(), None).unwrap().len(), 0);
+    assert_eq!(ledger.remove(&offender, None).unwrap().len(), 1);
+    assert_eq!(ledger.active(1_000).unwrap(), []);
+}
+
+#[test]
+fn the_oldest_makes_way() {
+    let (_dir, mut ledger) = begin();
+    for (at, id) in [(1, "1@d"), (2, "2@d"), (3, "3@d"), (4, "1@d")] {
+        put(&mut ledger, block(id, "sip", 1_000 + at, 3_600));
+    }
+    put(&mut ledger, block("3@d", "events", 1_010, 3_600));
+    let new: Vec<_> = (4..6).map(|id| block(&format!("{id}@d"), "sip", 1_020, 3_600)).collect();
+    let put = ledger.put(&new, 3, 1_020).unwrap();
+    assert_eq!(ids(&put.evicted), ["1@d", "2@d"]);
+    assert_eq!(ids(&ledger.active(1_020).unwrap()), ["3@d", "3@d", "4@d", "5@d"]);
+}
+
+#[test]
+fn a_stop_brings_back_what_was_flushed_for_it_and_nothing_else() {
+    let (_dir, mut ledger) = begin();
+    let active = |ledger: &mut Ledger, now| ids(&ledger.active(now).unwrap());
+    for jail in ["sip", ""] {
+        put(&mut ledger, block(&format!("1@{jail}x"), jail, 1_000, 3_600));
+    }
+    // The administrator lets all go; a second later comes another, and then fail2ban stops.
+    assert_eq!(ledger.flush(Some("sip"), 1_010).unwrap(), 1);
+    assert_eq!(active(&mut ledger, 1_010), ["1@x"]);
+    put(&mut ledger, block("2@d", "sip", 1_011, 3_600));
+    assert_eq!(ledger.flush(Some("sip"), 1_012).unwrap(), 1);
+    assert_eq!(ledger.stop(Some("sip"), 1_012).unwrap(), 1);
+    assert_eq!(active(&mut ledger, 1_012), ["1@x"], "what was blocked by hand is no jail's");
+    ledger.tidy(1_100).unwrap();
+    assert_eq!(ledger.start(Some("sip"), 1_100).unwrap(), 1);
+    assert_eq!(active(&mut ledger, 1_100), ["1@x", "2@d"]);
+    // Flushed without a stop: gone for good.
+    ledger.flush(Some("sip"), 1_200).unwrap();
+    ledger.tidy(1_206).unwrap();
+    assert_eq!(ledger.start(Some("sip"), 1_206).unwrap(), 0);
+    assert_eq!(active(&mut ledger, 1_206), ["1@x"]);
+    // Killed between flush and stop.
+    put(&mut ledger, block("3@d", "sip", 1_300, 3_600));
+    ledger.flush(None, 1_301).unwrap();
+    assert_eq!(ledger.start(Some("sip"), 1_303).unwrap(), 1);
+    assert_eq!(active(&mut ledger, 1_303), ["3@d"]);
+}
+
+#[test]
+fn a_clock_that_was_set_back_makes_no_block_longer() {
+    let (_dir, mut ledger) = begin();
+    put(&mut ledger, block("1@d", "sip", 1_000_000, 3_600));
+    ledger.tidy(500_000).unwrap();
+    let active = ledger.active(500_000).unwrap();
+    assert_eq!((active[0].since, active[0].until), (500_000, 503_600));
+}
+
+#[test]
+fn verdicts_count_for_a_minute() {
+    let (_dir, mut ledger) = begin();
+    let account = "999@d".parse().unwrap();
+    assert_eq!(ledger.verdict(&account, 1_000).unwrap(), None);
+    ledger.remember(&account, "no-extension", 1_000).unwrap();
+    ledger.remember(&account, "exists", 1_001).unwrap();
+    assert_eq!(ledger.verdict(&account, 1_061).unwrap().as_deref(), Some("exists"));
+    assert_eq!(ledger.verdict(&account, 1_062).unwrap(), None);
+    assert_eq!(ledger.verdict(&account, 900).unwrap(), None, "a clock that was set back");
+}
+
+#[test]
+fn alarms_are_counted_by_source_for_a_minute() {
+    let (_dir, mut ledger) = begin();
+    let mut alarm = |last: u8, at| ledger.note_alarm([203, 0, 113, last].into(), at).unwrap();
+    assert_eq!([alarm(1, 1_000), alarm(1, 1_001), alarm(2, 1_030), alarm(3, 1_061)], [1, 1, 2, 2]);
+    put(&mut ledger, block("1@d", "sip", 1_000, 3_600));
+    put(&mut ledger, block("2@d", "sip", 1_050, 3_600));
+    put(&mut ledger, block("3@d", "", 1_050, 3_600));
+    assert_eq!(ledger.suspended_until(1_061).unwrap(), None);
+    assert_eq!(ids(&ledger.suspend(1_661, 1_061).unwrap()), ["2@d"]);
+    assert_eq!(ids(&ledger.active(1_061).unwrap()), ["1@d", "3@d"]);
+    assert_eq!(ledger.suspended_until(1_660).unwrap(), Some(1_661));
+    assert_eq!(ledger.suspended_until(1_661).unwrap(), None);
+}
+
+#[test]
+fn a_damaged_file_is_moved_aside_and_a_new_one_begun() {
+    for damage in [&b"no database at all, but long enough to be taken for one by its length................................"[..], b""] {
+        let (dir, mut ledger) = begin();
+        let path = dir.path().join("ledger.db");
+        let many: Vec<_> = (0..500).map(|id| block(&format!("{id}@d"), "sip", 1_000, 3_600)).collect();
+        ledger.put(&many, 1_000, 1_000).unwrap();
+        drop(ledger);
+        if damage.is_empty() {
+            // The first page is whole, those of the table are not.
+            let mut content = fs::read(&path).unwrap();
+            assert!(content.len() > 20_000, "the log was not written back: {}", content.len());
+            content[8_192..].fill(0xee);
+            fs::write(&path, content).unwrap();
+        } else {
+            fs::write(&path, damage).unwrap();
+        }
+        let mut opened = Ledger::open(&path, Timestamp::from_second(77).unwrap()).unwrap();
+        let lost = opened.lost.expect("it says so");
+        assert_eq!(lost.file, dir.path().join("ledger.db.damaged-77"));
+        assert!(lost.file.exists() && !lost.fault.is_empty());
+        assert_eq!(opened.ledger.active(1_000).unwrap(), []);
+        put(&mut opened.ledger, block("1@d", "sip", 1_000, 3_600));
+    }
+}
+
+#[test]
+fn what_is_no_ledger_or_a_newer_one_is_told_apart() {
+    let (dir, ledger) = begin();
+    drop(ledger);
+    let path = dir.path().join("ledger.db");
+    let set = |sql: &str| {
+        let done = std::process::Command::new("sqlite3").arg(&path).arg(sql).status().unwrap();
+        assert!(done.success());
+    };
+    set("UPDATE ledger_version SET version = 99");
+    let error = format!("{:#}", Ledger::open(&path, Timestamp::UNIX_EPOCH).unwrap_err());
+    assert!(error.contains("newer version of Ringfence") && path.exists(), "{error}");
+    set("DROP TABLE ledger_version");
+    assert!(Ledger::open(&path, Timestamp::UNIX_EPOCH).unwrap().lost.is_some());
+}
+
+#[test]
+fn many_write_at_once_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    std::thread::scope(|scope| {
+        for writer in 0..8 {
+            let path = &path;
+            scope.spawn(move || {
+                for number in 0..10 {
+                    let mut ledger = open_at(path);
+                    put(&mut ledger, block(&format!("{writer}-{number}@d"), "sip", 1_000, 3_600));
+                }
+            });
+        }
+    });
+    assert_eq!(open_at(&path).active(1_000).unwrap().len(), 80);
+}
