@@ -1,6 +1,6 @@
 //! Filters and jails in a real fail2ban of this machine's version.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
@@ -34,34 +34,43 @@ const RECORDED: [(&str, &[(&str, usize)]); 20] = [
 ];
 
 /// What stands in the log behind the lines of interest: two healthy phones.
-const NEXT_ENTRY: &str = "01_register_ok.log";
+pub(super) const NEXT_ENTRY: &str = "01_register_ok.log";
+
+/// What a filter finds in each recorded log: how often each failure, as these tags of fail2ban's show it.
+pub(super) fn found(filter: &str, tags: &str) -> BTreeMap<String, BTreeMap<String, usize>> {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("freeswitch.log");
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(data("log")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        // The log goes on: a failure counts when the entry behind it is there.
+        std::fs::write(&log, [recorded(&name), recorded(NEXT_ENTRY)].concat()).unwrap();
+        let output = Command::new("fail2ban-regex")
+            .args(["-o", tags])
+            .arg(&log)
+            .arg(project("fail2ban/filter.d").join(filter))
+            .output()
+            .expect("fail2ban; `make setup` installs it");
+        let mut found = BTreeMap::new();
+        for failure in String::from_utf8(output.stdout).unwrap().lines() {
+            *found.entry(failure.to_owned()).or_insert(0) += 1;
+        }
+        all.insert(name, found);
+    }
+    all
+}
+
+/// The same, as a test expects it.
+pub(super) fn expected(logs: &[(&str, &[(&str, usize)])]) -> BTreeMap<String, BTreeMap<String, usize>> {
+    let failures = |failures: &[(&str, usize)]| {
+        failures.iter().map(|(failure, count)| ((*failure).to_owned(), *count)).collect()
+    };
+    logs.iter().map(|(name, found)| ((*name).to_owned(), failures(found))).collect()
+}
 
 #[test]
 fn every_recorded_log_yields_the_attacker_and_nobody_else() {
-    let known: BTreeSet<_> = RECORDED.iter().map(|(name, _)| (*name).to_owned()).collect();
-    let there: BTreeSet<_> = std::fs::read_dir(data("log"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    assert_eq!(known, there);
-    let dir = tempfile::tempdir().unwrap();
-    let log = dir.path().join("freeswitch.log");
-    for (name, expected) in RECORDED {
-        let mut found = std::collections::BTreeMap::new();
-        // The log goes on: a failure counts when the entry behind it is there.
-        std::fs::write(&log, [recorded(name), recorded(NEXT_ENTRY)].concat()).unwrap();
-        let output = Command::new("fail2ban-regex")
-            .args(["-o", "ip"])
-            .arg(&log)
-            .arg(project("fail2ban/filter.d/ringfence-freeswitch.conf"))
-            .output()
-            .expect("fail2ban; `make setup` installs it");
-        for address in String::from_utf8(output.stdout).unwrap().lines() {
-            *found.entry(address.to_owned()).or_insert(0) += 1;
-        }
-        let expected = expected.iter().map(|(address, count)| ((*address).to_owned(), *count)).collect();
-        assert_eq!(found, expected, "{name}");
-    }
+    assert_eq!(found("ringfence-freeswitch.conf", "ip"), expected(&RECORDED));
 }
 
 #[test]
@@ -70,11 +79,11 @@ fn fail2bans_own_sample_test_passes() {
         .arg(project("tests/fail2ban/samples.py"))
         .arg(project("fail2ban"))
         .arg(data("samples"))
-        .arg("ringfence-freeswitch"));
+        .args(["ringfence-freeswitch", "ringfence-freeswitch-account"]));
 }
 
 /// The lines of a recorded log as if they were written now.
-fn as_of_now(log: &str) -> String {
+pub(super) fn as_of_now(log: &str) -> String {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
     let mut text = String::new();
     for line in log.lines() {
@@ -87,7 +96,7 @@ fn as_of_now(log: &str) -> String {
     text
 }
 
-fn recorded(name: &str) -> String {
+pub(super) fn recorded(name: &str) -> String {
     String::from_utf8_lossy(&std::fs::read(data("log").join(name)).unwrap()).into_owned()
 }
 

@@ -9,6 +9,7 @@ mod cli;
 mod config;
 mod event_socket;
 mod fail2ban;
+mod fail2ban_block;
 mod faults;
 mod http;
 mod lists_faults;

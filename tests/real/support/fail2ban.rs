@@ -1,14 +1,15 @@
 //! A private fail2ban-server with our files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
-use super::{Host, World, project, wait_for};
+use super::{Host, World, project, run, sqlite, wait_for};
 
 /// A private fail2ban-server on a host of its own.
 pub struct Fail2ban<'a> {
     host: &'a Host,
     dir: PathBuf,
+    path: String,
     server: Child,
 }
 
@@ -19,16 +20,16 @@ impl<'a> Fail2ban<'a> {
         for sub in ["filter.d", "jail.d", "action.d"] {
             std::fs::create_dir_all(dir.join(sub)).unwrap();
         }
-        for sub in ["filter.d", "jail.d"] {
-            for entry in std::fs::read_dir(project("fail2ban").join(sub)).unwrap() {
+        for from in [PathBuf::from("/etc/fail2ban/action.d"), project("fail2ban/action.d")]
+            .into_iter()
+            .chain(["filter.d", "jail.d"].map(|sub| project("fail2ban").join(sub)))
+        {
+            let to = dir.join(from.file_name().unwrap());
+            for entry in std::fs::read_dir(from).unwrap() {
                 let entry = entry.unwrap();
-                std::fs::copy(entry.path(), dir.join(sub).join(entry.file_name())).unwrap();
-            }
-        }
-        for entry in std::fs::read_dir("/etc/fail2ban/action.d").unwrap() {
-            let entry = entry.unwrap();
-            if entry.path().is_file() {
-                std::fs::copy(entry.path(), dir.join("action.d").join(entry.file_name())).unwrap();
+                if entry.path().is_file() {
+                    std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+                }
             }
         }
         let at = |name: &str| dir.join(name).display().to_string();
@@ -47,24 +48,54 @@ impl<'a> Fail2ban<'a> {
             }
         }
         std::fs::write(dir.join("jail.local"), jail_local).unwrap();
-        let server = host
-            .command("env")
-            .args(["TZ=UTC", &format!("PATH={path}"), "fail2ban-server", "-f", "-c"])
+        let server = Self::serve(host, &dir, path);
+        let fail2ban = Self { host, dir, path: path.to_owned(), server };
+        fail2ban.wait();
+        fail2ban
+    }
+
+    fn serve(host: &Host, dir: &Path, path: &str) -> Child {
+        let at = |name: &str| dir.join(name).display().to_string();
+        // "-x" as in Debian's service: a socket that was left behind is no obstacle.
+        host.command("env")
+            .args(["TZ=UTC", &format!("PATH={path}"), "fail2ban-server", "-xf", "-c"])
             .args([at(""), "-s".into(), at("socket"), "-p".into(), at("pid"), "start".into()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap();
-        let fail2ban = Self { host, dir, server };
-        wait_for("fail2ban-server", || fail2ban.client(&["ping"]).is_some());
-        fail2ban
+            .unwrap()
+    }
+
+    fn wait(&self) {
+        wait_for("fail2ban-server", || self.client(&["ping"]).is_some());
+    }
+
+    /// Ends the server as its service would.
+    pub fn stop(&mut self) {
+        self.client(&["stop"]).expect("an answer");
+        self.server.wait().unwrap();
+    }
+
+    /// Kills the server: it does nothing any more.
+    pub fn kill(&mut self) {
+        let pid = std::fs::read_to_string(self.dir.join("pid")).unwrap();
+        run(self.host.command("kill").args(["-9", pid.trim()]));
+        self.server.wait().unwrap();
+    }
+
+    /// Starts it once more, with what it remembers.
+    pub fn start_again(&mut self) {
+        self.server = Self::serve(self.host, &self.dir, &self.path);
+        self.wait();
     }
 
     pub fn client(&self, args: &[&str]) -> Option<String> {
         let output = self
             .host
             .command("fail2ban-client")
+            .arg("-c")
+            .arg(&self.dir)
             .arg("-s")
             .arg(self.dir.join("socket"))
             .args(args)
@@ -73,16 +104,37 @@ impl<'a> Fail2ban<'a> {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    #[track_caller]
     pub fn number(&self, jail: &str, what: &str) -> usize {
-        let status = self.client(&["status", jail]).expect("the jail");
+        self.number_if_any(jail, what).expect("the jail")
+    }
+
+    /// Nothing as long as there is no such jail.
+    pub fn number_if_any(&self, jail: &str, what: &str) -> Option<usize> {
+        let status = self.client(&["status", jail])?;
         let line = status.lines().find(|line| line.contains(what)).unwrap();
-        line.rsplit_once(':').unwrap().1.trim().parse().unwrap()
+        Some(line.rsplit_once(':').unwrap().1.trim().parse().unwrap())
+    }
+
+    /// How many bans of a jail a restart would restore.
+    pub fn remembered(&self, jail: &str) -> usize {
+        let database = self.dir.join("fail2ban.sqlite3");
+        let bans = sqlite(&database, &format!("SELECT count(*) FROM bips WHERE jail = '{jail}'"));
+        bans.trim().parse().unwrap()
     }
 
     pub fn banned(&self, jail: &str) -> Vec<String> {
         let status = self.client(&["status", jail]).expect("the jail");
         let line = status.lines().find(|line| line.contains("Banned IP list:")).unwrap();
         line.rsplit_once("list:").unwrap().1.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// Whether its configuration, as `fail2ban-client` reads it, is one; what it would tell the server.
+    #[track_caller]
+    pub fn dump(&self) -> String {
+        let client = |arg: &str| run(self.host.command("fail2ban-client").arg("-c").arg(&self.dir).arg(arg));
+        assert!(client("-t").contains("OK: configuration test is successful"));
+        client("-d")
     }
 
     pub fn log(&self) -> String {
