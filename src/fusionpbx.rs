@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::postgres::Conninfo;
+use crate::config::Config;
+use crate::postgres::{Conninfo, Target};
 use crate::state_file;
+
+pub mod accounts;
 
 /// Where FusionPBX's configuration usually is, the newest form first.
 pub const USUAL_FILES: [&str; 5] = [
@@ -17,6 +20,10 @@ pub const USUAL_FILES: [&str; 5] = [
     "/usr/local/etc/fusionpbx/config.php",
     "/var/www/fusionpbx/resources/config.php",
 ];
+
+/// Said of a database without FusionPBX's tables.
+pub(crate) const NOT_ITS_DATABASE: &str =
+    "so it is not FusionPBX's database; FusionPBX's config.conf names it as database.0";
 
 /// What FusionPBX knows about databases and FreeSWITCH.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +58,23 @@ pub fn find(named: Option<&Path>) -> anyhow::Result<Option<(PathBuf, FusionPbx)>
         }
     }
     Ok(None)
+}
+
+/// FusionPBX's own database: the one that the settings name (`fusionpbx.postgres`), or else FusionPBX's configuration.
+/// `None` where there is no FusionPBX. Errors name the setting or the file.
+pub fn own_database(config: &Config) -> anyhow::Result<Option<Target>> {
+    if let Some(secret) = &config.fusionpbx.postgres {
+        let target = secret.reveal().and_then(|text| Target::parse(&text));
+        return target.context("fusionpbx.postgres").map(Some);
+    }
+    let Some((path, fusionpbx)) = find(config.registrations.fusionpbx_config.as_deref())? else {
+        return Ok(None);
+    };
+    let path = path.display();
+    let own = fusionpbx.own_database().with_context(|| {
+        format!("{path} names no PostgreSQL as FusionPBX's own database; set postgres in [fusionpbx]")
+    })?;
+    Target::from_conninfo(&own).with_context(|| format!("database.0 of {path}")).map(Some)
 }
 
 impl FusionPbx {
@@ -186,6 +210,31 @@ mod tests {
         assert_eq!((cluster.get("dbname"), cluster.get("host")), (Some("freeswitch"), Some("127.0.0.1")));
         let own = config.own_database().unwrap();
         assert_eq!((own.get("dbname"), own.get("password")), (Some("fusionpbx"), cluster.get("password")));
+    }
+
+    #[test]
+    fn the_settings_name_the_database_or_its_file_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.conf");
+        let ask = |more: &str| {
+            let text = format!("[registrations]\nfusionpbx-config = {file:?}\n{more}");
+            let target = own_database(&toml::from_str(&text).unwrap());
+            target.map(|target| target.map(|target| target.to_string())).map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(ask(""), Ok(None));
+        let named = "[fusionpbx]\npostgres = \"host=db dbname=pbx user=ringfence\"";
+        assert_eq!(ask(named), Ok(Some("postgres pbx as ringfence on db:5432".into())));
+        let wrong = ask("[fusionpbx]\npostgres = \"host=db passwort=hunter2\"").unwrap_err();
+        assert!(wrong.starts_with("fusionpbx.postgres: unknown key `passwort`"), "{wrong}");
+        std::fs::write(&file, include_str!("../tests/data/fusionpbx-config.conf")).unwrap();
+        assert_eq!(ask(""), Ok(Some("postgres fusionpbx as fusionpbx on 127.0.0.1:5432".into())));
+        assert_eq!(ask(named), Ok(Some("postgres pbx as ringfence on db:5432".into())));
+        std::fs::write(&file, "database.0.type = sqlite\n").unwrap();
+        assert!(
+            ask("").unwrap_err().contains("names no PostgreSQL as FusionPBX's own database; set postgres")
+        );
+        std::fs::write(&file, "database.0.type = pgsql\ndatabase.0.port = x\n").unwrap();
+        assert!(ask("").unwrap_err().starts_with("database.0 of /"));
     }
 
     #[test]

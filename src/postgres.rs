@@ -1,6 +1,7 @@
 //! Which PostgreSQL to ask, from what people and FreeSWITCH write, and a connection to it in time.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use sqlx::ConnectOptions;
@@ -12,6 +13,9 @@ use crate::deadline::Deadline;
 mod conninfo;
 
 pub use conninfo::Conninfo;
+
+/// So long before the deadline we want to know what went wrong, to say it.
+const MARGIN: Duration = Duration::from_millis(15);
 
 /// Where to connect and as whom. Shows everything but the password.
 #[derive(Clone)]
@@ -57,6 +61,29 @@ impl Target {
             Err(_) => bail!("cannot connect to {self}: no answer in time"),
         }
     }
+
+    /// Has a conversation with the server, by the deadline, from a thread that runs nothing asynchronous.
+    pub(crate) fn converse<T>(
+        &self,
+        deadline: Deadline,
+        talk: impl AsyncFnOnce(&mut PgConnection) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let deadline = deadline.earlier_by(MARGIN);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("no asynchronous runtime")?;
+        let answer = runtime.block_on(async {
+            let mut connection = self.connect(deadline).await?;
+            let answer = tokio::time::timeout(deadline.remaining(), talk(&mut connection)).await;
+            // No polite good-bye: the server is told by the closed socket, and nobody waits for it.
+            std::mem::forget(connection);
+            answer.map_err(|_| anyhow!("no answer in time")).flatten().with_context(|| self.to_string())
+        });
+        // A name that is still being looked up must not be waited for.
+        runtime.shutdown_background();
+        answer
+    }
 }
 
 /// Whether it says that a table is not there.
@@ -64,9 +91,11 @@ pub(crate) fn is_missing_table(error: &sqlx::Error) -> bool {
     has_code(error, "42P01")
 }
 
-/// Whether it says that the role may not read a table.
-pub(crate) fn is_forbidden(error: &sqlx::Error) -> bool {
-    has_code(error, "42501")
+/// The same, and what helps where it says that the role may not read one of these tables.
+pub(crate) fn with_grant(error: sqlx::Error, tables: &str) -> anyhow::Error {
+    let forbidden = has_code(&error, "42501");
+    let error = anyhow::Error::new(error);
+    if forbidden { error.context(format!("the role must be granted SELECT on {tables}")) } else { error }
 }
 
 /// The codes are in the PostgreSQL manual, appendix A.

@@ -6,7 +6,8 @@ use sqlx::{Connection, FromRow};
 use tokio::time::timeout;
 
 use crate::deadline::Deadline;
-use crate::postgres::{Target, is_forbidden, is_missing_table};
+use crate::fusionpbx::NOT_ITS_DATABASE;
+use crate::postgres::{Target, is_missing_table, with_grant};
 
 /// More rows of a table than this are not read.
 pub(super) const MAX_ROWS: usize = 10_000;
@@ -53,10 +54,7 @@ async fn ask(connection: &mut PgConnection) -> anyhow::Result<Rows> {
     let nodes = fetch(connection, &nodes_sql()).await.context("v_access_control_nodes")?;
     let gateways = fetch(connection, &gateways_sql()).await.context("v_gateways")?;
     if nodes.is_none() && gateways.is_none() {
-        bail!(
-            "it has neither v_access_control_nodes nor v_gateways, so it is not FusionPBX's database; \
-             FusionPBX's config.conf names it as database.0"
-        )
+        bail!("it has neither v_access_control_nodes nor v_gateways, {NOT_ITS_DATABASE}")
     }
     let node = |(list, description, cidr)| Node { list, description, cidr };
     let gateway = |(name, proxy, register, outbound)| Gateway { name, proxies: [proxy, register, outbound] };
@@ -98,9 +96,6 @@ where
     match sqlx::query_as(sql).persistent(false).fetch_all(connection).await {
         Ok(rows) => Ok(Some(rows)),
         Err(error) if is_missing_table(&error) => Ok(None),
-        Err(error) if is_forbidden(&error) => Err(anyhow::Error::new(error).context(
-            "the role must be granted SELECT on v_access_controls, v_access_control_nodes and v_gateways",
-        )),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(with_grant(error, "v_access_controls, v_access_control_nodes and v_gateways")),
     }
 }

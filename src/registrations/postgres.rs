@@ -6,9 +6,8 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::bail;
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgConnection};
 
@@ -21,15 +20,12 @@ use crate::postgres::{Target, is_missing_table};
 /// More live rows than this are not read at once.
 const FULL_READ: i64 = 50_000;
 
-/// So long before the deadline we want to know what went wrong, to say it.
-const MARGIN: Duration = Duration::from_millis(15);
-
 /// The tables that may have the registrations. The first has those of every profile; where only the core uses
 /// the database, there is the second alone, or the first is empty.
 const TABLES: [&str; 2] = [PROFILE_TABLE, CORE_TABLE];
 
 pub(super) fn look(target: &Target, question: &Question, deadline: Deadline) -> anyhow::Result<Found> {
-    converse(target, deadline, async |connection| {
+    target.converse(deadline, async |connection| {
         // The profiles' table is there, and they may have gone back to their files.
         let nobody = |found: &Found| question.all && found.registered.is_empty();
         ask(connection, nobody, async |connection, table| ask_table(connection, table, question).await).await
@@ -38,7 +34,7 @@ pub(super) fn look(target: &Target, question: &Question, deadline: Deadline) -> 
 
 /// All live registrations, however many.
 pub(super) fn everyone(target: &Target, now: i64, deadline: Deadline) -> anyhow::Result<Found> {
-    converse(target, deadline, async |connection| {
+    target.converse(deadline, async |connection| {
         let nobody = |found: &Found| found.registered.is_empty();
         ask(connection, nobody, async |connection, table| {
             let rows = format!("SELECT network_ip, expires FROM {table} WHERE expires > $1");
@@ -57,35 +53,12 @@ pub(super) fn accounts(
     now: i64,
     deadline: Deadline,
 ) -> anyhow::Result<BTreeSet<String>> {
-    converse(target, deadline, async |connection| {
+    target.converse(deadline, async |connection| {
         ask(connection, BTreeSet::is_empty, async |connection, table| {
             accounts_in(connection, table, phone, now).await
         })
         .await
     })
-}
-
-/// Has a conversation with the server, by the deadline.
-fn converse<T>(
-    target: &Target,
-    deadline: Deadline,
-    talk: impl AsyncFnOnce(&mut PgConnection) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let deadline = deadline.earlier_by(MARGIN);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no asynchronous runtime")?;
-    let answer = runtime.block_on(async {
-        let mut connection = target.connect(deadline).await?;
-        let answer = tokio::time::timeout(deadline.remaining(), talk(&mut connection)).await;
-        // No polite good-bye: the server is told by the closed socket, and nobody waits for it.
-        std::mem::forget(connection);
-        answer.map_err(|_| anyhow!("no answer in time")).flatten().with_context(|| target.to_string())
-    });
-    // A name that is still being looked up must not be waited for.
-    runtime.shutdown_background();
-    answer
 }
 
 /// Asks the first table, and the second where the first is not there or has nobody.

@@ -4,6 +4,7 @@
 
 #![expect(unreachable_pub, reason = "a test has no outside")]
 
+mod accounts;
 mod carriers;
 mod cli;
 mod config;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
@@ -46,25 +46,16 @@ pub(super) fn database(config: &Config, store: &Store) -> Option<anyhow::Result<
     if config.fusionpbx.carriers == config::Carriers::Off {
         return None;
     }
-    let off = "or set carriers = \"off\" in [fusionpbx]";
-    if let Some(secret) = &config.fusionpbx.postgres {
-        let target = secret.reveal().and_then(|text| Target::parse(&text));
-        return Some(target.context("fusionpbx.postgres"));
+    match fusionpbx::own_database(config) {
+        Ok(Some(target)) => Some(Ok(target)),
+        Ok(None) if Remembered::read(store).carriers.is_empty() => None,
+        Ok(None) => Some(Err(anyhow!(
+            "FusionPBX's configuration is gone; bring it back, or set carriers = \"off\" in [fusionpbx]"
+        ))),
+        Err(error) => Some(Err(error.context(
+            "the carriers are read from FusionPBX's own database, unless carriers = \"off\" in [fusionpbx]",
+        ))),
     }
-    let found = match fusionpbx::find(config.registrations.fusionpbx_config.as_deref()) {
-        Ok(Some(found)) => found,
-        Ok(None) if Remembered::read(store).carriers.is_empty() => return None,
-        Ok(None) => return Some(Err(anyhow!("FusionPBX's configuration is gone; bring it back, {off}"))),
-        Err(error) => return Some(Err(error.context(format!("make it readable, {off}")))),
-    };
-    let (path, fusionpbx) = found;
-    let path = path.display();
-    let own = fusionpbx.own_database().with_context(|| {
-        format!("{path} names no PostgreSQL as FusionPBX's own database; set postgres, {off}")
-    });
-    Some(own.and_then(|conninfo| {
-        Target::from_conninfo(&conninfo).with_context(|| format!("database.0 of {path}"))
-    }))
 }
 
 impl Remembered {

@@ -1,0 +1,106 @@
+//! Which accounts there are, from FusionPBX's own database: `v_domains` and `v_extensions`.
+
+use anyhow::{bail, ensure};
+use sqlx::Row;
+use sqlx::postgres::PgConnection;
+
+use super::NOT_ITS_DATABASE;
+use crate::account::SipAccount;
+use crate::deadline::Deadline;
+use crate::postgres::{Target, is_missing_table, with_grant};
+
+/// What FusionPBX says of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Existence {
+    /// It has no such domain.
+    NoDomain,
+    /// The domain is not enabled.
+    DomainDisabled,
+    /// No extension of the domain has this number or number alias.
+    NoExtension,
+    /// The extension is not enabled.
+    ExtensionDisabled,
+    /// Both are there and enabled.
+    Exists,
+}
+
+/// As [`SQL`] counts them: where several rows answer, the one that comes furthest counts.
+const STEPS: [Existence; 5] = [
+    Existence::NoDomain,
+    Existence::DomainDisabled,
+    Existence::NoExtension,
+    Existence::ExtensionDisabled,
+    Existence::Exists,
+];
+
+/// `enabled` is a text up to FusionPBX 5.4 and a boolean from 5.5 on; unset is no. Both names of an extension are one
+/// column, so that many accounts are found by hashing, and not by comparing each with every extension.
+const SQL: &str = "\
+    SELECT EXISTS (SELECT FROM v_domains), array_agg(step ORDER BY number) FROM (\
+    SELECT a.number, max(CASE \
+    WHEN d.domain_uuid IS NULL THEN 0 \
+    WHEN cast(d.domain_enabled AS text) IS DISTINCT FROM 'true' THEN 1 \
+    WHEN e.name IS NULL THEN 2 \
+    WHEN e.enabled IS DISTINCT FROM 'true' THEN 3 \
+    ELSE 4 END) AS step \
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS a (name, domain, number) \
+    LEFT JOIN v_domains AS d ON lower(d.domain_name COLLATE \"C\") = a.domain \
+    LEFT JOIN (\
+    SELECT domain_uuid, extension AS name, cast(enabled AS text) AS enabled FROM v_extensions \
+    UNION ALL SELECT domain_uuid, number_alias, cast(enabled AS text) FROM v_extensions\
+    ) AS e ON e.domain_uuid = d.domain_uuid AND e.name = a.name \
+    GROUP BY a.number) AS steps";
+
+impl Existence {
+    /// Whether a device may register with it.
+    #[must_use]
+    pub fn is_known(self) -> bool {
+        self == Self::Exists
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::NoDomain => "FusionPBX has no such domain",
+            Self::DomainDisabled => "the domain is disabled in FusionPBX",
+            Self::NoExtension => "FusionPBX has no such extension in the domain",
+            Self::ExtensionDisabled => "the extension is disabled in FusionPBX",
+            Self::Exists => "FusionPBX has the extension",
+        }
+    }
+}
+
+/// Asks FusionPBX's own database (`target`, see [`own_database`](super::own_database)) for each account, in one
+/// question; the answers are in the order of the accounts.
+///
+/// An error says that the database could not be read by `deadline`, is not FusionPBX's, or has no domain at all: then
+/// nothing is known of any account.
+pub fn look_up(
+    target: &Target,
+    accounts: &[SipAccount],
+    deadline: Deadline,
+) -> anyhow::Result<Vec<Existence>> {
+    if accounts.is_empty() {
+        return Ok(vec![]);
+    }
+    target.converse(deadline, async |connection| ask(connection, accounts).await)
+}
+
+async fn ask(connection: &mut PgConnection, accounts: &[SipAccount]) -> anyhow::Result<Vec<Existence>> {
+    let (users, domains): (Vec<_>, Vec<_>) =
+        accounts.iter().map(|account| (account.user(), account.domain())).unzip();
+    let row = match sqlx::query(SQL).bind(users).bind(domains).persistent(false).fetch_one(connection).await {
+        Ok(row) => row,
+        Err(error) if is_missing_table(&error) => {
+            bail!("it has no v_domains or no v_extensions, {NOT_ITS_DATABASE}")
+        }
+        Err(error) => return Err(with_grant(error, "v_domains and v_extensions")),
+    };
+    let any_domain: bool = row.try_get(0)?;
+    ensure!(any_domain, "it has no domains; is it FusionPBX's database?");
+    let steps: Vec<i32> = row.try_get(1)?;
+    ensure!(steps.len() == accounts.len(), "{} answers for {} accounts", steps.len(), accounts.len());
+    let existence = |step: i32| usize::try_from(step).ok().and_then(|step| STEPS.get(step).copied());
+    Ok(steps.into_iter().filter_map(existence).collect())
+}
