@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
+use crate::account::SipAccount;
 use crate::address;
 use crate::deadline::Deadline;
 use crate::evidence::visible;
@@ -135,11 +136,44 @@ impl Source {
         }?;
         Ok(accounts.iter().map(|account| visible(account)).take(MAX_ACCOUNTS).collect())
     }
+
+    /// Which of these devices have a live registration at `now` (seconds since 1970): of the very account, by its
+    /// address of record or the name and realm of its credentials, from the very address. In the order of the devices.
+    ///
+    /// An error means that one was not found and something could not be read: absence proves nothing then.
+    pub fn registered(
+        &self,
+        devices: &[(SipAccount, IpAddr)],
+        now: i64,
+        deadline: Deadline,
+    ) -> anyhow::Result<Vec<bool>> {
+        if devices.is_empty() {
+            return Ok(vec![]);
+        }
+        let devices: Vec<_> =
+            devices.iter().map(|(account, address)| (account, address.to_canonical())).collect();
+        match self {
+            Self::Sqlite(files) => sqlite::registered(files, &devices, now, deadline),
+            Self::Postgres(target) => postgres::registered(target, &devices, now, deadline),
+            Self::EventSocket { address, password } => {
+                event_socket::registered(address, password, &devices, deadline)
+            }
+        }
+    }
 }
 
 /// What the databases' two tables call an account.
 fn account_columns(table: &str) -> &'static str {
     if table == CORE_TABLE { "reg_user || '@' || realm" } else { "sip_user || '@' || sip_host" }
+}
+
+/// The columns, user and domain, each pair of which names the account of a registration.
+fn account_pairs(table: &str) -> &'static [(&'static str, &'static str)] {
+    if table == CORE_TABLE {
+        &[("reg_user", "realm")]
+    } else {
+        &[("sip_user", "sip_host"), ("sip_username", "sip_realm")]
+    }
 }
 
 /// How a database may spell the addresses of a question in `network_ip`.

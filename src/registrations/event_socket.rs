@@ -1,12 +1,13 @@
 //! FreeSWITCH itself: `sofia xmlstatus` of every profile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 
 use super::{Found, live, network_ip};
+use crate::account::SipAccount;
 use crate::deadline::Deadline;
 use crate::event_socket::EventSocket;
 
@@ -38,6 +39,23 @@ pub(super) fn accounts(
         accounts.extend(here.map(|registration| registration.user.to_owned()));
     })?;
     Ok(accounts)
+}
+
+/// Which of these devices are registered.
+pub(super) fn registered(
+    address: &str,
+    password: &str,
+    devices: &[(&SipAccount, IpAddr)],
+    deadline: Deadline,
+) -> anyhow::Result<Vec<bool>> {
+    let mut live = HashSet::new();
+    converse(address, password, deadline, |_, registrations| {
+        for registration in registrations {
+            let Some(address) = network_ip(registration.network_ip) else { continue };
+            live.extend(registration.accounts().map(|account| (account, address)));
+        }
+    })?;
+    Ok(devices.iter().map(|(account, address)| live.contains(&((*account).clone(), *address))).collect())
 }
 
 /// Hands the live registrations of each profile to `each`.
@@ -96,9 +114,22 @@ struct Registration<'a> {
     network_ip: &'a str,
     /// To live.
     seconds: i64,
+    /// As in its credentials, percent-encoded.
+    auth_user: &'a str,
+    auth_realm: &'a str,
 }
 
-/// Every registration, in the order of the elements that each has: user, status, address.
+impl Registration<'_> {
+    /// Whose it is: the address of record, and the name and realm of the credentials.
+    fn accounts(&self) -> impl Iterator<Item = SipAccount> {
+        // FreeSWITCH encodes no `%` that looks encoded: what has one may be one of two names.
+        let auth = SipAccount::new(self.auth_user, self.auth_realm).ok();
+        let auth = auth.filter(|_| !self.auth_user.contains('%'));
+        self.user.parse().ok().into_iter().chain(auth)
+    }
+}
+
+/// Every registration, in the order of the elements that each has: user, status, address, credentials.
 fn registrations(status: &[u8]) -> anyhow::Result<Vec<Registration<'_>>> {
     let mut all = Vec::new();
     let mut next = Registration::default();
@@ -113,6 +144,16 @@ fn registrations(status: &[u8]) -> anyhow::Result<Vec<Registration<'_>>> {
                 next.seconds = left.unwrap_or(0);
             }
             "network-ip" => all.push(Registration { network_ip: text, ..std::mem::take(&mut next) }),
+            "sip-auth-user" => {
+                if let Some(last) = all.last_mut() {
+                    last.auth_user = text;
+                }
+            }
+            "sip-auth-realm" => {
+                if let Some(last) = all.last_mut() {
+                    last.auth_realm = text;
+                }
+            }
             _ => {}
         }
     }
@@ -153,7 +194,9 @@ mod tests {
     fn registration(call_id: &str, agent: &str, status: &str, ip: &str) -> String {
         format!(
             "    <registration>\n        <call-id>{call_id}</call-id>\n        <user>101@{ip}</user>\n        <agent>{agent}</agent>\n        \
-             <status>{status}</status>\n        <network-ip>{ip}</network-ip>\n    </registration>\n"
+             <status>{status}</status>\n        <network-ip>{ip}</network-ip>\n        \
+             <network-port>5060</network-port>\n        <sip-auth-user>1%2B1</sip-auth-user>\n        \
+             <sip-auth-realm>b.example.com</sip-auth-realm>\n    </registration>\n"
         )
     }
 
@@ -187,12 +230,34 @@ mod tests {
             );
             let latin1: Vec<u8> = xml.iter().map(|byte| if *byte == b'?' { 0xe9 } else { *byte }).collect();
             let expected = [
-                Registration { user: "101@203.0.113.66", network_ip: "203.0.113.66", seconds: 60 },
-                Registration { user: "101@203.0.113.20", network_ip: "203.0.113.20", seconds: -3 },
-                Registration { user: "101@203.0.113.21", network_ip: "203.0.113.21", seconds: 60 },
+                ("101@203.0.113.66", "203.0.113.66", 60),
+                ("101@203.0.113.20", "203.0.113.20", -3),
+                ("101@203.0.113.21", "203.0.113.21", 60),
             ];
+            let expected = expected.map(|(user, network_ip, seconds)| Registration {
+                user,
+                network_ip,
+                seconds,
+                auth_user: "1%2B1",
+                auth_realm: "b.example.com",
+            });
             assert_eq!(registrations(&xml).unwrap(), expected, "{call_id}");
             assert_eq!(registrations(&latin1).unwrap(), expected, "{call_id}");
+        }
+    }
+
+    #[test]
+    fn a_registration_is_of_the_accounts_that_it_names_exactly() {
+        for (user, auth_user, auth_realm, accounts) in [
+            ("101@A.example.com", "101", "a.example.com", vec!["101@a.example.com"; 2]),
+            ("101@a.example.com", "alice", "b.example.com", vec!["101@a.example.com", "alice@b.example.com"]),
+            ("101@a.example.com", "1%2B1", "a.example.com", vec!["101@a.example.com"]),
+            ("x@y@a.example.com", "", "", vec![]),
+            ("@", "101", "", vec![]),
+        ] {
+            let registration = Registration { user, auth_user, auth_realm, ..Registration::default() };
+            let found: Vec<_> = registration.accounts().map(|account| account.to_string()).collect();
+            assert_eq!(found, accounts);
         }
     }
 

@@ -12,8 +12,10 @@ use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgConnection};
 
 use super::{
-    CORE_TABLE, Found, MAX_ACCOUNTS, PROFILE_TABLE, Question, Spelling, account_columns, live, spellings,
+    CORE_TABLE, Found, MAX_ACCOUNTS, PROFILE_TABLE, Question, Spelling, account_columns, account_pairs, live,
+    spellings,
 };
+use crate::account::SipAccount;
 use crate::deadline::Deadline;
 use crate::postgres::{Target, is_missing_table};
 
@@ -58,6 +60,26 @@ pub(super) fn accounts(
             accounts_in(connection, table, phone, now).await
         })
         .await
+    })
+}
+
+/// Which of these devices are registered.
+pub(super) fn registered(
+    target: &Target,
+    devices: &[(&SipAccount, IpAddr)],
+    now: i64,
+    deadline: Deadline,
+) -> anyhow::Result<Vec<bool>> {
+    target.converse(deadline, async |connection| {
+        let mut answers = vec![false; devices.len()];
+        let missing = |missing: &bool| *missing;
+        ask(connection, missing, async |connection, table| {
+            let here = registered_in(connection, table, devices, now).await?;
+            answers.iter_mut().zip(here).for_each(|(answer, here)| *answer |= here);
+            Ok(answers.contains(&false))
+        })
+        .await?;
+        Ok(answers)
     })
 }
 
@@ -130,6 +152,29 @@ async fn accounts_in(
     let query = sqlx::query(&sql).bind(now).bind(one).bind(other).persistent(false);
     let text: Option<String> = query.fetch_one(connection).await?.try_get(0)?;
     Ok(text.unwrap_or_default().lines().map(str::to_owned).collect())
+}
+
+async fn registered_in(
+    connection: &mut PgConnection,
+    table: &str,
+    devices: &[(&SipAccount, IpAddr)],
+    now: i64,
+) -> sqlx::Result<Vec<bool>> {
+    let is =
+        |user: &str, domain: &str| format!("{user} = d.name AND lower({domain} COLLATE \"C\") = d.domain");
+    let accounts = account_pairs(table).iter().map(|(user, domain)| is(user, domain));
+    let sql = format!(
+        "SELECT array_agg(EXISTS (SELECT FROM {table} WHERE expires > $1 AND network_ip IN (d.one, d.other) AND ({})) \
+         ORDER BY d.number) FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) \
+         WITH ORDINALITY AS d (name, domain, one, other, number)",
+        accounts.collect::<Vec<_>>().join(" OR ")
+    );
+    let (users, domains): (Vec<_>, Vec<_>) =
+        devices.iter().map(|(account, _)| (account.user(), account.domain())).unzip();
+    let (one, other): (Vec<_>, Vec<_>) =
+        devices.iter().map(|(_, address)| <(String, String)>::from(spellings(*address))).unzip();
+    let query = sqlx::query(&sql).bind(now).bind(users).bind(domains).bind(one).bind(other);
+    query.persistent(false).fetch_one(connection).await?.try_get(0)
 }
 
 fn note(table: &str, count: i64) -> String {

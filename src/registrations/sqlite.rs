@@ -22,9 +22,11 @@ use crate::deadline::Deadline;
 
 mod accounts;
 mod pages;
+mod registered;
 
 pub(super) use accounts::accounts;
 pub(super) use pages::everyone;
+pub(super) use registered::registered;
 
 /// A statement is broken off after this time. SQLite asks us every [`STEPS`] steps of its machine, so that
 /// even a slow disk stays below the 20 ms that FreeSWITCH may be made to wait.
@@ -188,6 +190,19 @@ async fn read(files: &[DatabaseFile<'_>], question: &Question, deadline: Deadlin
     // Closing waits for the other thread; the end of the process closes as well.
     std::mem::forget(connection);
     Ok(found)
+}
+
+/// Tries until nobody else has the lock, or `patience` ends.
+async fn unlocked<T>(
+    patience: Deadline,
+    mut work: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    loop {
+        match work().await {
+            Err(error) if is(&error, BUSY) && !patience.has_passed() => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Opens a connection to these files that waits so long for a lock; and the tables of each.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ringfence::deadline::Deadline;
 use ringfence::registrations::Source;
 
-use crate::support::{World, data, now};
+use crate::support::{World, data, now, wanted};
 
 /// Serves one conversation after the other on a port of its own, as long as the test runs.
 fn serve(talk: impl FnMut(TcpStream) + Send + 'static) -> u16 {
@@ -114,6 +114,30 @@ fn everyone_and_their_accounts() {
     ] {
         assert_eq!(source.accounts(address.parse().unwrap(), now, soon()).unwrap(), accounts, "{address}");
     }
+}
+
+#[test]
+fn only_the_very_device_is_registered() {
+    let port = serve(freeswitch);
+    let source = Source::EventSocket { address: format!("127.0.0.1:{port}"), password: "ClueCon".into() };
+    let devices = [
+        ("101@a.example.com", "198.51.100.11", true),
+        ("101@A.EXAMPLE.COM", "::ffff:198.51.100.11", true),
+        ("102@a.example.com", "203.0.113.20", true),
+        ("102@a.example.com", "198.51.100.11", false),
+        ("102@b.example.com", "203.0.113.20", false),
+        ("10@a.example.com", "198.51.100.11", false),
+        ("103@a.example.com", "203.0.113.66", false),
+    ];
+    let soon = Deadline::after(Instant::now(), Duration::from_secs(10));
+    let (asked, expected) = wanted(&devices);
+    assert_eq!(source.registered(&asked, now(), soon).unwrap(), expected);
+
+    let silent = serve(std::mem::forget);
+    let source = Source::EventSocket { address: format!("127.0.0.1:{silent}"), password: "ClueCon".into() };
+    assert!(source.registered(&[], now(), soon).unwrap().is_empty());
+    let hurry = Deadline::after(Instant::now(), Duration::from_millis(200));
+    assert!(source.registered(&asked, now(), hurry).is_err());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use ringfence::deadline::Deadline;
 use ringfence::postgres::Target;
 use ringfence::registrations::Source;
 
-use crate::support::{Postgres, World, now};
+use crate::support::{Postgres, World, now, wanted};
 
 /// libpq's quoting of the roles' password.
 const PASSWORD: &str = "password='s3cr=t \\'\\\\'";
@@ -293,4 +293,69 @@ fn everyone_and_their_accounts() {
     let error = source.everyone(now(), soon()).unwrap_err();
     assert!(format!("{error:#}").contains("it has neither sip_registrations nor registrations"), "{error:#}");
     assert!(source.accounts("198.51.100.12".parse().unwrap(), now(), soon()).is_err());
+}
+
+#[test]
+fn only_the_very_device_is_registered() {
+    let server = Postgres::start();
+    server.load_recorded();
+    let dir = server.socket_dir().display();
+    let dsn = format!("host={dir} port={} dbname=freeswitch user=ringfence", server.port);
+    let source = Source::Postgres(Target::parse(&dsn).unwrap());
+    let ask = |devices: &[(&str, &str, bool)]| {
+        let (asked, expected) = wanted(devices);
+        let soon = Deadline::after(Instant::now(), Duration::from_secs(30));
+        assert_eq!(source.registered(&asked, now(), soon).unwrap(), expected);
+    };
+    server.psql(&format!(
+        "INSERT INTO sip_registrations (sip_user, sip_host, sip_username, sip_realm, expires, network_ip) VALUES \
+         ('201', 'B.Example.com', 'alice', 'auth.Example.com', {0}, '::ffff:203.0.113.30'), \
+         ('202', 'b.example.com', NULL, NULL, {1}, '203.0.113.30'), \
+         (NULL, NULL, NULL, NULL, {0}, '203.0.113.30'); \
+         INSERT INTO registrations (reg_user, realm, expires, network_ip) VALUES \
+         ('301', 'Core.example.com', {0}, '203.0.113.30')",
+        now() + 3600,
+        now() - 1
+    ));
+    let devices = [
+        ("201@b.example.com", "203.0.113.30", true),
+        ("alice@AUTH.example.com", "::ffff:203.0.113.30", true),
+        ("alice@b.example.com", "203.0.113.30", false),
+        ("201@auth.example.com", "203.0.113.30", false),
+        ("Alice@auth.example.com", "203.0.113.30", false),
+        ("202@b.example.com", "203.0.113.30", false),
+        ("201@b.example.com", "203.0.113.31", false),
+        ("%@b.example.com", "203.0.113.30", false),
+        ("' OR 1=1 --@b.example.com", "203.0.113.30", false),
+        ("104@a.example.com", "2001:db8:66::11", true),
+        ("104@a.example.com", "2001:db8:66::12", false),
+        ("301@core.example.com", "203.0.113.30", true),
+        ("302@core.example.com", "203.0.113.30", false),
+    ];
+    ask(&devices);
+    ask(&devices[..2]);
+    ask(&[]);
+
+    // A thousand of them beside many registrations.
+    server.psql(&format!(
+        "INSERT INTO sip_registrations (sip_user, sip_host, expires, network_ip) \
+         SELECT i, 'many.example.com', {}, '10.0.' || (i >> 8 & 255) || '.' || (i & 255) FROM generate_series(0, 49999) AS i",
+        now() + 3600
+    ));
+    let many: Vec<_> = (0..1000)
+        .map(|i| (format!("{i}@many.example.com"), format!("10.0.{}.{}", i >> 8, i & 255)))
+        .collect();
+    let start = Instant::now();
+    let many: Vec<_> =
+        many.iter().map(|(account, address)| (account.as_str(), address.as_str(), true)).collect();
+    ask(&many);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+
+    // The core's table alone; and neither.
+    server.psql("DROP TABLE sip_registrations");
+    ask(&[("301@core.example.com", "203.0.113.30", true), ("alice@auth.example.com", "203.0.113.30", false)]);
+    server.psql("DROP TABLE registrations");
+    let soon = Deadline::after(Instant::now(), Duration::from_secs(30));
+    let error = source.registered(&wanted(&devices).0, now(), soon).unwrap_err();
+    assert!(format!("{error:#}").contains("it has neither sip_registrations nor registrations"), "{error:#}");
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ringfence::deadline::Deadline;
 use ringfence::registrations::Source;
 
-use crate::support::{World, now, sqlite};
+use crate::support::{World, now, sqlite, wanted};
 
 /// Holds a database file as FreeSWITCH does while it writes.
 struct Exclusive(Child);
@@ -429,6 +429,84 @@ fn accounts_of_an_address() {
     };
     assert!(ask("203.0.113.66").unwrap_err().to_string().contains("sofia_reg_external.db: locked"));
     drop(held);
+}
+
+#[test]
+fn only_the_very_device_is_registered() {
+    let world = World::with_databases();
+    let source = source(&world);
+    let ask = |devices: &[(&str, &str, bool)]| {
+        let (asked, expected) = wanted(devices);
+        assert_eq!(source.registered(&asked, now(), soon()).unwrap(), expected);
+    };
+    world.register("core.db", "203.0.113.21", 3600);
+    world.register("sofia_reg_internal-ipv6.db", "[2001:db8:66::11]", 3600);
+    world.register("sofia_reg_internal.db", "203.0.113.22", -1);
+    sqlite(
+        &world.path("db/sofia_reg_external.db"),
+        &format!(
+            "INSERT INTO sip_registrations (sip_user, sip_host, sip_username, sip_realm, expires, network_ip) VALUES \
+             ('201', 'B.Example.com', 'alice', 'auth.Example.com', {0}, '::ffff:203.0.113.30'), \
+             ('202', 'b.example.com', NULL, NULL, {1}, '203.0.113.30'), \
+             (NULL, NULL, NULL, NULL, {0}, '203.0.113.30')",
+            now() + 60,
+            now() - 1
+        ),
+    );
+    let devices = [
+        ("201@b.example.com", "203.0.113.30", true),
+        ("alice@AUTH.example.com", "::ffff:203.0.113.30", true),
+        ("101@A.example.com", "203.0.113.21", true),
+        ("101@a.example.com", "2001:db8:66::11", true),
+        ("101@a.example.com", "203.0.113.22", false),
+        ("101@a.example.com", "203.0.113.30", false),
+        ("101@a.example.com", "2001:db8:66::12", false),
+        ("alice@b.example.com", "203.0.113.30", false),
+        ("201@auth.example.com", "203.0.113.30", false),
+        ("Alice@auth.example.com", "203.0.113.30", false),
+        ("202@b.example.com", "203.0.113.30", false),
+        ("201@b.example.com", "203.0.113.31", false),
+        ("%@b.example.com", "203.0.113.30", false),
+        ("' OR 1=1 --@b.example.com", "203.0.113.30", false),
+    ];
+    ask(&devices);
+    ask(&[]);
+
+    // What is not found is not absent while a file cannot be read.
+    let hurry = |devices: &[(&str, &str, bool)]| {
+        let deadline = Deadline::after(Instant::now(), Duration::from_millis(300));
+        let start = Instant::now();
+        let answer = source.registered(&wanted(devices).0, now(), deadline);
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        answer.map_err(|error| format!("{error:#}"))
+    };
+    let broken = world.path("db/sofia_reg_internal.db");
+    let held = Exclusive::hold(&broken);
+    assert_eq!(hurry(&devices[..4]), Ok(vec![true; 4]));
+    let error = hurry(&devices).unwrap_err();
+    assert!(error.ends_with("sofia_reg_internal.db: locked by another process all the time"), "{error}");
+    drop(held);
+    std::fs::write(&broken, "no database ".repeat(1000)).unwrap();
+    assert_eq!(hurry(&devices[..4]), Ok(vec![true; 4]));
+    let error = hurry(&devices).unwrap_err();
+    assert!(error.contains("sofia_reg_internal.db: ") && error.contains("not a database"), "{error}");
+}
+
+#[test]
+fn many_devices_are_found_in_a_huge_table() {
+    let world = World::with_databases();
+    register_many(&world);
+    let number = |i: usize| (format!("{i}@a.example.com"), format!("10.0.{}.{}", i >> 8, i & 255), i != 7);
+    let many: Vec<_> = (0..1000).map(number).collect();
+    let many: Vec<_> =
+        many.iter().map(|(user, address, found)| (user.as_str(), address.as_str(), *found)).collect();
+    let (asked, expected) = wanted(&many);
+    let start = Instant::now();
+    assert_eq!(source(&world).registered(&asked, now(), soon()).unwrap(), expected);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    let hurry = Deadline::after(Instant::now(), Duration::from_millis(40));
+    let error = source(&world).registered(&asked, now(), hurry).unwrap_err();
+    assert!(error.to_string().contains("not all of it could be read in time"), "{error:#}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use sqlx::{Connection, Row};
 
 use super::{
     BUSY, DatabaseFile, Found, INTERRUPT, LockGuard, MARGIN, SHORT_WAIT, Table, is, live, open, sort_out,
+    unlocked,
 };
 use crate::deadline::Deadline;
 
@@ -113,19 +114,6 @@ async fn read(
     }
     connection.close().await?;
     Ok(count)
-}
-
-/// Tries until nobody else has the lock, or `patience` ends.
-async fn unlocked<T>(
-    patience: Deadline,
-    mut work: impl AsyncFnMut() -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    loop {
-        match work().await {
-            Err(error) if is(&error, BUSY) && !patience.has_passed() => {}
-            outcome => return outcome,
-        }
-    }
 }
 
 /// Reads so many rows behind `last`. In order of their numbers: a row that FreeSWITCH writes anew gets a higher one.

@@ -7,9 +7,12 @@ pub mod name_server;
 mod postgres;
 mod world;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use ringfence::account::SipAccount;
 
 pub use fail2ban::Fail2ban;
 pub use host::Host;
@@ -42,6 +45,14 @@ pub fn run(command: &mut Command) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Devices to ask about, and the answers that are expected.
+pub fn wanted(devices: &[(&str, &str, bool)]) -> (Vec<(SipAccount, IpAddr)>, Vec<bool>) {
+    let device = |(account, address, expected): &(&str, &str, bool)| {
+        ((account.parse().unwrap(), address.parse().unwrap()), *expected)
+    };
+    devices.iter().map(device).unzip()
 }
 
 /// Waits until `done` says so; fails after half a minute.
