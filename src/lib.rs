@@ -17,6 +17,7 @@ pub mod config;
 pub mod deadline;
 pub mod event_socket;
 pub mod evidence;
+pub mod exemption;
 pub mod exit;
 pub mod feeds;
 pub mod freeswitch;

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -14,9 +13,10 @@ use crate::commands::{parse, record};
 use crate::config::{Config, ConfigError, Mode, OnError};
 use crate::deadline::Deadline;
 use crate::evidence::Decision;
+use crate::exemption::Exemption;
 use crate::exit::Exit;
-use crate::registrations::{Answer, Registry, Standing};
-use crate::{address, allow};
+use crate::registrations::{Answer, Standing};
+use crate::{address, exemption};
 
 mod explain;
 
@@ -144,9 +144,7 @@ struct Verdict {
 enum Because {
     NoAddress,
     ConfigBroken,
-    Allowed { list: String },
-    AllowListUnreadable(io::Error),
-    Standing(Standing),
+    Found(Exemption),
 }
 
 fn decide(args: &Args, settings: &Settings, start: Instant, now: Timestamp) -> Verdict {
@@ -161,34 +159,16 @@ fn decide(args: &Args, settings: &Settings, start: Instant, now: Timestamp) -> V
         };
     };
     let config = &settings.config;
-    let (because, answer) = match settings.broken {
-        Some(_) => (Because::ConfigBroken, None),
-        None => find_out(config, address, start, now),
+    let (because, holds, answer) = if settings.broken.is_some() {
+        (Because::ConfigBroken, None, None)
+    } else {
+        let deadline = Deadline::after(start, working_time(config.registrations.deadline.get()));
+        let (exemption, answer) = exemption::find(config, address, now, deadline);
+        let holds = exemption.holds();
+        (Because::Found(exemption), holds, answer)
     };
-    let keep = match because {
-        Because::Allowed { .. }
-        | Because::Standing(Standing::Registered { .. } | Standing::SeenLately { .. }) => true,
-        Because::Standing(Standing::Unknown) | Because::AllowListUnreadable(_) | Because::ConfigBroken => {
-            config.registrations.on_error == OnError::Keep
-        }
-        Because::Standing(Standing::NotRegistered) | Because::NoAddress => false,
-    };
+    let keep = holds.unwrap_or(config.registrations.on_error == OnError::Keep);
     Verdict { subject: address.to_string(), mode: config.registrations_mode(), keep, because, answer }
-}
-
-fn find_out(config: &Config, address: IpAddr, start: Instant, now: Timestamp) -> (Because, Option<Answer>) {
-    let allowed = allow::find(&config.state_dir, address, now);
-    if let Ok(Some(list)) = allowed {
-        return (Because::Allowed { list }, None);
-    }
-    let deadline = Deadline::after(start, working_time(config.registrations.deadline.get()));
-    let answer = Registry::new(config).standing(address, now.as_millisecond(), deadline);
-    let because = match (allowed, answer.standing) {
-        // It may be on the list that we cannot read.
-        (Err(error), Standing::NotRegistered | Standing::Unknown) => Because::AllowListUnreadable(error),
-        (_, standing) => Because::Standing(standing),
-    };
-    (because, Some(answer))
 }
 
 /// What of the deadline may be spent on finding out: the rest is for recording and leaving, on a busy host.
@@ -206,9 +186,11 @@ impl Verdict {
         let (reason, source, detail) = match &self.because {
             Because::NoAddress => ("not-an-address", "argument", String::new()),
             Because::ConfigBroken => ("config-broken", "settings", String::new()),
-            Because::Allowed { list } => ("allow-list", "allow-list", list.clone()),
-            Because::AllowListUnreadable(error) => ("allow-list-unreadable", "allow-list", error.to_string()),
-            Because::Standing(standing) => {
+            Because::Found(Exemption::Allowed { list }) => ("allow-list", "allow-list", list.clone()),
+            Because::Found(Exemption::AllowListUnreadable(error)) => {
+                ("allow-list-unreadable", "allow-list", error.to_string())
+            }
+            Because::Found(Exemption::Standing(standing)) => {
                 let reason = match standing {
                     Standing::Registered { .. } => "registered",
                     Standing::NotRegistered => "not-registered",

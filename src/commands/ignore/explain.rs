@@ -9,6 +9,7 @@ use super::{Args, Because, Settings, Verdict};
 use crate::allow;
 use crate::config::{self, Config, Mode};
 use crate::evidence::visible;
+use crate::exemption::Exemption;
 use crate::registrations::discovery::{self, Discovery};
 use crate::registrations::{Answer, Standing, Via};
 
@@ -60,27 +61,27 @@ fn because(verdict: &Verdict, config: &Config, now: Timestamp) -> String {
     match &verdict.because {
         Because::NoAddress => "it is not one IPv4 or IPv6 address".to_owned(),
         Because::ConfigBroken => format!("the settings cannot be used, and {on_error}"),
-        Because::Allowed { list } => format!("it is on the allow list {list}"),
-        Because::AllowListUnreadable(error) => {
+        Because::Found(Exemption::Allowed { list }) => format!("it is on the allow list {list}"),
+        Because::Found(Exemption::AllowListUnreadable(error)) => {
             let path = allow::path(&config.state_dir);
             let path = path.display();
             format!("the allow lists in {path} cannot be read ({error}), and {on_error}")
         }
-        Because::Standing(Standing::Registered { until }) => {
+        Because::Found(Exemption::Standing(Standing::Registered { until })) => {
             let left = i64::from(*until) - now.as_second();
             format!("it has a live registration, for {} more", ago(left))
         }
-        Because::Standing(Standing::NotRegistered) => {
+        Because::Found(Exemption::Standing(Standing::NotRegistered)) => {
             "no live registration comes from it, and no allow list has it".to_owned()
         }
-        Because::Standing(Standing::SeenLately { at }) => {
+        Because::Found(Exemption::Standing(Standing::SeenLately { at })) => {
             let stale_ok = config.registrations.stale_ok;
             format!(
                 "the source cannot be read; it was seen registered {} ago, and stale-ok is {stale_ok}",
                 ago(now.as_second() - at)
             )
         }
-        Because::Standing(Standing::Unknown) => {
+        Because::Found(Exemption::Standing(Standing::Unknown)) => {
             format!("the source cannot be read, it was not seen registered lately, and {on_error}")
         }
     }

@@ -13,7 +13,7 @@ fn the_command_line_is_sound() {
 
 #[test]
 fn observe_keeps_nobody() {
-    let because = || Because::Standing(Standing::Registered { until: 0 });
+    let because = || Because::Found(Exemption::Standing(Standing::Registered { until: 0 }));
     assert_eq!(verdict(Mode::Enforce, true, because()).exit(), Exit::Yes);
     assert_eq!(verdict(Mode::Enforce, false, because()).exit(), Exit::No);
     assert_eq!(verdict(Mode::Observe, true, because()).exit(), Exit::No);
@@ -26,12 +26,12 @@ fn every_reason_has_a_word() {
     for (because, word) in [
         (Because::NoAddress, "not-an-address"),
         (Because::ConfigBroken, "config-broken"),
-        (Because::Allowed { list: "office".into() }, "allow-list"),
-        (Because::AllowListUnreadable(io::Error::other("x")), "allow-list-unreadable"),
-        (Because::Standing(Standing::Registered { until: 0 }), "registered"),
-        (Because::Standing(Standing::NotRegistered), "not-registered"),
-        (Because::Standing(Standing::SeenLately { at: 0 }), "seen-lately"),
-        (Because::Standing(Standing::Unknown), "source-unreadable"),
+        (Because::Found(Exemption::Allowed { list: "office".into() }), "allow-list"),
+        (Because::Found(Exemption::AllowListUnreadable(io::Error::other("x"))), "allow-list-unreadable"),
+        (Because::Found(Exemption::Standing(Standing::Registered { until: 0 })), "registered"),
+        (Because::Found(Exemption::Standing(Standing::NotRegistered)), "not-registered"),
+        (Because::Found(Exemption::Standing(Standing::SeenLately { at: 0 })), "seen-lately"),
+        (Because::Found(Exemption::Standing(Standing::Unknown)), "source-unreadable"),
     ] {
         assert_eq!(verdict(Mode::Enforce, true, because).decision().reason, word);
     }
