@@ -20,6 +20,7 @@ pub mod evidence;
 pub mod exemption;
 pub mod exit;
 pub mod feeds;
+pub mod firewall;
 pub mod freeswitch;
 pub mod fusionpbx;
 pub mod host;

@@ -1,0 +1,160 @@
+//! The host's packet filter: iptables, as `nft` or `legacy`, whichever holds the host's rules.
+//!
+//! What our chains should be is a [`Layout`], made by pure functions. It is compared with what is there, and what
+//! differs is brought in by one `iptables-restore --noflush` for each of IPv4 and IPv6: a packet meets the old
+//! rules or the new ones. Every rule of ours carries the comment `ringfence` and a tag that stands for its content, by which it
+//! is known again however iptables prints it.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use anyhow::{Context, bail};
+
+use crate::evidence::visible_within;
+
+mod change;
+mod layout;
+mod programs;
+mod saved;
+
+pub use layout::{Chain, Layout, Rule, Tag};
+pub use saved::Saved;
+
+use programs::{All, Program};
+
+/// IPv4 or IPv6: each has tables of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Version {
+    /// `iptables`.
+    V4,
+    /// `ip6tables`.
+    V6,
+}
+
+/// The two implementations of iptables, each with rules of its own in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Variant {
+    /// `iptables-nft`.
+    Nft,
+    /// `iptables-legacy`.
+    Legacy,
+}
+
+impl Variant {
+    /// As in the names of its programs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nft => "nft",
+            Self::Legacy => "legacy",
+        }
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The table `filter` as it was when it was read.
+#[derive(Debug)]
+struct Table {
+    program: Program,
+    saved: Saved,
+}
+
+/// What the host's packet filter holds.
+#[derive(Debug)]
+pub struct Firewall {
+    variant: Variant,
+    tables: Vec<Table>,
+}
+
+/// How often a rule matched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Firewall {
+    /// Reads what is there, in this network namespace.
+    pub fn read() -> anyhow::Result<Self> {
+        let All { tables, failures } = programs::read_all()?;
+        let weight = |variant| -> usize {
+            tables
+                .iter()
+                .filter(|table| table.program.variant == variant)
+                .map(|table| table.saved.foreign())
+                .sum()
+        };
+        let variant = match (weight(Variant::Nft), weight(Variant::Legacy)) {
+            (0, 1..) => Variant::Legacy,
+            (1.., 0) => Variant::Nft,
+            _ => programs::usual(),
+        };
+        if let Some((_, error)) = failures.into_iter().find(|(program, _)| program.variant == variant) {
+            return Err(error.context("cannot read the rules of this host"));
+        }
+        Ok(Self { variant, tables })
+    }
+
+    /// Where the host's rules are, and ours belong.
+    #[must_use]
+    pub const fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    /// The packets that our rules matched, those of IPv4 and IPv6 together.
+    #[must_use]
+    pub fn counters(&self) -> HashMap<Tag, Counters> {
+        let mut sums: HashMap<Tag, Counters> = HashMap::new();
+        for (tag, counters) in self.tables.iter().flat_map(|table| table.saved.ours()) {
+            let sum = sums.entry(tag).or_default();
+            sum.packets += counters.packets;
+            sum.bytes += counters.bytes;
+        }
+        sums
+    }
+
+    /// What would be brought in: the text for each program, where something differs.
+    #[must_use]
+    pub fn plan(&self, layout: impl Fn(Version) -> Layout) -> Vec<(String, String)> {
+        self.changes(&layout).map(|(program, text)| (program.restore_name(), text)).collect()
+    }
+
+    fn changes(&self, layout: &impl Fn(Version) -> Layout) -> impl Iterator<Item = (&Program, String)> {
+        self.tables.iter().filter_map(move |Table { program, saved }| {
+            let wanted = layout(program.version);
+            // What we left where the host's rules were before is taken away.
+            let wanted = if program.variant == self.variant { wanted } else { wanted.nothing() };
+            Some((program, change::text(saved, &wanted)?))
+        })
+    }
+
+    /// Makes our chains as `layout` says, and reads them back; whether something had to be changed.
+    ///
+    /// After an error each of IPv4 and IPv6 has the old rules or the new ones. Only one process at a time may do it.
+    pub fn bring_in(&mut self, layout: impl Fn(Version) -> Layout) -> anyhow::Result<bool> {
+        let changes: Vec<_> = self.changes(&layout).map(|(program, text)| (program.clone(), text)).collect();
+        if changes.is_empty() {
+            return Ok(false);
+        }
+        programs::restore_all(&changes)?;
+        *self = Self::read().context("the rules were brought in, but cannot be read back")?;
+        if let Some((program, text)) = self.changes(&layout).next() {
+            bail!(
+                "the rules are not there after {} brought them in, so another program may be changing them; still to be done: {}",
+                program.restore_name(),
+                visible_within(&text, 200)
+            );
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests;

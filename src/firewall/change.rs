@@ -1,0 +1,88 @@
+//! From what is there to what should be, in one transaction.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write;
+
+use super::saved::{Saved, SavedRule};
+use super::{Counters, Layout, Tag};
+
+/// Where packets for this host come by.
+const INPUT: &str = "INPUT";
+
+/// What iptables-restore is to be told, with `--noflush --counters`; `None` if all is as it should be.
+///
+/// Only what differs is named. Rules that stay keep their counters.
+pub(super) fn text(saved: &Saved, layout: &Layout) -> Option<String> {
+    let mut declared = String::new();
+    let mut body = String::new();
+    let counters: HashMap<Tag, Counters> = saved.ours().collect();
+
+    let hooks = hooks(saved, layout);
+    body += &hooks;
+    for chain in &layout.chains {
+        let there = saved.chains.get(&chain.name).map(|rules| rules.iter().map(|rule| rule.tag));
+        let wanted = chain.rules.iter().map(|rule| Some(rule.tag()));
+        if there.is_some_and(|there| there.eq(wanted)) {
+            continue;
+        }
+        // This empties a chain that is there.
+        let _ = writeln!(declared, ":{} - [0:0]", chain.name);
+        for rule in &chain.rules {
+            let Counters { packets, bytes } = counters.get(&rule.tag()).copied().unwrap_or_default();
+            let _ = writeln!(body, "[{packets}:{bytes}] -A {} {rule}", chain.name);
+        }
+    }
+    body += &leftovers(saved, layout);
+    (!declared.is_empty() || !body.is_empty()).then(|| format!("*filter\n{declared}{body}COMMIT\n"))
+}
+
+/// Puts the jumps to us into INPUT, once each: behind the leading rules of fail2ban and `event_guard`, and above all others. What
+/// somebody else put above them later is left there only if it is such a rule too.
+fn hooks(saved: &Saved, layout: &Layout) -> String {
+    let ours = |rule: &SavedRule| rule.target().is_some_and(|target| target.starts_with(layout.prefix));
+    let input = saved.rules(INPUT);
+    let there: Vec<_> = input.iter().filter(|rule| ours(rule)).collect();
+    let leading = input.iter().take_while(|rule| ours(rule) || rule.is_ban());
+    let right = there.iter().map(|rule| rule.tag).eq(layout.hooks.iter().map(|rule| Some(rule.tag())))
+        && leading.clone().filter(|rule| ours(rule)).count() == there.len();
+    if right {
+        return String::new();
+    }
+    let mut text = String::new();
+    for rule in there {
+        let _ = writeln!(text, "-D {INPUT} {}", rule.spec);
+    }
+    let first = leading.filter(|rule| !ours(rule)).count() + 1;
+    for (at, rule) in layout.hooks.iter().enumerate() {
+        let _ = writeln!(text, "-I {INPUT} {} {rule}", first + at);
+    }
+    text
+}
+
+/// Takes away chains of ours that are no longer wanted. One that somebody else's rule jumps to is only emptied: it could not be
+/// taken away, and with it nothing else would be done.
+fn leftovers(saved: &Saved, layout: &Layout) -> String {
+    let wanted: BTreeSet<&str> = layout.chains.iter().map(|chain| chain.name.as_str()).collect();
+    let ours = |name: &str| name.starts_with(layout.prefix);
+    let left: Vec<&str> =
+        saved.chains.keys().map(String::as_str).filter(|name| ours(name) && !wanted.contains(name)).collect();
+    if left.is_empty() {
+        return String::new();
+    }
+    let jumped_to: BTreeSet<String> = saved
+        .chains
+        .iter()
+        .filter(|(name, _)| !ours(name) && *name != INPUT)
+        .flat_map(|(_, rules)| rules.iter().filter_map(SavedRule::target))
+        .collect();
+    let mut text = String::new();
+    for name in &left {
+        if !jumped_to.contains(*name) || !saved.rules(name).is_empty() {
+            let _ = writeln!(text, "-F {name}");
+        }
+    }
+    for name in left.iter().filter(|name| !jumped_to.contains(**name)) {
+        let _ = writeln!(text, "-X {name}");
+    }
+    text
+}

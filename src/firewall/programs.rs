@@ -1,0 +1,166 @@
+//! The programs of iptables: which are there, and how they are run. No shell, no environment, and none runs for long.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use futures_util::future::join_all;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::{Saved, Table, Variant, Version};
+use crate::evidence::visible_within;
+
+/// Where they may be; never `PATH`, which somebody else may have set.
+const DIRS: [&str; 6] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
+
+/// Another program may hold the lock of iptables for so many seconds.
+const LOCK_SECONDS: &str = "5";
+
+/// No program runs longer, the lock included.
+const TIME: Duration = Duration::from_secs(15);
+
+/// One of the four kinds of iptables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Program {
+    pub(super) version: Version,
+    pub(super) variant: Variant,
+}
+
+impl Program {
+    fn base(&self) -> &'static str {
+        match self.version {
+            Version::V4 => "iptables",
+            Version::V6 => "ip6tables",
+        }
+    }
+
+    pub(super) fn restore_name(&self) -> String {
+        format!("{}-{}-restore", self.base(), self.variant)
+    }
+
+    fn save_name(&self) -> String {
+        format!("{}-{}-save", self.base(), self.variant)
+    }
+
+    async fn read(&self) -> anyhow::Result<Table> {
+        let text = run(&self.save_name(), &["-c", "-t", "filter"], "").await?;
+        Ok(Table { saved: Saved::parse(&text), program: self.clone() })
+    }
+
+    async fn restore(&self, text: &str) -> anyhow::Result<()> {
+        let args = ["-w", LOCK_SECONDS, "--noflush", "--counters"];
+        run(&self.restore_name(), &args, text).await.map(drop)
+    }
+}
+
+/// Which of the two has rules where nothing tells: what is called `iptables` on this host.
+pub(super) fn usual() -> Variant {
+    let named = find("iptables").and_then(|path| path.canonicalize().ok());
+    let legacy = named.as_deref().and_then(Path::to_str).is_some_and(|path| path.contains("legacy"));
+    if legacy { Variant::Legacy } else { Variant::Nft }
+}
+
+/// The table `filter` of every kind that is in use. The tables of `legacy` are left alone while they are empty: a look would make
+/// them.
+pub(super) fn read_all() -> anyhow::Result<All> {
+    let mut programs = vec![];
+    for version in [Version::V4, Version::V6] {
+        let (tables, off) = match version {
+            Version::V4 => ("/proc/thread-self/net/ip_tables_names", false),
+            Version::V6 => {
+                let off = !Path::new("/proc/thread-self/net/if_inet6").exists();
+                ("/proc/thread-self/net/ip6_tables_names", off)
+            }
+        };
+        if off {
+            continue;
+        }
+        let in_use =
+            std::fs::read_to_string(tables).is_ok_and(|names| names.lines().any(|name| name == "filter"));
+        if in_use || usual() == Variant::Legacy {
+            programs.push(Program { version, variant: Variant::Legacy });
+        }
+        let nft = Program { version, variant: Variant::Nft };
+        if find(&nft.save_name()).is_some() {
+            programs.push(nft);
+        }
+    }
+    if programs.is_empty() {
+        bail!("iptables is not there; install the package iptables");
+    }
+    let reads =
+        programs.into_iter().map(async |program| program.read().await.map_err(|error| (program, error)));
+    let mut all = All::default();
+    for read in in_parallel(reads)? {
+        match read {
+            Ok(table) => all.tables.push(table),
+            Err(failure) => all.failures.push(failure),
+        }
+    }
+    Ok(all)
+}
+
+/// What could be read, and what could not.
+#[derive(Debug, Default)]
+pub(super) struct All {
+    pub(super) tables: Vec<Table>,
+    pub(super) failures: Vec<(Program, anyhow::Error)>,
+}
+
+/// All of them at once; each is one transaction.
+pub(super) fn restore_all(changes: &[(Program, String)]) -> anyhow::Result<()> {
+    let restores = changes.iter().map(|(program, text)| program.restore(text));
+    let done: anyhow::Result<()> = in_parallel(restores)?.into_iter().collect();
+    done.context("cannot change the rules of this host")
+}
+
+/// Waits for all of it.
+fn in_parallel<T>(work: impl Iterator<Item = impl Future<Output = T>>) -> anyhow::Result<Vec<T>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    Ok(runtime.block_on(join_all(work)))
+}
+
+async fn run(name: &str, args: &[&str], input: &str) -> anyhow::Result<String> {
+    let path = find(name).ok_or_else(|| anyhow!("{name} is not there; install the package iptables"))?;
+    let mut child = Command::new(path)
+        .args(args)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("cannot start {name}"))?;
+    let mut stdin = child.stdin.take().expect("it was piped");
+    let talk = async {
+        let feed = async {
+            // A program that does not want it all says why.
+            let _ = stdin.write_all(input.as_bytes()).await;
+            drop(stdin);
+        };
+        tokio::join!(feed, child.wait_with_output()).1
+    };
+    let output = timeout(TIME, talk)
+        .await
+        .map_err(|_| anyhow!("{name} did not get done within {} s", TIME.as_secs()))?
+        .with_context(|| format!("cannot run {name}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    // 4: iptables(8), a resource problem; with -w it is the lock.
+    let hint = if output.status.code() == Some(4) {
+        format!("; another program may have held the lock of iptables for {LOCK_SECONDS} s")
+    } else {
+        String::new()
+    };
+    bail!("{name} failed ({}): {}{hint}", output.status, visible_within(&said.join("; "), 300))
+}
+
+fn find(name: &str) -> Option<PathBuf> {
+    DIRS.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
+}
