@@ -26,6 +26,7 @@ pub mod fusionpbx;
 pub mod host;
 pub mod kernel_sets;
 pub mod ledger;
+pub mod matcher;
 pub mod netlink;
 pub mod postgres;
 pub mod registrations;

@@ -1,0 +1,3 @@
+//! How the kernel tells packets of a blocked account from others.
+
+pub mod strings;

@@ -1,0 +1,190 @@
+//! By patterns in iptables: a packet with `realm="DOMAIN"` and `username="USER"` in it is the account's, in whatever
+//! order and with whatever blanks around them, in `Authorization` as in `Proxy-Authorization`.
+//!
+//! ```text
+//! INPUT            SIP ports ------------> RF-BLOCK
+//! RF-BLOCK         no username=" --------> back
+//!                  realm="a.example.com" > RF-BLOCK-6f1e5c5e0c6c4d5b, one chain for each domain
+//! RF-BLOCK-6f1...  username="999" -------> RF-BLOCK-DENY, one rule for each account
+//! RF-BLOCK-DENY    log, reset or drop
+//! ```
+//!
+//! What it misses: credentials written in a form that no known phone uses, though FreeSWITCH understands them (names in capital
+//! letters but for `realm`, no quotes, blanks around `=`); packets in fragments with the pattern across the seam; over
+//! TCP, a message of which the two are not in one segment; TLS. What it takes too much: a packet with credentials for
+//! several realms, of which one has the user and another the domain.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
+
+use crate::account::{Offender, SipAccount};
+use crate::config::Config;
+use crate::config::block::{LogPrefix, SipPorts, Tcp};
+use crate::firewall::{Chain, Layout, Rule, Version};
+
+/// What the names of our chains begin with; also the name of the first.
+pub const PREFIX: &str = "RF-BLOCK";
+
+const DENY: &str = "RF-BLOCK-DENY";
+
+/// The longest pattern that the kernel takes, in bytes (`XT_STRING_MAX_PATTERN_SIZE`).
+const MAX_PATTERN: usize = 128;
+
+/// What the rules depend on, beside who is blocked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    ports: SipPorts,
+    tcp: Tcp,
+    log_prefix: LogPrefix,
+}
+
+impl Settings {
+    /// As the settings say.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            ports: config.firewall.sip_ports.clone(),
+            tcp: config.block.tcp,
+            log_prefix: config.block.log_prefix.clone(),
+        }
+    }
+}
+
+/// An account that is too long for a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong {
+    part: &'static str,
+    limit: usize,
+}
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { part, limit } = self;
+        write!(f, "its {part} is longer than {limit} bytes, and iptables has no longer patterns")
+    }
+}
+
+impl std::error::Error for TooLong {}
+
+/// Whether an account can be matched.
+pub fn check(account: &SipAccount) -> Result<(), TooLong> {
+    for (part, text, name) in
+        [("user part", account.user(), "username"), ("domain", account.domain(), "realm")]
+    {
+        let limit = MAX_PATTERN - name.len() - "=\"\"".len();
+        if text.len() > limit {
+            return Err(TooLong { part, limit });
+        }
+    }
+    Ok(())
+}
+
+/// The chains that block these offenders; none where nobody is blocked. Who cannot be matched ([`check`]) is left out.
+#[must_use]
+pub fn layout<'a>(
+    offenders: impl IntoIterator<Item = &'a Offender>,
+    version: Version,
+    settings: &Settings,
+) -> Layout {
+    let mut domains: BTreeMap<&str, BTreeSet<&Offender>> = BTreeMap::new();
+    for offender in offenders {
+        if concerns(offender, version) && check(&offender.account).is_ok() {
+            domains.entry(offender.account.domain()).or_default().insert(offender);
+        }
+    }
+    if domains.is_empty() {
+        return Layout { prefix: PREFIX, chains: vec![], hooks: vec![] };
+    }
+    let mut first = vec![Rule::new(pattern("!", "username=\"", Case::Heeded), "RETURN")];
+    let mut leaves: Vec<Chain> = vec![];
+    for (domain, offenders) in domains {
+        let name = chain_name(domain, &leaves);
+        // A phone takes the realm as it was told, and that is as it wrote the domain itself.
+        first.push(Rule::new(pattern("", &format!("realm=\"{domain}\""), Case::Ignored), &name));
+        leaves.push(Chain { name, rules: offenders.into_iter().map(leaf).collect() });
+    }
+    let mut chains = vec![
+        Chain { name: PREFIX.to_owned(), rules: first },
+        Chain { name: DENY.to_owned(), rules: deny(settings) },
+    ];
+    chains.extend(leaves);
+    Layout { prefix: PREFIX, chains, hooks: hooks(settings) }
+}
+
+/// The rule that matches an offender's packets in the chain of the domain: its counters are the offender's.
+#[must_use]
+pub fn leaf(offender: &Offender) -> Rule {
+    let user = pattern("", &format!("username=\"{}\"", offender.account.user()), Case::Heeded);
+    match offender.source {
+        Some(source) => Rule::new(format!("-s {source} {user}"), DENY),
+        None => Rule::new(user, DENY),
+    }
+}
+
+fn concerns(offender: &Offender, version: Version) -> bool {
+    match offender.source {
+        Some(IpAddr::V4(_)) => version == Version::V4,
+        Some(IpAddr::V6(_)) => version == Version::V6,
+        None => true,
+    }
+}
+
+/// Nothing that this host sends to itself is ever blocked.
+fn hooks(settings: &Settings) -> Vec<Rule> {
+    let protocols: &[&str] = match settings.tcp {
+        Tcp::Off => &["udp"],
+        Tcp::Reset => &["udp", "tcp"],
+    };
+    let ports = &settings.ports;
+    let hook = |protocol| Rule::new(format!("! -i lo -p {protocol} -m multiport --dports {ports}"), PREFIX);
+    protocols.iter().map(hook).collect()
+}
+
+fn deny(settings: &Settings) -> Vec<Rule> {
+    let mut rules = vec![];
+    if let Some(prefix) = settings.log_prefix.get() {
+        rules.push(Rule::new(
+            "-m limit --limit 10/min --limit-burst 20",
+            format!("LOG --log-prefix \"{prefix}\""),
+        ));
+    }
+    if settings.tcp == Tcp::Reset {
+        rules.push(Rule::new("-p tcp", "REJECT --reject-with tcp-reset"));
+    }
+    rules.push(Rule::new("", "DROP"));
+    rules
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Heeded,
+    Ignored,
+}
+
+/// In hexadecimal: whatever stands in it, nobody takes it for anything else.
+fn pattern(not: &str, text: &str, case: Case) -> String {
+    let icase = if case == Case::Ignored { " --icase" } else { "" };
+    let not = if not.is_empty() { String::new() } else { format!(" {not}") };
+    let mut pattern = format!("-m string --algo bm{icase}{not} --hex-string \"|");
+    for byte in text.bytes() {
+        let _ = write!(pattern, "{byte:02x}");
+    }
+    pattern + "|\""
+}
+
+/// A name of at most 28 characters that no other of the chains has.
+fn chain_name(domain: &str, others: &[Chain]) -> String {
+    let mut hasher = DefaultHasher::new();
+    domain.hash(&mut hasher);
+    let mut name = format!("{PREFIX}-{:016x}", hasher.finish());
+    // One more letter for each domain with the same hash; nobody finds four of them.
+    while others.iter().any(|chain| chain.name == name) {
+        name.push('x');
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests;
