@@ -1,14 +1,18 @@
 //! What each tool does: its command line and its `run`.
 
+use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::Path;
 
 use clap::Parser;
 use jiff::Timestamp;
 
+use crate::address;
 use crate::config::Config;
 use crate::evidence::{Decision, Journal};
 use crate::exit::Exit;
 
+pub mod block;
 pub mod ignore;
 pub mod lists;
 mod screen;
@@ -22,6 +26,22 @@ fn parse<A: Parser>() -> Result<A, Exit> {
         let _ = message.print();
         if message.use_stderr() { Exit::Broken } else { Exit::Yes }
     })
+}
+
+/// Says why a tool cannot go on, and how it leaves. That nobody listens any more is no error of ours.
+fn give_up(tool: &str, error: &anyhow::Error) -> Exit {
+    let closed =
+        error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    if closed {
+        return Exit::Yes;
+    }
+    let _ = writeln!(io::stderr(), "{tool}: {error:#}");
+    Exit::Broken
+}
+
+/// An address of a command line.
+fn an_address(text: &str) -> Result<IpAddr, String> {
+    address::parse_text(text).ok_or_else(|| "not an IPv4 or IPv6 address".into())
 }
 
 /// Leaves evidence of a decision. A journal that cannot be written to says so in syslog; the decision stands.

@@ -1,15 +1,12 @@
 //! `ringfence-lists`: black- and whitelists that never hurt the host.
 
-use std::io::{self, Write};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
-use crate::address;
-use crate::commands::parse;
+use crate::commands::{give_up, parse};
 use crate::config::{Config, ListName};
 use crate::exit::Exit;
 use crate::feeds::store::Busy;
@@ -100,11 +97,6 @@ fn list_name(text: &str) -> Result<ListName, String> {
     ListName::try_from(text.to_owned())
 }
 
-/// An address of the command line.
-fn an_address(text: &str) -> Result<IpAddr, String> {
-    address::parse_text(text).ok_or_else(|| "not an IPv4 or IPv6 address".into())
-}
-
 /// The whole tool.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -112,14 +104,9 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(exit) => return exit.into(),
     };
-    let exit = run(&args, Timestamp::now()).unwrap_or_else(|error| {
-        let closed =
-            error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
-        if closed {
-            return Exit::Yes;
-        }
-        let _ = writeln!(io::stderr(), "{TOOL}: {error:#}");
-        if error.is::<Busy>() { Exit::No } else { Exit::Broken }
+    let exit = run(&args, Timestamp::now()).unwrap_or_else(|error| match give_up(TOOL, &error) {
+        Exit::Broken if error.is::<Busy>() => Exit::No,
+        exit => exit,
     });
     exit.into()
 }

@@ -1,8 +1,9 @@
 //! Tables and time spans as every tool shows them.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
 
 /// Columns without lines between them. On a terminal, long text is wrapped in its column.
 pub(super) struct Columns(Table);
@@ -34,6 +35,12 @@ impl Columns {
     pub(super) fn render(&self) -> String {
         self.0.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
     }
+}
+
+/// Prints a value as JSON, or the text that people read.
+pub(super) fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    let text = if json { serde_json::to_string_pretty(value)? + "\n" } else { text() };
+    Ok(io::stdout().lock().write_all(text.as_bytes())?)
 }
 
 /// Seconds in at most two units: `42s`, `12m`, `4h 12m`, `3d 4h`.

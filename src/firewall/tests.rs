@@ -65,7 +65,8 @@ fn the_hook_stands_behind_bans_and_above_all_else() {
     let wanted = layout(&["-s 192.0.2.1"]);
     let body = saved_rule("RF-T", &wanted.chains[0].rules[0], 0);
     let with = |input: &[&str]| {
-        let rules: String = input.iter().map(|rule| format!("[1:2] -A INPUT {rule}\n")).collect();
+        let rules: Vec<_> = input.iter().map(|rule| format!("[1:2] -A INPUT {rule}\n")).collect();
+        let rules = rules.concat();
         let change =
             change(&format!("*filter\n:INPUT ACCEPT [0:0]\n:RF-T - [0:0]\n{rules}{body}COMMIT\n"), &wanted);
         change.trim_start_matches("*filter\n").trim_end_matches("COMMIT\n").to_owned()

@@ -58,6 +58,24 @@ impl Existence {
         self == Self::Exists
     }
 
+    /// As it is written down.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoDomain => "no-domain",
+            Self::DomainDisabled => "domain-disabled",
+            Self::NoExtension => "no-extension",
+            Self::ExtensionDisabled => "extension-disabled",
+            Self::Exists => "exists",
+        }
+    }
+
+    /// What was written down.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        STEPS.into_iter().find(|existence| existence.name() == name)
+    }
+
     /// For people.
     #[must_use]
     pub fn words(self) -> &'static str {

@@ -1,13 +1,11 @@
 //! `ringfence-lists show`: all lists, or those that an address is on.
 
-use std::io::{self, Write};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use serde::Serialize;
 
-use super::an_address;
 use super::session::{self, COPY};
+use crate::commands::{an_address, screen};
 use crate::config::Config;
 use crate::config::lists::{List, ListName};
 use crate::exit::Exit;
@@ -36,17 +34,12 @@ pub(super) fn run(config: &Config, args: &Args, now: Timestamp) -> anyhow::Resul
         .collect::<anyhow::Result<Vec<_>>>()?;
     let Some(address) = args.address else {
         let overview = overview::Overview::new(config, &store, &rows);
-        print(args.json, &overview, || overview.render(now))?;
+        screen::print(args.json, &overview, || overview.render(now))?;
         return Ok(Exit::Yes);
     };
     let places = place::Places::new(config, &store, &rows, address, now)?;
-    print(args.json, &places, || places.render(now))?;
+    screen::print(args.json, &places, || places.render(now))?;
     Ok(if places.is_empty() { Exit::No } else { Exit::Yes })
-}
-
-fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-    let text = if json { serde_json::to_string_pretty(value)? + "\n" } else { text() };
-    Ok(io::stdout().lock().write_all(text.as_bytes())?)
 }
 
 /// A list and its last good copy.

@@ -1,0 +1,231 @@
+//! `ringfence-block`: one account is blocked, not its customer, and let go again.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Parser, Subcommand};
+use jiff::Timestamp;
+
+use crate::account::{NotAnAccount, Offender};
+use crate::commands::{an_address, give_up, parse, record};
+use crate::config::{Config, Mode};
+use crate::evidence::Decision;
+use crate::exit::Exit;
+use crate::ledger::{Block, Ledger, OfJail};
+
+mod ban;
+mod expire;
+mod jail;
+mod list;
+mod policy;
+mod restore;
+mod settle;
+mod unban;
+
+const TOOL: &str = "ringfence-block";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = TOOL,
+    version,
+    max_term_width = 100,
+    about = ABOUT,
+    long_about = LONG_ABOUT,
+    after_help = AFTER_HELP,
+    after_long_help = AFTER_LONG_HELP
+)]
+pub struct Args {
+    /// The settings file [default: /etc/ringfence/ringfence.toml]
+    #[arg(long, value_name = "FILE", env = "RINGFENCE_CONFIG", hide_env = true, global = true)]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Block an account everywhere, or its device at one address
+    Ban(ban::Args),
+    /// Let it go
+    Unban(unban::Args),
+    /// Who is blocked, since when, how long still, how often it was met, and why
+    List(list::Args),
+    /// Let go of who need not be blocked any more, and see that the kernel holds the rest: every minute
+    Expire,
+    /// Bring all that is still due into the kernel, and first into the ledger what a file has
+    Restore(restore::Args),
+    /// Take up again what was blocked when the jail stopped: fail2ban's actionstart
+    Start(jail::Args),
+    /// Set aside what the jail blocked, until it starts again: fail2ban's actionstop
+    Stop(jail::Args),
+    /// Let go of all that the jail blocked: fail2ban's actionflush
+    Flush(jail::Args),
+}
+
+const ABOUT: &str = "Blocks one SIP account in the kernel, not the address it shares with others";
+
+const LONG_ABOUT: &str = "\
+Blocks one SIP account in the kernel, not the address it shares with others
+
+A phone that was forgotten in a customer's office tries for ever to log in with an account that
+does not exist. Its address must not be banned: the office is behind it. This drops its packets
+alone, told by the account in their credentials, and lets it go after an hour.
+
+    USER@DOMAIN             the account, wherever it is tried from; it must not exist in FusionPBX
+    USER@DOMAIN,ADDRESS     the device at this address; it must not be registered from there";
+
+const AFTER_HELP: &str = "\
+Exit status: 0 done, 1 refused or not found, 2 broken or wrong usage.";
+
+const AFTER_LONG_HELP: &str = "\
+Exit status:
+  0  done; with --jail, also where a block was refused: fail2ban would try it again
+  1  refused, or nobody was blocked by that name; for expire, that somebody could not be asked
+  2  broken, or wrong usage
+
+Which way it fails:
+  If FusionPBX cannot be asked whether the account exists, it is not blocked; nor is a device
+  while nobody knows whether it is registered, nor anybody for an address that is not known to be
+  exempt from fail2ban. Where more than 5 such addresses cause a block within a minute, the
+  trouble is not theirs: blocks are suspended for 10 minutes, and those of that minute are lifted.
+  If the kernel takes no rules, nothing is half done, and the block stays in the ledger: expire
+  brings it in within a minute. Where there are more than max (200), the oldest makes way.
+  A damaged ledger is moved aside, and a new one begun. Every block ends with its own time, even if
+  fail2ban is gone.
+
+Files:
+  /etc/ringfence/ringfence.toml       settings; RINGFENCE_CONFIG or --config names another file
+  /var/lib/ringfence/ledger.db        who is blocked until when, and why
+  /var/log/ringfence/decisions.jsonl  who was blocked, refused and let go";
+
+/// Settings of other tools.
+const UNNEEDED: [&str; 1] = ["lists"];
+
+/// The whole tool.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = match parse::<Args>() {
+        Ok(args) => args,
+        Err(exit) => return exit.into(),
+    };
+    let exit = run(&args, Timestamp::now()).unwrap_or_else(|error| give_up(TOOL, &error));
+    // Threads that still wait for a database must not keep fail2ban waiting.
+    std::process::exit(exit.code().into())
+}
+
+fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
+    let host = Host { config: Config::load_without(args.config.as_deref(), &UNNEEDED)?, now };
+    match &args.command {
+        Command::Ban(args) => ban::run(&host, args),
+        Command::Unban(args) => unban::run(&host, args),
+        Command::List(args) => list::run(&host, args),
+        Command::Expire => expire::run(&host),
+        Command::Restore(args) => restore::run(&host, args),
+        Command::Start(args) => jail::run(&host, args, Ledger::start),
+        Command::Stop(args) => jail::run(&host, args, Ledger::stop),
+        Command::Flush(args) => jail::run(&host, args, Ledger::flush),
+    }
+}
+
+/// One line on standard error.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{TOOL}: {text}");
+}
+
+/// The settings, and when we were called: what every command needs.
+struct Host {
+    config: Config,
+    now: Timestamp,
+}
+
+impl Host {
+    /// Seconds since 1970.
+    fn now(&self) -> i64 {
+        self.now.as_second()
+    }
+
+    /// The ledger. One that was damaged is moved aside, and that is said loudly.
+    fn ledger(&self) -> anyhow::Result<Ledger> {
+        let opened = Ledger::open(&self.config.ledger_path(), self.now)?;
+        if let Some(lost) = opened.lost {
+            let detail = format!("it was damaged ({}) and is now {}", lost.fault, lost.file.display());
+            complain(&format!("the ledger is lost, and with it who was blocked: {detail}"));
+            let subject = self.config.ledger_path().display().to_string();
+            self.record(&subject, "begin anew", "ledger-lost", "ledger", &detail);
+        }
+        Ok(opened.ledger)
+    }
+
+    /// Leaves evidence.
+    fn record(&self, subject: &str, decision: &str, reason: &str, source: &str, detail: &str) {
+        let mode = if self.config.block_mode() == Mode::Observe { "observe" } else { "" };
+        let decision = Decision {
+            tool: TOOL.to_owned(),
+            subject: subject.to_owned(),
+            decision: decision.to_owned(),
+            reason: reason.to_owned(),
+            source: source.to_owned(),
+            mode: mode.to_owned(),
+            detail: detail.to_owned(),
+        };
+        record(&self.config, &decision, self.now);
+    }
+
+    /// Leaves evidence that blocks came to an end.
+    fn record_ends(&self, blocks: &[Block], reason: &str, detail: &str) {
+        for block in blocks {
+            let source = if block.jail.is_empty() { "by hand" } else { &block.jail };
+            self.record(&block.offender.to_string(), "unblock", reason, source, detail);
+        }
+    }
+}
+
+/// Whom a command is about.
+#[derive(Debug, clap::Args)]
+struct Whom {
+    /// fail2ban's jail; without it the block is one by hand
+    #[arg(long, value_name = "NAME")]
+    jail: Option<String>,
+
+    /// The device at this address alone
+    #[arg(long, value_name = "ADDRESS", value_parser = an_address)]
+    source: Option<IpAddr>,
+
+    /// The account, and with a comma the address
+    #[arg(value_name = "USER@DOMAIN[,ADDRESS]")]
+    id: OsString,
+}
+
+impl Whom {
+    /// Who is meant; the jail's name has been checked, too.
+    fn offender(&self) -> anyhow::Result<Result<Offender, NotAnAccount>> {
+        let mut offender = match Offender::parse(&self.id) {
+            Ok(offender) => offender,
+            Err(error) => return Ok(Err(error)),
+        };
+        match (offender.source, self.source) {
+            (Some(one), Some(other)) if one != other => bail!("two addresses are named: {one} and {other}"),
+            (_, None) => {}
+            (_, source) => offender.source = source,
+        }
+        Ok(Ok(offender))
+    }
+
+    fn jail(&self) -> anyhow::Result<OfJail<'_>> {
+        jail::checked(self.jail.as_deref())
+    }
+
+    /// What stands on the command line, for evidence.
+    fn text(&self) -> String {
+        self.id.to_string_lossy().into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! `ringfence-block expire`: who need not be blocked any more is let go. Once a minute, by a timer.
+
+use std::time::Instant;
+
+use anyhow::Context;
+
+use super::policy::{look_up, registered};
+use super::settle::settle;
+use super::{Host, complain};
+use crate::account::Offender;
+use crate::config::block::Verify;
+use crate::deadline::Deadline;
+use crate::exit::Exit;
+use crate::ledger::Block;
+
+pub(super) fn run(host: &Host) -> anyhow::Result<Exit> {
+    let mut ledger = host.ledger()?;
+    // What is over first: it must not wait for a database.
+    let active = settle(host, &mut ledger)?;
+    let mut exit = Exit::Yes;
+    let mut ended = false;
+    for (reason, found) in
+        [("account-exists", now_known(host, &active)), ("registered", now_registered(host, &active))]
+    {
+        match found {
+            Ok(offenders) => {
+                for offender in offenders {
+                    let blocks = ledger.remove(offender, None)?;
+                    host.record_ends(&blocks, reason, "");
+                    ended = true;
+                }
+            }
+            Err(error) => {
+                complain(&format!("{error:#}; blocks end by their time meanwhile"));
+                exit = Exit::No;
+            }
+        }
+    }
+    if ended {
+        settle(host, &mut ledger)?;
+    }
+    Ok(exit)
+}
+
+/// Accounts blocked everywhere that FusionPBX knows by now.
+fn now_known<'a>(host: &Host, active: &'a [Block]) -> anyhow::Result<Vec<&'a Offender>> {
+    let unknown: Vec<_> = offenders(active).filter(|offender| offender.source.is_none()).collect();
+    if unknown.is_empty() || host.config.block.verify == Verify::None {
+        return Ok(vec![]);
+    }
+    let accounts: Vec<_> = unknown.iter().map(|offender| offender.account.clone()).collect();
+    let answers = look_up(host, &accounts, deadline(host))
+        .context("cannot ask whether blocked accounts exist by now")?;
+    Ok(unknown
+        .into_iter()
+        .zip(answers)
+        .filter(|(_, answer)| answer.is_known())
+        .map(|(offender, _)| offender)
+        .collect())
+}
+
+/// Devices blocked at one address that are registered from there.
+fn now_registered<'a>(host: &Host, active: &'a [Block]) -> anyhow::Result<Vec<&'a Offender>> {
+    let (failing, devices): (Vec<_>, Vec<_>) = offenders(active)
+        .filter_map(|offender| Some((offender, (offender.account.clone(), offender.source?))))
+        .unzip();
+    if devices.is_empty() {
+        return Ok(vec![]);
+    }
+    let answers = registered(host, &devices, deadline(host))
+        .context("cannot ask whether blocked devices are registered by now")?;
+    Ok(failing.into_iter().zip(answers).filter(|(_, answer)| *answer).map(|(offender, _)| offender).collect())
+}
+
+/// Each once, though two jails may block it.
+fn offenders(active: &[Block]) -> impl Iterator<Item = &Offender> {
+    let all: std::collections::BTreeSet<_> = active.iter().map(|block| &block.offender).collect();
+    all.into_iter()
+}
+
+fn deadline(host: &Host) -> Deadline {
+    Deadline::after(Instant::now(), host.config.registrations.deadline.get())
+}

@@ -1,0 +1,40 @@
+//! `ringfence-block start`, `stop` and `flush`: what fail2ban says of a whole jail.
+
+use anyhow::bail;
+
+use super::settle::settle;
+use super::{Host, Ledger};
+use crate::exit::Exit;
+use crate::ledger::OfJail;
+
+/// The command line of `start`, `stop` and `flush`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// fail2ban's jail; without it all blocks, those by hand too
+    #[arg(long, value_name = "NAME")]
+    jail: Option<String>,
+}
+
+/// Writes the change down and brings it into the kernel.
+pub(super) fn run(
+    host: &Host,
+    args: &Args,
+    change: impl FnOnce(&mut Ledger, OfJail<'_>, i64) -> anyhow::Result<u64>,
+) -> anyhow::Result<Exit> {
+    let mut ledger = host.ledger()?;
+    change(&mut ledger, checked(args.jail.as_deref())?, host.now())?;
+    settle(host, &mut ledger)?;
+    Ok(Exit::Yes)
+}
+
+/// The name of a jail, as fail2ban allows it. The empty one stands for blocks by hand, and is not fail2ban's.
+pub(super) fn checked(name: OfJail<'_>) -> anyhow::Result<OfJail<'_>> {
+    const LONGEST: usize = 100;
+    match name {
+        Some("") => bail!("--jail is empty; leave it out for blocks by hand"),
+        Some(name) if name.len() > LONGEST || name.chars().any(char::is_control) => {
+            bail!("--jail is no name of a jail")
+        }
+        name => Ok(name),
+    }
+}

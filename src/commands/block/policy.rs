@@ -1,0 +1,230 @@
+//! Whether an account may be blocked. In doubt it may not: the address-based jails still work.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use anyhow::Context;
+
+use super::Host;
+use crate::account::{Offender, SipAccount};
+use crate::config::block::Verify;
+use crate::deadline::Deadline;
+use crate::exemption::{self, Exemption};
+use crate::fusionpbx::accounts::{self, Existence};
+use crate::ledger::{Block, Ledger};
+use crate::matcher::strings;
+use crate::registrations::{Standing, discovery};
+
+/// Where more known-good sources than this cause a block within a minute, it is the directory that is down, not they.
+const HANDFUL: u32 = 5;
+
+/// So long no jail blocks anybody then, in seconds.
+const SUSPENSION: i64 = 600;
+
+/// One address does not cause more blocks than this share of all: it would drive out everybody else's.
+const SHARE: u32 = 4;
+
+/// But it may always cause so many.
+const AT_LEAST: u32 = 10;
+
+/// What is asked for.
+#[derive(Debug)]
+pub(super) struct Request<'a> {
+    pub(super) offender: Offender,
+    /// Empty: by hand.
+    pub(super) jail: &'a str,
+    pub(super) seen_from: Option<IpAddr>,
+    /// Seconds since 1970.
+    pub(super) until: i64,
+}
+
+/// The answer.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// It may be blocked.
+    Block { reason: &'static str, why: String, evidence: String },
+    /// It may not.
+    Refuse { reason: &'static str, detail: String },
+    /// So many are to be blocked that something else is wrong. These were let go.
+    Alarm { detail: String, lifted: Vec<Block> },
+}
+
+/// Why not: the word for evidence, and the sentence for people.
+type No = (&'static str, String);
+
+/// Judges it. An error means that the ledger cannot be used.
+pub(super) fn judge(host: &Host, ledger: &mut Ledger, request: &Request<'_>) -> anyhow::Result<Verdict> {
+    let refuse = |(reason, detail): No| Ok(Verdict::Refuse { reason, detail });
+    let deadline = Deadline::after(Instant::now(), host.config.registrations.deadline.get());
+    if let Err(error) = strings::check(&request.offender.account) {
+        return refuse(("too-long", error.to_string()));
+    }
+    if request.until <= host.now() {
+        return refuse(("over", "its time is over already".to_owned()));
+    }
+    let by_jail = !request.jail.is_empty();
+    if by_jail && let Some(until) = ledger.suspended_until(host.now())? {
+        let seconds = until - host.now();
+        return refuse((
+            "suspended",
+            format!("blocks are suspended for another {seconds} s, after an alarm"),
+        ));
+    }
+    let mut evidence = String::new();
+    if let Some(source) = request.seen_from {
+        if let Some(no) = floods(host, ledger, &request.offender, source)? {
+            return refuse(no);
+        }
+        if host.config.block.only_exempt {
+            match exempt(host, source, deadline) {
+                Ok(words) => evidence = words,
+                Err(no) => return refuse(no),
+            }
+        }
+    }
+    let (reason, why) = match request.offender.source {
+        None => match unknown(host, ledger, &request.offender.account, deadline)? {
+            Ok(why) => ("unknown-account", why),
+            Err(no) => return refuse(no),
+        },
+        Some(source) => match failing_device(host, &request.offender.account, source, deadline) {
+            Ok(why) => ("failing-device", why),
+            Err(no) => return refuse(no),
+        },
+    };
+    // Only what would be blocked is cause for alarm, and only where a known-good address is behind it.
+    let known_good = request.seen_from.filter(|_| by_jail && !evidence.is_empty());
+    if let Some(source) = known_good {
+        let sources = ledger.note_alarm(source, host.now())?;
+        if sources > HANDFUL {
+            let lifted = ledger.suspend(host.now() + SUSPENSION, host.now())?;
+            let detail = format!(
+                "accounts of {sources} known-good addresses were to be blocked within a minute; is the directory of the PBX \
+                 down? Blocks are suspended for {} minutes, and the {} of that minute are lifted",
+                SUSPENSION / 60,
+                lifted.len()
+            );
+            return Ok(Verdict::Alarm { detail, lifted });
+        }
+    }
+    Ok(Verdict::Block { reason, why, evidence })
+}
+
+/// Whether one address is behind too many blocks already.
+fn floods(
+    host: &Host,
+    ledger: &mut Ledger,
+    offender: &Offender,
+    source: IpAddr,
+) -> anyhow::Result<Option<No>> {
+    let limit = (host.config.block.max.get() / SHARE).max(AT_LEAST);
+    let others = ledger
+        .active(host.now())?
+        .into_iter()
+        .filter(|block| block.seen_from == Some(source) && block.offender != *offender);
+    let count = u32::try_from(others.count()).unwrap_or(u32::MAX);
+    Ok((count >= limit).then(|| {
+        ("flood", format!("{count} accounts are blocked already that were seen from {source}; no more than {limit} may be"))
+    }))
+}
+
+/// What makes the source exempt from fail2ban, in words.
+fn exempt(host: &Host, source: IpAddr, deadline: Deadline) -> Result<String, No> {
+    let (exemption, answer) = exemption::find(&host.config, source, host.now, deadline);
+    match exemption {
+        Exemption::Allowed { list } => Ok(format!("{source} is on the allow list {list}")),
+        Exemption::Standing(Standing::Registered { .. }) => Ok(format!("{source} has a live registration")),
+        Exemption::Standing(Standing::SeenLately { .. }) => {
+            Ok(format!("{source} was seen registered lately"))
+        }
+        Exemption::Standing(Standing::NotRegistered) => Err((
+            "source-not-exempt",
+            format!("{source} is not exempt from fail2ban, which can ban the address (only-exempt is set)"),
+        )),
+        Exemption::Standing(Standing::Unknown) => {
+            let failure = answer.and_then(|answer| answer.failure).unwrap_or_default();
+            Err((
+                "exemption-unknown",
+                format!("nobody knows whether {source} is exempt from fail2ban: {failure}"),
+            ))
+        }
+        Exemption::AllowListUnreadable(error) => Err((
+            "exemption-unknown",
+            format!(
+                "nobody knows whether {source} is exempt from fail2ban: the allow lists cannot be read: {error}"
+            ),
+        )),
+    }
+}
+
+/// Why the account may be blocked everywhere: nobody can have it.
+fn unknown(
+    host: &Host,
+    ledger: &mut Ledger,
+    account: &SipAccount,
+    deadline: Deadline,
+) -> anyhow::Result<Result<String, No>> {
+    if host.config.block.verify == Verify::None {
+        return Ok(Ok("not checked (verify is none)".to_owned()));
+    }
+    let known = ledger.verdict(account, host.now())?.and_then(|name| Existence::from_name(&name));
+    let existence = match known {
+        Some(existence) => existence,
+        None => match look_up(host, std::slice::from_ref(account), deadline) {
+            Ok(answers) => {
+                ledger.remember(account, answers[0].name(), host.now())?;
+                answers[0]
+            }
+            Err(error) => {
+                let detail = format!("nobody can say that the account does not exist: {error:#}");
+                return Ok(Err(("account-unverified", detail)));
+            }
+        },
+    };
+    Ok(if existence.is_known() {
+        Err((
+            "account-exists",
+            "the account exists in FusionPBX; block its device at one address instead".to_owned(),
+        ))
+    } else {
+        Ok(existence.words().to_owned())
+    })
+}
+
+/// What FusionPBX says of accounts, in their order.
+pub(super) fn look_up(
+    host: &Host,
+    accounts: &[SipAccount],
+    deadline: Deadline,
+) -> anyhow::Result<Vec<Existence>> {
+    let target = crate::fusionpbx::own_database(&host.config)?.context(
+        "there is no FusionPBX on this host; name its database in [fusionpbx] postgres, or set verify = \"none\" in [block]",
+    )?;
+    accounts::look_up(&target, accounts, deadline)
+}
+
+/// Why the device may be blocked: it has no registration that would be lost.
+fn failing_device(
+    host: &Host,
+    account: &SipAccount,
+    source: IpAddr,
+    deadline: Deadline,
+) -> Result<String, No> {
+    match registered(host, &[(account.clone(), source)], deadline).as_deref() {
+        Ok([false]) => Ok("it fails there, and is not registered".to_owned()),
+        Ok(_) => Err(("registered", format!("the account is registered from {source}"))),
+        Err(error) => Err((
+            "registrations-unreadable",
+            format!("nobody knows whether it is registered from {source}: {error:#}"),
+        )),
+    }
+}
+
+/// Which devices are registered, in their order.
+pub(super) fn registered(
+    host: &Host,
+    devices: &[(SipAccount, IpAddr)],
+    deadline: Deadline,
+) -> anyhow::Result<Vec<bool>> {
+    discovery::discover(&host.config.registrations)?.source.registered(devices, host.now(), deadline)
+}

@@ -1,0 +1,75 @@
+//! The kernel holds what the ledger says: looked at and set right by every command.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use super::Host;
+use crate::account::Offender;
+use crate::config::Mode;
+use crate::firewall::{Firewall, Layout, Version};
+use crate::ledger::{Block, Ledger};
+use crate::matcher::strings;
+use crate::state_file;
+
+/// So long a process waits for its turn at the kernel. Each takes milliseconds, if no other program holds the lock of
+/// iptables.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Ends what is over, and brings the rest into the kernel where it is not there as it should be; what is blocked now.
+pub(super) fn settle(host: &Host, ledger: &mut Ledger) -> anyhow::Result<Vec<Block>> {
+    let _lock = take_turn(host)?;
+    let over = ledger.tidy(host.now())?;
+    // Who waited for his turn does not undo what another wrote meanwhile: the ledger is read now.
+    let active = ledger.active(host.now())?;
+    let wanted = offenders(host, &active);
+    let mut firewall = Firewall::read()?;
+    firewall.bring_in(|version| layout(host, &wanted, version))?;
+    host.record_ends(&over, "time-over", "");
+    Ok(active)
+}
+
+/// What would be brought in, as text for people.
+pub(super) fn plan(host: &Host, active: &[Block]) -> anyhow::Result<String> {
+    let wanted = offenders(host, active);
+    let changes = Firewall::read()?.plan(|version| layout(host, &wanted, version));
+    if changes.is_empty() {
+        return Ok("The kernel holds all of it already.\n".to_owned());
+    }
+    let texts = changes.iter().map(|(program, text)| format!("# {program} --noflush --counters\n{text}"));
+    Ok(texts.collect::<Vec<_>>().concat())
+}
+
+fn layout(host: &Host, wanted: &BTreeSet<Offender>, version: Version) -> Layout {
+    strings::layout(wanted, version, &strings::Settings::new(&host.config))
+}
+
+fn offenders(host: &Host, blocks: &[Block]) -> BTreeSet<Offender> {
+    match host.config.block_mode() {
+        Mode::Enforce => blocks.iter().map(|block| block.offender.clone()).collect(),
+        Mode::Observe => BTreeSet::new(),
+    }
+}
+
+/// One process at a time; the turn ends with the file.
+fn take_turn(host: &Host) -> anyhow::Result<File> {
+    let path = host.config.run_dir.join("block.lock");
+    let open = || {
+        state_file::make_dir(&host.config.run_dir, 0o755)?;
+        state_file::open_own_for_update(&path, state_file::effective_user())
+    };
+    let file = open().with_context(|| format!("cannot open {} (this needs root)", path.display()))?;
+    let patience = Instant::now() + PATIENCE;
+    while !state_file::try_lock(&file)? {
+        if Instant::now() > patience {
+            bail!(
+                "another ringfence-block has been at it for {} s; what is to be done is in the ledger, and the next call does it",
+                PATIENCE.as_secs()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(file)
+}

@@ -1,0 +1,37 @@
+//! `ringfence-block unban`: let an account go.
+
+use super::settle::settle;
+use super::{Host, Whom, complain};
+use crate::exit::Exit;
+
+/// The command line of `unban`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    whom: Whom,
+}
+
+pub(super) fn run(host: &Host, args: &Args) -> anyhow::Result<Exit> {
+    let jail = args.whom.jail()?;
+    // fail2ban need not hear that there was nothing to do: a refused block is let go too, some time.
+    let nobody = if jail.is_some() { Exit::Yes } else { Exit::No };
+    let offender = match args.whom.offender()? {
+        Ok(offender) => offender,
+        Err(error) => {
+            complain(&format!("{:?}: {error}", args.whom.text()));
+            return Ok(nobody);
+        }
+    };
+    let mut ledger = host.ledger()?;
+    let ended = ledger.remove(&offender, jail)?;
+    // Also where nothing was there: the kernel may hold what the ledger does not know.
+    settle(host, &mut ledger)?;
+    host.record_ends(&ended, if jail.is_some() { "unbanned" } else { "by-hand" }, "");
+    if ended.is_empty() {
+        if jail.is_none() {
+            complain(&format!("{offender} is not blocked"));
+        }
+        return Ok(nobody);
+    }
+    Ok(Exit::Yes)
+}
