@@ -52,6 +52,12 @@ fn brings_in_what_is_missing_and_keeps_the_counters() {
     let first_there = saved_rule("RF-T", first, 7);
     assert_eq!(
         change(&there(&first_there), &wanted),
+        format!("*filter\n-I RF-T 2 {second}\nCOMMIT\n"),
+        "what is there stays untouched"
+    );
+    let other = saved_rule("RF-T", &hook, 1);
+    assert_eq!(
+        change(&there(&(other + &first_there)), &wanted),
         format!("*filter\n:RF-T - [0:0]\n[7:700] -A RF-T {first}\n[0:0] -A RF-T {second}\nCOMMIT\n")
     );
     let both = first_there + &saved_rule("RF-T", second, 0);
