@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, Row, Sqlite, Transaction};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, Sqlite, Transaction};
 use tokio::runtime::Runtime;
 
 use crate::account::{Offender, SipAccount};
@@ -113,30 +113,32 @@ impl Ledger {
 
     /// What is blocked at `now`, the oldest first.
     pub fn active(&mut self, now: i64) -> anyhow::Result<Vec<Block>> {
-        const SQL: &str = "SELECT * FROM blocks WHERE state = 'active' AND until > $1 \
-                           ORDER BY since, domain, account, source, jail";
-        self.read(async |connection| Ok(blocks(&sqlx::query(SQL).bind(now).fetch_all(connection).await?)))
+        // One text for all: row by row, each would cost a change of threads. (PostgreSQL calls it json_agg.)
+        let sql = format!(
+            "SELECT json_group_array(json_array({FIELDS})) FROM (SELECT * FROM blocks WHERE state = 'active' AND until > $1 ORDER BY since, domain, account, source, jail)"
+        );
+        let text: String = self
+            .read(async |connection| Ok(sqlx::query_scalar(&sql).bind(now).fetch_one(connection).await?))?;
+        let rows: Vec<Fields> = serde_json::from_str(&text).context("the ledger is not as we wrote it")?;
+        Ok(rows.into_iter().filter_map(block).collect())
     }
 
     /// Removes what is over at `now`, and sets right what a clock that was set back made too long; the blocks that ended.
     pub fn tidy(&mut self, now: i64) -> anyhow::Result<Vec<Block>> {
         self.write(async |transaction| {
-            // What began in the future lasts as long from now on, and no longer.
-            sqlx::query("UPDATE blocks SET until = $1 + (until - since), since = $1 WHERE since > $2")
-                .bind(now)
-                .bind(now + AHEAD)
-                .execute(&mut **transaction)
-                .await?;
-            for sql in [
-                "DELETE FROM verdicts WHERE at < $1 - 60 OR at > $1 + 5",
-                "DELETE FROM alarms WHERE at < $1 - 60 OR at > $1 + 5",
-                "DELETE FROM suspensions WHERE until < $1 OR until > $1 + 3600",
-                "DELETE FROM blocks WHERE state = 'flushed' AND (changed < $1 - 5 OR changed > $1 + 5)",
-            ] {
-                sqlx::query(sql).bind(now).execute(&mut **transaction).await?;
-            }
-            let over = sqlx::query("DELETE FROM blocks WHERE until <= $1 RETURNING *").bind(now);
-            Ok(blocks(&over.fetch_all(&mut **transaction).await?))
+            let (minute_ago, moment_ago, ahead) = (now - 60, now - STOP_FOLLOWS, now + AHEAD);
+            // One call for all, which cost more to be made than to be done. What began in the future lasts as long from now on,
+            // and no longer.
+            let sql = format!(
+                "UPDATE blocks SET until = {now} + (until - since), since = {now} WHERE since > {ahead};
+                 DELETE FROM verdicts WHERE at < {minute_ago} OR at > {ahead};
+                 DELETE FROM alarms WHERE at < {minute_ago} OR at > {ahead};
+                 DELETE FROM suspensions WHERE until < {now} OR until > {now} + 3600;
+                 DELETE FROM blocks WHERE state = 'flushed' AND (changed < {moment_ago} OR changed > {ahead})"
+            );
+            sqlx::raw_sql(&sql).execute(&mut **transaction).await?;
+            let over = format!("DELETE FROM blocks WHERE until <= $1 RETURNING {FIELDS}");
+            Ok(blocks(sqlx::query_as(&over).bind(now).fetch_all(&mut **transaction).await?))
         })
     }
 
@@ -152,17 +154,19 @@ impl Ledger {
 
     /// Removes blocks of an offender; those that were there.
     pub fn remove(&mut self, offender: &Offender, jail: OfJail<'_>) -> anyhow::Result<Vec<Block>> {
-        const SQL: &str = "DELETE FROM blocks WHERE domain = $1 AND account = $2 AND source = $3 \
-                           AND ($4 IS NULL OR jail = $4) RETURNING *";
+        let sql = format!(
+            "DELETE FROM blocks WHERE domain = $1 AND account = $2 AND source = $3 \
+             AND ($4 IS NULL OR jail = $4) RETURNING {FIELDS}"
+        );
         self.write(async |transaction| {
-            let rows = sqlx::query(SQL)
+            let rows = sqlx::query_as(&sql)
                 .bind(offender.account.domain())
                 .bind(offender.account.user())
                 .bind(source(offender))
                 .bind(jail)
                 .fetch_all(&mut **transaction)
                 .await?;
-            Ok(blocks(&rows))
+            Ok(blocks(rows))
         })
     }
 
@@ -257,10 +261,11 @@ impl Ledger {
                 .bind(until)
                 .execute(&mut **transaction)
                 .await?;
-            let sql =
-                "DELETE FROM blocks WHERE jail <> '' AND changed > $1 - $2 AND state = 'active' RETURNING *";
-            let rows = sqlx::query(sql).bind(now).bind(ALARM_WINDOW).fetch_all(&mut **transaction).await?;
-            Ok(blocks(&rows))
+            let sql = format!(
+                "DELETE FROM blocks WHERE jail <> '' AND changed > $1 - $2 AND state = 'active' RETURNING {FIELDS}"
+            );
+            let rows = sqlx::query_as(&sql).bind(now).bind(ALARM_WINDOW).fetch_all(&mut **transaction).await?;
+            Ok(blocks(rows))
         })
     }
 
@@ -338,37 +343,36 @@ async fn evict(transaction: &mut Transaction<'_, Sqlite>, max: u32, now: i64) ->
     }
     let sql = format!(
         "DELETE FROM blocks WHERE (domain, account, source) IN (SELECT domain, account, source {DUE} \
-         ORDER BY max(since), max(changed), domain, account, source LIMIT $2) RETURNING *"
+         ORDER BY max(since), max(changed), domain, account, source LIMIT $2) RETURNING {FIELDS}"
     );
-    let rows = sqlx::query(&sql).bind(now).bind(count - i64::from(max)).fetch_all(&mut **transaction).await?;
-    Ok(blocks(&rows))
+    let rows =
+        sqlx::query_as(&sql).bind(now).bind(count - i64::from(max)).fetch_all(&mut **transaction).await?;
+    Ok(blocks(rows))
 }
 
 fn source(offender: &Offender) -> String {
     offender.source.map_or_else(String::new, |address| address.to_string())
 }
 
-/// The blocks in rows. A row that names no account is none of ours: nothing can be blocked by it, and it ends with its time.
-fn blocks(rows: &[SqliteRow]) -> Vec<Block> {
-    rows.iter().filter_map(block).collect()
+/// A row, its columns in the order of the table.
+type Fields = (String, String, String, String, String, i64, i64, String, String);
+
+/// What changed rows are asked for.
+const FIELDS: &str = "account, domain, source, jail, seen_from, since, until, why, evidence";
+
+fn blocks(rows: Vec<Fields>) -> Vec<Block> {
+    rows.into_iter().filter_map(block).collect()
 }
 
-fn block(row: &SqliteRow) -> Option<Block> {
-    let text = |column: &str| row.try_get::<&str, _>(column).ok();
-    let address = |column: &str| match text(column)? {
+/// The block in a row. A row that names no account is none of ours: nothing can be blocked by it, and it ends with its time.
+fn block((user, domain, source, jail, seen_from, since, until, why, evidence): Fields) -> Option<Block> {
+    let address = |text: String| match text.as_str() {
         "" => Some(None),
-        address => address::parse_text(address).map(Some),
+        text => address::parse_text(text).map(Some),
     };
-    let account = SipAccount::new(text("account")?, text("domain")?).ok()?;
-    Some(Block {
-        offender: Offender { account, source: address("source")? },
-        jail: text("jail")?.to_owned(),
-        seen_from: address("seen_from")?,
-        since: row.try_get("since").ok()?,
-        until: row.try_get("until").ok()?,
-        why: text("why")?.to_owned(),
-        evidence: text("evidence")?.to_owned(),
-    })
+    let account = SipAccount::new(&user, &domain).ok()?;
+    let offender = Offender { account, source: address(source)? };
+    Some(Block { offender, jail, seen_from: address(seen_from)?, since, until, why, evidence })
 }
 
 /// Opens the file; a damaged one is moved aside first.
