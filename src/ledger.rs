@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, Sqlite, Transaction};
+use sqlx::{ConnectOptions, Connection, QueryBuilder, Sqlite, Transaction};
 use tokio::runtime::Runtime;
 
 use crate::account::{Offender, SipAccount};
@@ -145,9 +145,7 @@ impl Ledger {
     /// Writes blocks down, or what changed in those that are there; where there are more than `max` then, the oldest make way.
     pub fn put(&mut self, new: &[Block], max: u32, now: i64) -> anyhow::Result<Put> {
         self.write(async |transaction| {
-            for block in new {
-                upsert(transaction, block, now).await?;
-            }
+            upsert(transaction, new, now).await?;
             Ok(Put { evicted: evict(transaction, max, now).await? })
         })
     }
@@ -306,28 +304,35 @@ impl Drop for Ledger {
     }
 }
 
-async fn upsert(transaction: &mut Transaction<'_, Sqlite>, block: &Block, now: i64) -> anyhow::Result<()> {
-    // A block that is there goes on: it began when it began.
-    const SQL: &str = "INSERT INTO blocks (domain, account, source, jail, seen_from, since, until, why, evidence, state, changed) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'active', $10) \
-         ON CONFLICT (domain, account, source, jail) DO UPDATE SET \
-         since = CASE WHEN blocks.state = 'active' AND blocks.until > $10 THEN blocks.since ELSE excluded.since END, \
-         seen_from = excluded.seen_from, until = excluded.until, why = excluded.why, evidence = excluded.evidence, \
-         state = 'active', changed = excluded.changed";
-    let Block { offender, jail, seen_from, since, until, why, evidence } = block;
-    sqlx::query(SQL)
-        .bind(offender.account.domain())
-        .bind(offender.account.user())
-        .bind(source(offender))
-        .bind(jail)
-        .bind(seen_from.map_or_else(String::new, |address| address.to_string()))
-        .bind(since)
-        .bind(until)
-        .bind(why)
-        .bind(evidence)
-        .bind(now)
-        .execute(&mut **transaction)
-        .await?;
+/// Many at once: each statement costs a change of threads.
+async fn upsert(transaction: &mut Transaction<'_, Sqlite>, blocks: &[Block], now: i64) -> anyhow::Result<()> {
+    const AT_ONCE: usize = 500;
+    for some in blocks.chunks(AT_ONCE) {
+        let mut insert = QueryBuilder::new(format!("INSERT INTO blocks ({FIELDS}, state, changed) "));
+        insert.push_values(some, |mut row, block| {
+            let Block { offender, jail, seen_from, since, until, why, evidence } = block;
+            row.push_bind(offender.account.user())
+                .push_bind(offender.account.domain())
+                .push_bind(source(offender))
+                .push_bind(jail)
+                .push_bind(seen_from.map_or_else(String::new, |address| address.to_string()))
+                .push_bind(since)
+                .push_bind(until)
+                .push_bind(why)
+                .push_bind(evidence)
+                .push_bind("active")
+                .push_bind(now);
+        });
+        // A block that is there goes on: it began when it began.
+        insert.push(
+            " ON CONFLICT (domain, account, source, jail) DO UPDATE SET \
+             since = CASE WHEN blocks.state = 'active' AND blocks.until > excluded.changed \
+             THEN blocks.since ELSE excluded.since END, \
+             seen_from = excluded.seen_from, until = excluded.until, why = excluded.why, evidence = excluded.evidence, \
+             state = excluded.state, changed = excluded.changed",
+        );
+        insert.build().execute(&mut **transaction).await?;
+    }
     Ok(())
 }
 
