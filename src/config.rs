@@ -15,7 +15,7 @@ mod error;
 pub mod lists;
 mod values;
 
-pub use block::{Block, Firewall, Ledger};
+pub use block::{Block, Fail2ban, Firewall, Ledger};
 pub use error::ConfigError;
 pub use lists::{List, ListName};
 pub use values::{Ipv6Prefix, Percent, Secret, Span};
@@ -50,6 +50,8 @@ pub struct Config {
     pub ledger: Ledger,
     /// What the kernel's rules are about.
     pub firewall: Firewall,
+    /// What fail2ban remembers.
+    pub fail2ban: Fail2ban,
 }
 
 impl Default for Config {
@@ -65,6 +67,7 @@ impl Default for Config {
             block: Block::default(),
             ledger: Ledger::default(),
             firewall: Firewall::default(),
+            fail2ban: Fail2ban::default(),
         }
     }
 }

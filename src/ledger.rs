@@ -113,14 +113,20 @@ impl Ledger {
 
     /// What is blocked at `now`, the oldest first.
     pub fn active(&mut self, now: i64) -> anyhow::Result<Vec<Block>> {
+        self.active_unchanged_for(0, now)
+    }
+
+    /// What is blocked at `now`, and was so many seconds ago by the same word.
+    pub fn active_unchanged_for(&mut self, seconds: i64, now: i64) -> anyhow::Result<Vec<Block>> {
         // One text for all: row by row, each would cost a change of threads. (PostgreSQL calls it json_agg.)
         let sql = format!(
-            "SELECT json_group_array(json_array({FIELDS})) FROM (SELECT * FROM blocks WHERE state = 'active' AND until > $1 ORDER BY since, domain, account, source, jail)"
+            "SELECT json_group_array(json_array({FIELDS})) FROM (SELECT * FROM blocks WHERE state = 'active' \
+             AND until > $1 AND ($2 = 0 OR changed <= $1 - $2) ORDER BY since, domain, account, source, jail)"
         );
-        let text: String = self
-            .read(async |connection| Ok(sqlx::query_scalar(&sql).bind(now).fetch_one(connection).await?))?;
+        let query = sqlx::query_scalar(&sql).bind(now).bind(seconds);
+        let text: String = self.read(async |connection| Ok(query.fetch_one(connection).await?))?;
         let rows: Vec<Fields> = serde_json::from_str(&text).context("the ledger is not as we wrote it")?;
-        Ok(rows.into_iter().filter_map(block).collect())
+        Ok(blocks(rows))
     }
 
     /// Removes what is over at `now`, and sets right what a clock that was set back made too long; the blocks that ended.

@@ -19,6 +19,7 @@ pub mod event_socket;
 pub mod evidence;
 pub mod exemption;
 pub mod exit;
+pub mod fail2ban;
 pub mod feeds;
 pub mod firewall;
 pub mod freeswitch;

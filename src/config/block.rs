@@ -1,4 +1,4 @@
-//! `[block]`, `[ledger]` and `[firewall]`: which accounts are blocked, how, and where that is written down.
+//! `[block]`, `[ledger]`, `[fail2ban]` and `[firewall]`: which accounts are blocked, how, and where that is written down.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -173,6 +173,20 @@ impl<'de> Deserialize<'de> for LedgerUrl {
                 "not a ledger; write it like \"sqlite:///var/lib/ringfence/ledger.db\"",
             )),
         }
+    }
+}
+
+/// `[fail2ban]`: where it is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Fail2ban {
+    /// Its `dbfile`; where it is not there, nothing is asked.
+    pub database: PathBuf,
+}
+
+impl Default for Fail2ban {
+    fn default() -> Self {
+        Self { database: "/var/lib/fail2ban/fail2ban.sqlite3".into() }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `ringfence-block expire`: who need not be blocked any more is let go. Once a minute, by a timer.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -11,7 +12,9 @@ use crate::account::Offender;
 use crate::config::block::Verify;
 use crate::deadline::Deadline;
 use crate::exit::Exit;
+use crate::fail2ban;
 use crate::ledger::Block;
+use crate::ledger::Ledger;
 
 pub(super) fn run(host: &Host) -> anyhow::Result<Exit> {
     let mut ledger = host.ledger()?;
@@ -36,10 +39,44 @@ pub(super) fn run(host: &Host) -> anyhow::Result<Exit> {
             }
         }
     }
+    match let_go_by_fail2ban(host, &mut ledger) {
+        Ok(blocks) => {
+            ended |= !blocks.is_empty();
+            host.record_ends(&blocks, "unbanned", "fail2ban no longer bans it");
+        }
+        Err(error) => {
+            complain(&format!("{error:#}; blocks end by their time meanwhile"));
+            exit = Exit::No;
+        }
+    }
     if ended {
         settle(host, &mut ledger)?;
     }
     Ok(exit)
+}
+
+/// Blocks whose jail no longer bans them. fail2ban 1.0.2 does not call our action when a ban is lifted that it has restored at
+/// its start, until it has made a new one.
+fn let_go_by_fail2ban(host: &Host, ledger: &mut Ledger) -> anyhow::Result<Vec<Block>> {
+    /// fail2ban writes a ban down after it has called us for it.
+    const LATER: i64 = 60;
+    let mut of_jails: BTreeMap<String, Vec<Block>> = BTreeMap::new();
+    for block in ledger.active_unchanged_for(LATER, host.now())? {
+        if !block.jail.is_empty() {
+            of_jails.entry(block.jail.clone()).or_default().push(block);
+        }
+    }
+    let mut ended = vec![];
+    for (jail, blocks) in of_jails {
+        let Some(bans) = fail2ban::bans(&host.config.fail2ban.database, &jail, deadline(host))? else {
+            continue;
+        };
+        let bans: BTreeSet<Offender> = bans.iter().filter_map(|id| id.parse().ok()).collect();
+        for block in blocks.iter().filter(|block| !bans.contains(&block.offender)) {
+            ended.extend(ledger.remove(&block.offender, Some(&jail))?);
+        }
+    }
+    Ok(ended)
 }
 
 /// Accounts blocked everywhere that FusionPBX knows by now.
@@ -74,7 +111,7 @@ fn now_registered<'a>(host: &Host, active: &'a [Block]) -> anyhow::Result<Vec<&'
 
 /// Each once, though two jails may block it.
 fn offenders(active: &[Block]) -> impl Iterator<Item = &Offender> {
-    let all: std::collections::BTreeSet<_> = active.iter().map(|block| &block.offender).collect();
+    let all: BTreeSet<_> = active.iter().map(|block| &block.offender).collect();
     all.into_iter()
 }
 

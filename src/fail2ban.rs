@@ -1,0 +1,89 @@
+//! What fail2ban remembers: the bans in its SQLite database, read and never written.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::Context;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection};
+
+use crate::deadline::Deadline;
+
+/// The ids that a jail bans now, as fail2ban writes them; `None` where there is no database, or it does not know the jail.
+///
+/// fail2ban remembers a ban a moment after it has called the actions for it.
+pub fn bans(database: &Path, jail: &str, deadline: Deadline) -> anyhow::Result<Option<BTreeSet<String>>> {
+    let there = database.try_exists().with_context(|| format!("cannot look for {}", database.display()))?;
+    if !there {
+        return Ok(None);
+    }
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().build().context("no runtime")?;
+    runtime
+        .block_on(async {
+            let mut connection = SqliteConnectOptions::new()
+                .filename(database)
+                .read_only(true)
+                .busy_timeout(deadline.remaining())
+                .connect()
+                .await?;
+            let bans = ask(&mut connection, jail).await;
+            let _ = connection.close().await;
+            bans
+        })
+        .with_context(|| format!("cannot read fail2ban's database {}", database.display()))
+}
+
+async fn ask(connection: &mut SqliteConnection, jail: &str) -> Result<Option<BTreeSet<String>>, sqlx::Error> {
+    let known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM jails WHERE name = ?1")
+        .bind(jail)
+        .fetch_optional(&mut *connection)
+        .await?;
+    if known.is_none() {
+        return Ok(None);
+    }
+    // One text for all: row by row, each would cost a change of threads.
+    let ids: String =
+        sqlx::query_scalar("SELECT json_group_array(CAST(ip AS TEXT)) FROM bips WHERE jail = ?1")
+            .bind(jail)
+            .fetch_one(connection)
+            .await?;
+    Ok(Some(serde_json::from_str(&ids).map_err(|error| sqlx::Error::Decode(error.into()))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// As fail2ban 1.0.2 makes them.
+    const TABLES: &str = "\
+        CREATE TABLE jails (name TEXT NOT NULL UNIQUE, enabled INTEGER NOT NULL DEFAULT 1);
+        CREATE TABLE bips (ip TEXT NOT NULL, jail TEXT NOT NULL, timeofban INTEGER NOT NULL, bantime INTEGER NOT NULL, \
+        bancount INTEGER NOT NULL default 1, data JSON, PRIMARY KEY (ip, jail));
+        INSERT INTO jails (name) VALUES ('sip'), ('sshd');
+        INSERT INTO bips (ip, jail, timeofban, bantime) VALUES ('999@d', 'sip', 1, 2), ('O''Neil \"x\"@d', 'sip', 1, 2), \
+        ('192.0.2.1', 'sshd', 1, 2);";
+
+    fn ask(database: &Path, jail: &str) -> anyhow::Result<Option<Vec<String>>> {
+        let deadline = Deadline::after(Instant::now(), Duration::from_secs(5));
+        Ok(bans(database, jail, deadline)?.map(|ids| ids.into_iter().collect()))
+    }
+
+    #[test]
+    fn knows_what_a_jail_bans() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fail2ban.sqlite3");
+        assert_eq!(ask(&path, "sip").unwrap(), None, "no fail2ban");
+        let made = Command::new("sqlite3").arg("-bail").arg(&path).arg(TABLES).status();
+        assert!(made.unwrap().success());
+        assert_eq!(ask(&path, "sip").unwrap().unwrap(), ["999@d", "O'Neil \"x\"@d"]);
+        assert_eq!(ask(&path, "sshd").unwrap().unwrap(), ["192.0.2.1"]);
+        assert_eq!(ask(&path, "other").unwrap(), None);
+        std::fs::write(&path, "no database").unwrap();
+        let error = format!("{:#}", ask(&path, "sip").unwrap_err());
+        assert!(error.starts_with("cannot read fail2ban's database"), "{error}");
+    }
+}
