@@ -167,6 +167,14 @@ impl Decision {
             | "phones-unknown"
             | "config-broken"
             | "allow-list-unreadable"
+            | "account-unverified"
+            | "exemption-unknown"
+            | "registrations-unreadable"
+            | "alarm"
+            | "flood"
+            | "made-way"
+            | "blocks-unchecked"
+            | "ledger-lost"
             | "evidence-lost" => syslog::Severity::Warning,
             _ => syslog::Severity::Info,
         }

@@ -84,7 +84,7 @@ fn options(help: &str) -> impl Iterator<Item = &str> {
 fn the_manual_pages_know_every_option_and_setting() {
     let world = World::empty();
     let page = |tool: &str| std::fs::read_to_string(project(&format!("packaging/man/{tool}.8"))).unwrap();
-    let (ignore, lists) = (page("ringfence-ignore"), page("ringfence-lists"));
+    let (ignore, lists, block) = (page("ringfence-ignore"), page("ringfence-lists"), page("ringfence-block"));
     let knows = |page: &str, word: &str| assert!(page.contains(&word.replace('-', "\\-")), "{word}");
     options(&world.call(&["--help"]).stdout).for_each(|option| knows(&ignore, option));
     let help = world.lists(&["--help"]).stdout;
@@ -94,12 +94,20 @@ fn the_manual_pages_know_every_option_and_setting() {
         knows(&lists, command);
         options(&world.lists(&[command, "--help"]).stdout).for_each(|option| knows(&lists, option));
     }
+    let help = world.block(&["--help"]).stdout;
+    options(&help).for_each(|option| knows(&block, option));
+    for command in ["ban", "unban", "list", "expire", "restore", "start", "stop", "flush"] {
+        assert!(help.contains(&format!("\n  {command} ")), "{command}");
+        knows(&block, command);
+        options(&world.block(&[command, "--help"]).stdout).for_each(|option| knows(&block, option));
+    }
     let mut page = &ignore;
     for (_, key) in shipped_settings() {
         match key.strip_prefix('[') {
             Some(section) if section.starts_with("lists") || section.starts_with("fusionpbx") => {
                 page = &lists;
             }
+            Some("block]" | "ledger]" | "fail2ban]" | "firewall]") => page = &block,
             Some(_) => page = &ignore,
             None => knows(page, &key),
         }

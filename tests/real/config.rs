@@ -97,6 +97,18 @@ fn the_shipped_settings_are_the_defaults() {
         )
     };
     assert_eq!(spans(&shipped), spans(&default));
+    // What has no equality is compared as it is shown; the ledger is named, and is where it would be.
+    let blocks = |config: &ringfence::config::Config| {
+        format!(
+            "{:?} {:?} {:?} {:?} {:?}",
+            config.block_mode(),
+            ringfence::config::Block { mode: None, ..config.block.clone() },
+            config.ledger_path(),
+            config.fail2ban,
+            config.firewall
+        )
+    };
+    assert_eq!(blocks(&shipped), blocks(&default));
     assert_eq!(
         (shipped.state_dir, shipped.run_dir, shipped.log_dir),
         (default.state_dir, default.run_dir, default.log_dir)

@@ -34,8 +34,7 @@ pub(super) fn run(host: &Host) -> anyhow::Result<Exit> {
                 }
             }
             Err(error) => {
-                complain(&format!("{error:#}; blocks end by their time meanwhile"));
-                exit = Exit::No;
+                exit = cannot(host, &error);
             }
         }
     }
@@ -45,14 +44,21 @@ pub(super) fn run(host: &Host) -> anyhow::Result<Exit> {
             host.record_ends(&blocks, "unbanned", "fail2ban no longer bans it");
         }
         Err(error) => {
-            complain(&format!("{error:#}; blocks end by their time meanwhile"));
-            exit = Exit::No;
+            exit = cannot(host, &error);
         }
     }
     if ended {
         settle(host, &mut ledger)?;
     }
     Ok(exit)
+}
+
+/// Says what could not be found out: nobody is let go for it, and nobody stays blocked for longer.
+fn cannot(host: &Host, error: &anyhow::Error) -> Exit {
+    let detail = format!("{error:#}; blocks end by their time meanwhile");
+    complain(&detail);
+    host.record("blocks", "keep", "blocks-unchecked", "expire", &detail);
+    Exit::No
 }
 
 /// Blocks whose jail no longer bans them. fail2ban 1.0.2 does not call our action when a ban is lifted that it has restored at

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{Host, complain};
 use crate::account::Offender;
@@ -16,43 +15,19 @@ use crate::matcher::strings;
 /// The command line of `list`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Print JSON; restore reads it
+    /// Print JSON, with seconds since 1970; restore reads it
     #[arg(long)]
     json: bool,
 }
 
-/// A block, as it is listed and as `restore` reads it.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) struct Entry {
+/// A block, and how often it was met.
+#[derive(Debug, Serialize)]
+struct Entry {
     #[serde(flatten)]
-    offender: Offender,
-    #[serde(default)]
-    jail: String,
-    #[serde(default)]
-    seen_from: Option<std::net::IpAddr>,
-    since: Timestamp,
-    until: Timestamp,
+    block: Block,
     /// Packets that were dropped; absent where the kernel cannot be asked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     hits: Option<u64>,
-    #[serde(default)]
-    why: String,
-    #[serde(default)]
-    evidence: String,
-}
-
-impl Entry {
-    fn new(block: Block, hits: Option<u64>) -> Self {
-        let Block { offender, jail, seen_from, since, until, why, evidence } = block;
-        let time = |seconds| Timestamp::from_second(seconds).unwrap_or_default();
-        Self { offender, jail, seen_from, since: time(since), until: time(until), hits, why, evidence }
-    }
-
-    pub(super) fn block(self) -> Block {
-        let Self { offender, jail, seen_from, since, until, why, evidence, .. } = self;
-        Block { offender, jail, seen_from, since: since.as_second(), until: until.as_second(), why, evidence }
-    }
 }
 
 pub(super) fn run(host: &Host, args: &Args) -> anyhow::Result<Exit> {
@@ -69,10 +44,10 @@ pub(super) fn run(host: &Host, args: &Args) -> anyhow::Result<Exit> {
         .into_iter()
         .map(|block| {
             let hits = hits(&block.offender);
-            Entry::new(block, hits)
+            Entry { block, hits }
         })
         .collect();
-    screen::print(args.json, &entries, || render(&entries, host.now))?;
+    screen::print(args.json, &entries, || render(&entries, host.now()))?;
     Ok(Exit::Yes)
 }
 
@@ -80,18 +55,18 @@ fn hits(counters: &HashMap<Tag, Counters>, offender: &Offender) -> u64 {
     counters.get(&strings::leaf(offender).tag()).copied().unwrap_or_default().packets
 }
 
-fn render(entries: &[Entry], now: Timestamp) -> String {
+fn render(entries: &[Entry], now: i64) -> String {
     if entries.is_empty() {
         return "Nobody is blocked.\n".to_owned();
     }
     let mut columns = Columns::new(&["ACCOUNT", "SOURCE", "SINCE", "REMAINING", "HITS", "JAIL", "WHY"], &[4]);
     for entry in entries {
-        let Entry { offender, jail, since, until, hits, why, .. } = entry;
+        let Entry { block: Block { offender, jail, since, until, why, .. }, hits } = entry;
         columns.row([
             offender.account.to_string(),
             offender.source.map_or_else(|| "everywhere".to_owned(), |source| source.to_string()),
-            format!("{} ago", span(now.as_second() - since.as_second())),
-            span(until.as_second() - now.as_second()),
+            format!("{} ago", span(now - since)),
+            span(until - now),
             hits.map_or_else(|| "?".to_owned(), |hits| hits.to_string()),
             if jail.is_empty() { "by hand".to_owned() } else { jail.clone() },
             why.clone(),
@@ -114,13 +89,13 @@ mod tests {
             why: "FusionPBX has no such domain".to_owned(),
             evidence: "203.0.113.20 has a live registration".to_owned(),
         };
-        Entry::new(block, Some(12))
+        Entry { block, hits: Some(12) }
     }
 
     #[test]
     fn a_list_is_aligned_and_calm() {
         let entries = [entry("999@a.example.com", "sip"), entry("101@d,2001:db8::1", "")];
-        let now = Timestamp::from_second(1_795_184_343).unwrap();
+        let now = 1_795_184_343;
         assert_eq!(
             render(&entries, now),
             "ACCOUNT            SOURCE       SINCE    REMAINING  HITS  JAIL     WHY\n\
@@ -133,8 +108,7 @@ mod tests {
     #[test]
     fn what_is_listed_can_be_read_again() {
         let json = serde_json::to_string(&entry("101@d,2001:db8::1", "sip")).unwrap();
-        assert!(json.starts_with(r#"{"account":"101@d","source":"2001:db8::1","jail":"sip","seen-from":"203.0.113.20","since":"2026-11-"#), "{json}");
-        let read: Entry = serde_json::from_str(&json).unwrap();
-        assert_eq!(read.block(), entry("101@d,2001:db8::1", "sip").block());
+        assert!(json.starts_with(r#"{"account":"101@d","source":"2001:db8::1","jail":"sip","seen-from":"203.0.113.20","since":1795183743,"#), "{json}");
+        assert_eq!(serde_json::from_str::<Block>(&json).unwrap(), entry("101@d,2001:db8::1", "sip").block);
     }
 }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::Host;
-use super::list::Entry;
 use super::settle::{plan, settle};
 use crate::exit::Exit;
 use crate::ledger::Block;
@@ -62,8 +61,7 @@ fn read(file: &Path, now: i64) -> anyhow::Result<Vec<Block>> {
     } else {
         state_file::read_regular(file, LONGEST)?
     };
-    let entries: Vec<Entry> = serde_json::from_slice(&content)?;
-    let mut blocks: Vec<Block> = entries.into_iter().map(Entry::block).collect();
+    let mut blocks: Vec<Block> = serde_json::from_slice(&content)?;
     for block in &blocks {
         strings::check(&block.offender.account).with_context(|| block.offender.to_string())?;
     }

@@ -132,6 +132,19 @@ impl World {
         call(&mut self.lists_command(args))
     }
 
+    /// A call of `ringfence-block` that is ready to be run.
+    pub fn block_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(cargo_bin("ringfence-block"));
+        command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
+        command
+    }
+
+    /// A call of `ringfence-block`.
+    #[track_caller]
+    pub fn block(&self, args: &[&str]) -> Call {
+        call(&mut self.block_command(args))
+    }
+
     #[track_caller]
     pub fn call(&self, args: &[&str]) -> Call {
         call(&mut self.command(args))
