@@ -24,9 +24,9 @@ mod schema;
 /// Who writes waits so long for who else does.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// fail2ban flushes a jail and then stops it, within milliseconds: what a stop finds flushed so many seconds before was
-/// not let go, but is to come back with the jail.
-const STOP_FOLLOWS: i64 = 5;
+/// fail2ban flushes a jail and then stops it, within milliseconds, unless our flush had to wait for the lock of iptables: what a
+/// stop finds flushed so many seconds before was not let go, but is to come back with the jail.
+const STOP_FOLLOWS: i64 = 30;
 
 /// A clock may be so many seconds behind the one that wrote.
 const AHEAD: i64 = 5;

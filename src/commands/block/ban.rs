@@ -57,6 +57,8 @@ pub(super) fn run(host: &Host, args: &Args) -> anyhow::Result<Exit> {
     let since = args.at.map_or(host.now(), |at| at.min(host.now()));
     let span =
         args.span.unwrap_or_else(|| i64::try_from(host.config.block.span.get().as_secs()).unwrap_or(LONGEST));
+    // Who fails at one address fails from there.
+    let seen_from = seen_from.or(offender.source.filter(|_| jail.is_some()));
     let request =
         Request { offender, jail: jail.unwrap_or_default(), seen_from, until: since.saturating_add(span) };
 
@@ -71,16 +73,17 @@ pub(super) fn run(host: &Host, args: &Args) -> anyhow::Result<Exit> {
         Verdict::Block { reason, why, evidence } => {
             let Request { offender, jail, seen_from, until } = request;
             let block = Block { offender, jail: jail.to_owned(), seen_from, since, until, why, evidence };
-            if host.config.block_mode() == Mode::Enforce {
-                enforce(host, &mut ledger, &block)?;
-            }
+            let enforced = match host.config.block_mode() {
+                Mode::Enforce => enforce(host, &mut ledger, &block),
+                Mode::Observe => Ok(()),
+            };
             let source = if block.jail.is_empty() { "by hand" } else { &block.jail };
             let detail = match block.evidence.as_str() {
                 "" => block.why,
                 evidence => format!("{}; {evidence}", block.why),
             };
             host.record(&subject, "block", reason, source, &detail);
-            Ok(Exit::Yes)
+            enforced.map(|()| Exit::Yes)
         }
     }
 }

@@ -70,16 +70,15 @@ pub(super) fn judge(host: &Host, ledger: &mut Ledger, request: &Request<'_>) -> 
             format!("blocks are suspended for another {seconds} s, after an alarm"),
         ));
     }
-    let mut evidence = String::new();
+    let mut known_good = None;
     if let Some(source) = request.seen_from {
         if let Some(no) = floods(host, ledger, &request.offender, source)? {
             return refuse(no);
         }
-        if host.config.block.only_exempt {
-            match exempt(host, source, deadline) {
-                Ok(words) => evidence = words,
-                Err(no) => return refuse(no),
-            }
+        match exempt(host, source, deadline) {
+            Ok(words) => known_good = Some((source, words)),
+            Err(no) if host.config.block.only_exempt => return refuse(no),
+            Err(_) => {}
         }
     }
     let (reason, why) = match request.offender.source {
@@ -93,9 +92,8 @@ pub(super) fn judge(host: &Host, ledger: &mut Ledger, request: &Request<'_>) -> 
         },
     };
     // Only what would be blocked is cause for alarm, and only where a known-good address is behind it.
-    let known_good = request.seen_from.filter(|_| by_jail && !evidence.is_empty());
-    if let Some(source) = known_good {
-        let sources = ledger.note_alarm(source, host.now())?;
+    if by_jail && let Some((source, _)) = &known_good {
+        let sources = ledger.note_alarm(*source, host.now())?;
         if sources > HANDFUL {
             let lifted = ledger.suspend(host.now() + SUSPENSION, host.now())?;
             let detail = format!(
@@ -107,6 +105,7 @@ pub(super) fn judge(host: &Host, ledger: &mut Ledger, request: &Request<'_>) -> 
             return Ok(Verdict::Alarm { detail, lifted });
         }
     }
+    let evidence = known_good.map_or_else(String::new, |(_, words)| words);
     Ok(Verdict::Block { reason, why, evidence })
 }
 

@@ -1,5 +1,7 @@
 //! `ringfence-block unban`: let an account go.
 
+use std::collections::BTreeSet;
+
 use super::settle::settle;
 use super::{Host, Whom, complain};
 use crate::exit::Exit;
@@ -25,11 +27,15 @@ pub(super) fn run(host: &Host, args: &Args) -> anyhow::Result<Exit> {
     let mut ledger = host.ledger()?;
     let ended = ledger.remove(&offender, jail)?;
     // Also where nothing was there: the kernel may hold what the ledger does not know.
-    settle(host, &mut ledger)?;
+    let active = settle(host, &mut ledger)?;
     host.record_ends(&ended, if jail.is_some() { "unbanned" } else { "by-hand" }, "");
     if ended.is_empty() {
         if jail.is_none() {
-            complain(&format!("{offender} is not blocked"));
+            let others = active.iter().filter(|block| block.offender.account == offender.account);
+            let others: BTreeSet<_> = others.map(|block| block.offender.to_string()).collect();
+            let hint =
+                others.into_iter().next().map_or_else(String::new, |other| format!("; but {other} is"));
+            complain(&format!("{offender} is not blocked{hint}"));
         }
         return Ok(nobody);
     }
