@@ -29,8 +29,8 @@ pub const PREFIX: &str = "RF-BLOCK";
 
 const DENY: &str = "RF-BLOCK-DENY";
 
-/// The longest pattern that the kernel takes, in bytes (`XT_STRING_MAX_PATTERN_SIZE`).
-const MAX_PATTERN: usize = 128;
+/// The longest pattern that iptables takes in hexadecimal, in bytes: one less than the kernel (`XT_STRING_MAX_PATTERN_SIZE`).
+const MAX_PATTERN: usize = 127;
 
 /// What the rules depend on, beside who is blocked.
 #[derive(Clone, Debug)]
