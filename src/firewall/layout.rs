@@ -25,20 +25,27 @@ impl fmt::Display for Tag {
 pub struct Rule {
     matches: String,
     target: String,
+    counts_for: String,
 }
 
 impl Rule {
     /// From options of iptables, which may be none. Foreign text in them must be in hexadecimal.
     #[must_use]
     pub fn new(matches: impl Into<String>, target: impl Into<String>) -> Self {
-        Self { matches: matches.into(), target: target.into() }
+        Self { matches: matches.into(), target: target.into(), counts_for: String::new() }
+    }
+
+    /// Tells it from a rule that is alike, but in another chain, and so counts for somebody else.
+    #[must_use]
+    pub fn counting_for(self, whom: impl Into<String>) -> Self {
+        Self { counts_for: whom.into(), ..self }
     }
 
     /// What it is known by.
     #[must_use]
     pub fn tag(&self) -> Tag {
         let mut hasher = DefaultHasher::new();
-        (&self.matches, &self.target).hash(&mut hasher);
+        (&self.matches, &self.target, &self.counts_for).hash(&mut hasher);
         Tag(hasher.finish())
     }
 }
@@ -46,7 +53,7 @@ impl Rule {
 impl fmt::Display for Rule {
     /// As iptables-restore reads it, behind the name of the chain.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { matches, target } = self;
+        let Self { matches, target, .. } = self;
         let space = if matches.is_empty() { "" } else { " " };
         write!(f, "{matches}{space}-m comment --comment \"ringfence {}\" -j {target}", self.tag())
     }

@@ -129,3 +129,11 @@ fn tags_stand_for_content() {
     assert_eq!(Tag::parse(&hook().tag().to_string()), Some(hook().tag()));
     assert_eq!(Tag::parse("0123"), None);
 }
+    assert_ne!(hook().counting_for("somebody").tag(), hook().tag());
+    assert_eq!(
+        hook()
+            .counting_for("somebody")
+            .to_string()
+            .replace(&hook().counting_for("somebody").tag().to_string(), "x"),
+        hook().to_string().replace(&hook().tag().to_string(), "x")
+    );

@@ -117,10 +117,11 @@ pub fn layout<'a>(
 #[must_use]
 pub fn leaf(offender: &Offender) -> Rule {
     let user = pattern("", &format!("username=\"{}\"", offender.account.user()), Case::Heeded);
-    match offender.source {
-        Some(source) => Rule::new(format!("-s {source} {user}"), DENY),
-        None => Rule::new(user, DENY),
-    }
+    let matches = match offender.source {
+        Some(source) => format!("-s {source} {user}"),
+        None => user,
+    };
+    Rule::new(matches, DENY).counting_for(offender.account.domain())
 }
 
 fn concerns(offender: &Offender, version: Version) -> bool {

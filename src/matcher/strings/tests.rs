@@ -74,6 +74,13 @@ fn a_chain_for_each_domain_and_a_rule_for_each_account() {
 }
 
 #[test]
+fn each_account_is_counted_by_itself() {
+    let all = offenders(&["1@a", "2@a", "1@b", "1@a,192.0.2.1", "1@a,2001:db8::1"]);
+    let tags: BTreeSet<_> = all.iter().map(|offender| leaf(offender).tag()).collect();
+    assert_eq!(tags.len(), all.len());
+}
+
+#[test]
 fn settings_show_in_the_rules() {
     let toml = "[block]\ntcp = \"reset\"\nlog-prefix = \"rf: $(x)\"\n[firewall]\nsip-ports = [\"5060\"]";
     let text = shown(&["1@d"], Version::V4, toml);
