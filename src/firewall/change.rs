@@ -20,8 +20,12 @@ pub(super) fn text(saved: &Saved, layout: &Layout) -> Option<String> {
     body += &hooks(saved, layout);
     for Chain { name, rules } in &layout.chains {
         let there = saved.chains.get(name).map(Vec::as_slice);
-        if let Some(positions) = there.and_then(|there| missing(there, rules)) {
-            for at in positions {
+        if let Some(Edits { surplus, missing }) = there.and_then(|there| edits(there, rules)) {
+            // From the end: the places of the others stay what they are.
+            for at in surplus.into_iter().rev() {
+                let _ = writeln!(body, "-D {name} {}", at + 1);
+            }
+            for at in missing {
                 let _ = writeln!(body, "-I {name} {} {}", at + 1, rules[at]);
             }
             continue;
@@ -37,20 +41,32 @@ pub(super) fn text(saved: &Saved, layout: &Layout) -> Option<String> {
     (!declared.is_empty() || !body.is_empty()).then(|| format!("*filter\n{declared}{body}COMMIT\n"))
 }
 
-/// The places of the rules that must be put among those that are there, none if all are; `None` if that does not do, or they are so
-/// many that the chain is better filled anew.
+/// How a chain becomes what it should be, one rule after another.
+struct Edits {
+    /// The places of rules that must go.
+    surplus: Vec<usize>,
+    /// The places, then, of rules that must come.
+    missing: Vec<usize>,
+}
+
+/// `None` if that does not do, or they are so many that the chain is better filled anew.
 ///
-/// Worth the trouble because nft makes who deletes a rule wait for 15 ms, until no packet can be in it any more.
-fn missing(there: &[SavedRule], wanted: &[Rule]) -> Option<Vec<usize>> {
+/// Worth the trouble because nft makes who deletes a rule wait for 15 ms, until no packet can be in it any more; and because
+/// `ip6tables-nft` of iptables 1.8.9 takes no counters, so that only a rule that stays keeps its own.
+fn edits(there: &[SavedRule], wanted: &[Rule]) -> Option<Edits> {
     const FEW: usize = 32;
-    let mut there = there.iter().map(|rule| rule.tag).peekable();
+    let tags: BTreeSet<Tag> = wanted.iter().map(Rule::tag).collect();
+    let (kept, surplus): (Vec<_>, Vec<_>) =
+        there.iter().enumerate().partition(|(_, rule)| rule.tag.is_some_and(|tag| tags.contains(&tag)));
+    let mut kept = kept.into_iter().map(|(_, rule)| rule.tag).peekable();
     let missing: Vec<usize> = wanted
         .iter()
         .enumerate()
-        .filter(|(_, rule)| there.next_if_eq(&Some(rule.tag())).is_none())
+        .filter(|(_, rule)| kept.next_if_eq(&Some(rule.tag())).is_none())
         .map(|(at, _)| at)
         .collect();
-    (there.next().is_none() && missing.len() <= FEW).then_some(missing)
+    let surplus: Vec<usize> = surplus.into_iter().map(|(at, _)| at).collect();
+    (kept.next().is_none() && missing.len() + surplus.len() <= FEW).then_some(Edits { surplus, missing })
 }
 
 /// Puts the jumps to us into INPUT, once each: behind the leading rules of fail2ban and `event_guard`, and above all others. What

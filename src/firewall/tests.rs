@@ -58,12 +58,25 @@ fn brings_in_what_is_missing_and_keeps_the_counters() {
     let other = saved_rule("RF-T", &hook, 1);
     assert_eq!(
         change(&there(&(other + &first_there)), &wanted),
-        format!("*filter\n:RF-T - [0:0]\n[7:700] -A RF-T {first}\n[0:0] -A RF-T {second}\nCOMMIT\n")
+        format!("*filter\n-D RF-T 1\n-I RF-T 2 {second}\nCOMMIT\n")
     );
-    let both = first_there + &saved_rule("RF-T", second, 0);
+    let [other, first_again] = [&hook, first].map(|rule| saved_rule("RF-T", rule, 1));
+    assert_eq!(
+        change(&there(&(first_there.clone() + &other + &first_again + &other)), &layout(&["-s 192.0.2.1"])),
+        format!("*filter\n:RF-T - [0:0]\n[1:100] -A RF-T {first}\nCOMMIT\n"),
+        "what is doubled is filled anew"
+    );
+    assert_eq!(
+        change(&there(&(other.clone() + &first_there + &other)), &layout(&["-s 192.0.2.1"])),
+        "*filter\n-D RF-T 3\n-D RF-T 1\nCOMMIT\n"
+    );
+    let both = first_there.clone() + &saved_rule("RF-T", second, 0);
     assert_eq!(change(&there(&both), &wanted), "");
-    let swapped = saved_rule("RF-T", second, 0) + &saved_rule("RF-T", first, 0);
-    assert!(!change(&there(&swapped), &wanted).is_empty(), "order is content");
+    assert_eq!(
+        change(&there(&(saved_rule("RF-T", second, 0) + &first_there)), &wanted),
+        format!("*filter\n:RF-T - [0:0]\n[7:700] -A RF-T {first}\n[0:0] -A RF-T {second}\nCOMMIT\n"),
+        "order is content"
+    );
 }
 
 #[test]
@@ -126,9 +139,6 @@ fn foreign_rules_are_told_from_ours() {
 fn tags_stand_for_content() {
     assert_ne!(Rule::new("-p udp", "DROP").tag(), Rule::new("-p tcp", "DROP").tag());
     assert_ne!(Rule::new("-p udp", "DROP").tag(), Rule::new("-p udp", "ACCEPT").tag());
-    assert_eq!(Tag::parse(&hook().tag().to_string()), Some(hook().tag()));
-    assert_eq!(Tag::parse("0123"), None);
-}
     assert_ne!(hook().counting_for("somebody").tag(), hook().tag());
     assert_eq!(
         hook()
@@ -137,3 +147,6 @@ fn tags_stand_for_content() {
             .replace(&hook().counting_for("somebody").tag().to_string(), "x"),
         hook().to_string().replace(&hook().tag().to_string(), "x")
     );
+    assert_eq!(Tag::parse(&hook().tag().to_string()), Some(hook().tag()));
+    assert_eq!(Tag::parse("0123"), None);
+}
