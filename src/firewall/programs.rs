@@ -67,12 +67,17 @@ pub(super) fn usual() -> Variant {
 /// them.
 pub(super) fn read_all() -> anyhow::Result<All> {
     let mut programs = vec![];
+    let net = Path::new("/proc/thread-self/net");
+    if !net.exists() {
+        // Everything would look unused, and IPv6 switched off.
+        bail!("{} is not there; is /proc mounted, and ours?", net.display());
+    }
     for version in [Version::V4, Version::V6] {
         let (tables, off) = match version {
-            Version::V4 => ("/proc/thread-self/net/ip_tables_names", false),
+            Version::V4 => (net.join("ip_tables_names"), false),
             Version::V6 => {
-                let off = !Path::new("/proc/thread-self/net/if_inet6").exists();
-                ("/proc/thread-self/net/ip6_tables_names", off)
+                let off = !net.join("if_inet6").exists();
+                (net.join("ip6_tables_names"), off)
             }
         };
         if off {
