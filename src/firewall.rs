@@ -83,7 +83,7 @@ pub struct Counters {
 impl Firewall {
     /// Reads what is there, in this network namespace.
     pub fn read() -> anyhow::Result<Self> {
-        let All { tables, failures } = programs::read_all()?;
+        let All { mut tables, failures, unused } = programs::read_all()?;
         let weight = |variant| -> usize {
             tables
                 .iter()
@@ -99,6 +99,9 @@ impl Firewall {
         if let Some((_, error)) = failures.into_iter().find(|(program, _)| program.variant == variant) {
             return Err(error.context("cannot read the rules of this host"));
         }
+        // IPv6 goes with IPv4, though it has no rules yet, and the other way round.
+        let unused = unused.into_iter().filter(|program| program.variant == variant);
+        tables.extend(unused.map(|program| Table { program, saved: Saved::default() }));
         Ok(Self { variant, tables })
     }
 

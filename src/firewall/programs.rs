@@ -66,7 +66,7 @@ pub(super) fn usual() -> Variant {
 /// The table `filter` of every kind that is in use. The tables of `legacy` are left alone while they are empty: a look would make
 /// them.
 pub(super) fn read_all() -> anyhow::Result<All> {
-    let mut programs = vec![];
+    let (mut programs, mut unused) = (vec![], vec![]);
     let net = Path::new("/proc/thread-self/net");
     if !net.exists() {
         // Everything would look unused, and IPv6 switched off.
@@ -85,8 +85,11 @@ pub(super) fn read_all() -> anyhow::Result<All> {
         }
         let in_use =
             std::fs::read_to_string(tables).is_ok_and(|names| names.lines().any(|name| name == "filter"));
+        let legacy = Program { version, variant: Variant::Legacy };
         if in_use || usual() == Variant::Legacy {
-            programs.push(Program { version, variant: Variant::Legacy });
+            programs.push(legacy);
+        } else {
+            unused.push(legacy);
         }
         let nft = Program { version, variant: Variant::Nft };
         if find(&nft.save_name()).is_some() {
@@ -98,7 +101,7 @@ pub(super) fn read_all() -> anyhow::Result<All> {
     }
     let reads =
         programs.into_iter().map(async |program| program.read().await.map_err(|error| (program, error)));
-    let mut all = All::default();
+    let mut all = All { unused, ..All::default() };
     for read in in_parallel(reads)? {
         match read {
             Ok(table) => all.tables.push(table),
@@ -113,6 +116,8 @@ pub(super) fn read_all() -> anyhow::Result<All> {
 pub(super) struct All {
     pub(super) tables: Vec<Table>,
     pub(super) failures: Vec<(Program, anyhow::Error)>,
+    /// Those that have no table yet.
+    pub(super) unused: Vec<Program>,
 }
 
 /// All of them at once; each is one transaction.
