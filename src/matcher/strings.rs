@@ -10,8 +10,9 @@
 //! ```
 //!
 //! What it misses: credentials written in a form that no known phone uses, though FreeSWITCH understands them (names in capital
-//! letters but for `realm`, no quotes, blanks around `=`); packets in fragments with the pattern across the seam; over
-//! TCP, a message of which the two are not in one segment; TLS. What it takes too much: a packet with credentials for
+//! letters but for `realm`, no quotes, blanks around `=`); packets in fragments with the pattern across the seam, and over
+//! IPv6, where connections are not tracked, with any of it behind the first; over TCP, a message of which the two are not in one
+//! segment; TLS. What it takes too much: a packet with credentials for
 //! several realms, of which one has the user and another the domain.
 
 use std::collections::{BTreeMap, BTreeSet};
