@@ -4,7 +4,9 @@ mod fail2ban;
 mod host;
 mod http;
 pub mod name_server;
+pub mod pbx;
 mod postgres;
+pub mod sip;
 mod world;
 
 use std::net::IpAddr;
@@ -17,6 +19,7 @@ use ringfence::account::SipAccount;
 pub use fail2ban::Fail2ban;
 pub use host::Host;
 pub use http::{Certificate, Http, Reply, gzip, gzip_bomb, xz};
+pub use pbx::Pbx;
 pub use postgres::Postgres;
 pub use world::{Call, World, call};
 

@@ -1,0 +1,154 @@
+//! A PBX with `ringfence-block`, and an office at the other end of the cable.
+
+use std::net::{IpAddr, UdpSocket};
+
+use super::sip::Wire;
+use super::{Call, Host, World, call};
+
+/// The addresses of the PBX.
+pub const PBX: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+
+/// Addresses outside: two phones, each of them in both families.
+pub const PHONES: [[&str; 2]; 2] = [["203.0.113.20", "2001:db8:20::1"], ["203.0.113.21", "2001:db8:21::1"]];
+
+/// FusionPBX is not asked whether an account exists.
+pub const UNVERIFIED: &str = "[block]\nverify = \"none\"\n";
+
+/// The host, what is outside, and the settings. Nobody is registered.
+pub struct Pbx {
+    pub host: Host,
+    pub outside: Host,
+    pub world: World,
+    /// `nft` or `legacy`: what `iptables` is called for on this host.
+    pub variant: &'static str,
+}
+
+impl Pbx {
+    /// With these settings, and no rules.
+    pub fn bare(variant: &'static str, settings: &str) -> Self {
+        let world = World::empty();
+        world.configure_lists(settings);
+        let pbx = Self { host: Host::new(), outside: Host::new(), world, variant };
+        pbx.host.connect(&pbx.outside);
+        pbx.host.shell("mount -t tmpfs tmpfs /run");
+        pbx.alternative(variant);
+        let add = |address: &str| {
+            let nodad = if address.contains(':') { "nodad" } else { "" };
+            format!("ip addr add {address} dev eth0 {nodad}\n")
+        };
+        let meet = |address: &str, end: &str| {
+            format!("ip neigh add {address} lladdr 02:00:00:00:00:{end} dev eth0\n")
+        };
+        let phones = PHONES.as_flattened();
+        for (host, own, others, end) in
+            [(&pbx.host, &PBX[..], phones, "02"), (&pbx.outside, phones, &PBX[..], "01")]
+        {
+            let mut lines: Vec<_> = own.iter().map(|address| add(address)).collect();
+            lines.extend(others.iter().map(|address| meet(address, end)));
+            host.shell(&lines.concat());
+        }
+        pbx
+    }
+
+    /// With these settings, and a rule of the host's own in both families.
+    pub fn new(variant: &'static str, settings: &str) -> Self {
+        let pbx = Self::bare(variant, settings);
+        for family in ["iptables", "ip6tables"] {
+            pbx.host.shell(&format!("{family}-{variant} -A INPUT -i lo -j ACCEPT"));
+        }
+        pbx
+    }
+
+    /// Makes `iptables` another of its two variants, as Debian's update-alternatives does.
+    pub fn alternative(&self, variant: &str) {
+        self.host.shell(&format!(
+            "[ -d /run/alternatives ] || {{ cp -a /etc/alternatives /run/; mount --bind /run/alternatives /etc/alternatives; }}
+             ln -sfn /usr/sbin/iptables-{variant} /etc/alternatives/iptables
+             ln -sfn /usr/sbin/ip6tables-{variant} /etc/alternatives/ip6tables"
+        ));
+    }
+
+    /// Replaces the settings.
+    pub fn configure(&self, settings: &str) {
+        self.world.configure_lists(settings);
+    }
+
+    /// A call of `ringfence-block`. It is one of the host's processes: what /proc tells of the network is for these alone.
+    #[track_caller]
+    pub fn block(&self, args: &[&str]) -> Call {
+        let command = self.world.block_command(args);
+        let mut there = self.host.command("env");
+        there.arg(format!("RINGFENCE_CONFIG={}", self.world.config().display()));
+        call(there.arg(command.get_program()).args(command.get_args()))
+    }
+
+    /// A call that is done, and has nothing to say.
+    #[track_caller]
+    pub fn does(&self, args: &[&str]) {
+        let call = self.block(args);
+        assert_eq!((call.code, call.stderr.as_str(), call.stdout.as_str()), (0, "", ""), "{args:?}");
+    }
+
+    #[track_caller]
+    pub fn ban(&self, id: &str) {
+        self.does(&["ban", "--", id]);
+    }
+
+    #[track_caller]
+    pub fn unban(&self, id: &str) {
+        self.does(&["unban", "--", id]);
+    }
+
+    /// Who is blocked, and how often each was met.
+    #[track_caller]
+    pub fn hits(&self) -> Vec<(String, u64)> {
+        let call = self.block(&["list", "--json"]);
+        assert_eq!((call.code, call.stderr.as_str()), (0, ""));
+        let entries: Vec<serde_json::Value> = serde_json::from_str(&call.stdout).unwrap();
+        let hits = |entry: &serde_json::Value| {
+            (entry["account"].as_str().unwrap().to_owned(), entry["hits"].as_u64().unwrap())
+        };
+        entries.iter().map(hits).collect()
+    }
+
+    /// All rules of all kinds, without counters.
+    pub fn saved(&self) -> String {
+        ["nft", "legacy"].map(|variant| self.saved_in(variant)).concat()
+    }
+
+    /// The same of one variant.
+    #[track_caller]
+    pub fn saved_in(&self, variant: &str) -> String {
+        let text = self.host.shell(&format!("iptables-{variant}-save; ip6tables-{variant}-save"));
+        let plain = |line: &str| match line.strip_prefix(':') {
+            Some(chain) => format!(":{}\n", chain.rsplit_once(' ').unwrap().0),
+            None => format!("{line}\n"),
+        };
+        text.lines().filter(|line| !line.starts_with('#')).map(plain).collect()
+    }
+
+    /// The rules in INPUT, in order: those of IPv4, or of IPv6.
+    #[track_caller]
+    pub fn input(&self, family: &str) -> Vec<String> {
+        let text = self.host.shell(&format!("{family}-{} -S INPUT", self.variant));
+        text.lines().filter_map(|line| line.strip_prefix("-A INPUT ")).map(str::to_owned).collect()
+    }
+
+    /// From an address outside to SIP's port.
+    pub fn wire(&self, from: &str) -> Wire {
+        self.wire_to(from, 5060)
+    }
+
+    pub fn wire_to(&self, from: &str, port: u16) -> Wire {
+        let at = PBX[usize::from(from.parse::<IpAddr>().unwrap().is_ipv6())];
+        let to = self.host.inside(|| UdpSocket::bind((at, port)).unwrap());
+        let from = self.outside.inside(|| UdpSocket::bind((from, 0)).unwrap());
+        from.connect((at, port)).unwrap();
+        Wire { from, to }
+    }
+
+    /// From both families of the first phone.
+    pub fn wires(&self) -> [Wire; 2] {
+        PHONES[0].map(|from| self.wire(from))
+    }
+}
