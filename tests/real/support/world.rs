@@ -126,13 +126,6 @@ impl World {
         command
     }
 
-    /// A call of `ringfence-block` that is ready to be run.
-    pub fn block_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(cargo_bin("ringfence-block"));
-        command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
-        command
-    }
-
     /// A call of `ringfence-lists`.
     #[track_caller]
     pub fn lists(&self, args: &[&str]) -> Call {
