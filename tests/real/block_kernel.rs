@@ -777,7 +777,7 @@ fn what_is_over_leaves_the_kernel(variant: &'static str) {
 }
 
 fn nothing_is_left_behind(variant: &'static str) {
-    let settings = format!("{UNVERIFIED}tcp = \"reset\"\nlog-prefix = \"sip \"\n");
+    let settings = format!("{UNVERIFIED}tcp = \"reset\"\nlog-prefix = \"sip \"\nonly-exempt = false\n");
     let pbx = Pbx::new(variant, &settings);
     let before = pbx.saved();
     let devices = PHONES.as_flattened().iter().map(|address| format!("101@a.example.com,{address}"));
