@@ -3,6 +3,7 @@
 //! What it says is what the kernel should hold. A block ends with its time whether or not anybody sweeps: what is over
 //! is not handed out. A file that is damaged is moved aside, and a new one begun.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -113,20 +114,46 @@ impl Ledger {
 
     /// What is blocked at `now`, the oldest first.
     pub fn active(&mut self, now: i64) -> anyhow::Result<Vec<Block>> {
-        self.active_unchanged_for(0, now)
+        self.active_of(None, false, now)
     }
 
-    /// What is blocked at `now`, and was so many seconds ago by the same word.
-    pub fn active_unchanged_for(&mut self, seconds: i64, now: i64) -> anyhow::Result<Vec<Block>> {
+    /// What of a jail is blocked at `now`.
+    fn active_of(&mut self, jail: OfJail<'_>, confirmed: bool, now: i64) -> anyhow::Result<Vec<Block>> {
         // One text for all: row by row, each would cost a change of threads. (PostgreSQL calls it json_agg.)
         let sql = format!(
             "SELECT json_group_array(json_array({FIELDS})) FROM (SELECT * FROM blocks WHERE state = 'active' \
-             AND until > $1 AND ($2 = 0 OR changed <= $1 - $2) ORDER BY since, domain, account, source, jail)"
+             AND until > $1 AND ($2 IS NULL OR jail = $2) AND confirmed >= $3 \
+             ORDER BY since, domain, account, source, jail)"
         );
-        let query = sqlx::query_scalar(&sql).bind(now).bind(seconds);
+        let query = sqlx::query_scalar(&sql).bind(now).bind(jail).bind(i64::from(confirmed));
         let text: String = self.read(async |connection| Ok(query.fetch_one(connection).await?))?;
         let rows: Vec<Fields> = serde_json::from_str(&text).context("the ledger is not as we wrote it")?;
         Ok(blocks(rows))
+    }
+
+    /// Removes what a jail bans no more: blocks that were among its bans at an earlier call, and are not now. `bans` is what
+    /// fail2ban remembers, which it does a moment after it has called for a block, or not at all; so what it never had proves
+    /// nothing.
+    pub fn follow(&mut self, jail: &str, bans: &BTreeSet<Offender>, now: i64) -> anyhow::Result<Vec<Block>> {
+        // JSON again: json_each makes rows of it, as PostgreSQL's json_array_elements does.
+        const CONFIRM: &str = "UPDATE blocks SET confirmed = 1 WHERE jail = $1 AND confirmed = 0 \
+             AND (domain, account, source) IN (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each($2))";
+        let mut ended = vec![];
+        for block in self.active_of(Some(jail), true, now)? {
+            if !bans.contains(&block.offender) {
+                ended.extend(self.remove(&block.offender, Some(jail))?);
+            }
+        }
+        let keys: Vec<_> = bans
+            .iter()
+            .map(|offender| (offender.account.domain(), offender.account.user(), source(offender)))
+            .collect();
+        let keys = serde_json::to_string(&keys)?;
+        self.write(async |transaction| {
+            sqlx::query(CONFIRM).bind(jail).bind(keys).execute(&mut **transaction).await?;
+            Ok(())
+        })?;
+        Ok(ended)
     }
 
     /// Removes what is over at `now`, and sets right what a clock that was set back made too long; the blocks that ended.
@@ -335,7 +362,7 @@ async fn upsert(transaction: &mut Transaction<'_, Sqlite>, blocks: &[Block], now
              since = CASE WHEN blocks.state = 'active' AND blocks.until > excluded.changed \
              THEN blocks.since ELSE excluded.since END, \
              seen_from = excluded.seen_from, until = excluded.until, why = excluded.why, evidence = excluded.evidence, \
-             state = excluded.state, changed = excluded.changed",
+             state = excluded.state, changed = excluded.changed, confirmed = 0",
         );
         insert.build().execute(&mut **transaction).await?;
     }

@@ -127,6 +127,25 @@ fn a_clock_that_was_set_back_makes_no_block_longer() {
 }
 
 #[test]
+fn follows_what_a_jail_bans_no_more() {
+    let (_dir, mut ledger) = begin();
+    for (id, jail) in
+        [("1@d", "sip"), ("2@d,192.0.2.1", "sip"), ("3@d", "sip"), ("1@d", "other"), ("1@d", "")]
+    {
+        put(&mut ledger, block(id, jail, 1_000, 3_600));
+    }
+    let bans = |ids: &[&str]| ids.iter().map(|id| id.parse().unwrap()).collect::<BTreeSet<Offender>>();
+    // Another database, or one that does not have the ban yet, proves nothing.
+    assert_eq!(ledger.follow("sip", &bans(&[]), 1_001).unwrap(), []);
+    assert_eq!(ledger.follow("sip", &bans(&["1@d", "2@d,192.0.2.1"]), 1_002).unwrap(), []);
+    assert_eq!(ids(&ledger.follow("sip", &bans(&["1@d"]), 1_003).unwrap()), ["2@d,192.0.2.1"]);
+    // Banned anew, and not yet written down by fail2ban.
+    put(&mut ledger, block("1@d", "sip", 1_004, 3_600));
+    assert_eq!(ledger.follow("sip", &bans(&[]), 1_004).unwrap(), []);
+    assert_eq!(ledger.active(1_004).unwrap().len(), 4);
+}
+
+#[test]
 fn verdicts_count_for_a_minute() {
     let (_dir, mut ledger) = begin();
     let account = "999@d".parse().unwrap();

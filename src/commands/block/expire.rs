@@ -1,6 +1,6 @@
 //! `ringfence-block expire`: who need not be blocked any more is let go. Once a minute, by a timer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -61,25 +61,17 @@ fn cannot(host: &Host, error: &anyhow::Error) -> Exit {
     Exit::No
 }
 
-/// Blocks whose jail no longer bans them. fail2ban 1.0.2 does not call our action when a ban is lifted that it has restored at
-/// its start, until it has made a new one.
+/// Blocks whose jail no longer bans them. fail2ban does not call our action when a ban is lifted that it has restored at its
+/// start, until it has made a new one (1.0.2; its issue 3990 for later ones).
 fn let_go_by_fail2ban(host: &Host, ledger: &mut Ledger) -> anyhow::Result<Vec<Block>> {
-    /// fail2ban writes a ban down after it has called us for it.
-    const LATER: i64 = 60;
-    let mut of_jails: BTreeMap<String, Vec<Block>> = BTreeMap::new();
-    for block in ledger.active_unchanged_for(LATER, host.now())? {
-        if !block.jail.is_empty() {
-            of_jails.entry(block.jail.clone()).or_default().push(block);
-        }
-    }
+    let blocks = ledger.active(host.now())?;
+    let jails: BTreeSet<_> = blocks.iter().map(|block| &block.jail).filter(|jail| !jail.is_empty()).collect();
     let mut ended = vec![];
-    for (jail, blocks) in of_jails {
-        let Some(bans) = fail2ban::bans(&host.config.fail2ban.database, &jail, deadline(host))? else {
-            continue;
-        };
-        let bans: BTreeSet<Offender> = bans.iter().filter_map(|id| id.parse().ok()).collect();
-        for block in blocks.iter().filter(|block| !bans.contains(&block.offender)) {
-            ended.extend(ledger.remove(&block.offender, Some(&jail))?);
+    for jail in jails {
+        let bans = fail2ban::bans(&host.config.fail2ban.database, jail, deadline(host))?;
+        if let Some(bans) = bans {
+            let bans = bans.iter().filter_map(|id| id.parse().ok()).collect();
+            ended.extend(ledger.follow(jail, &bans, host.now())?);
         }
     }
     Ok(ended)

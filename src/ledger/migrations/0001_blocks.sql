@@ -13,6 +13,8 @@ CREATE TABLE blocks (
     -- active; flushed: its jail let go of everything at once, at changed; stopped: its jail is not running.
     state      TEXT   NOT NULL,
     changed    BIGINT NOT NULL,
+    -- 1: fail2ban has it among its bans.
+    confirmed  BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (domain, account, source, jail)
 );
 
