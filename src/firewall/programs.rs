@@ -1,11 +1,12 @@
 //! The programs of iptables: which are there, and how they are run. No shell, no environment, and none runs for long.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use futures_util::future::join_all;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -45,14 +46,14 @@ impl Program {
         format!("{}-{}-save", self.base(), self.variant)
     }
 
-    async fn read(&self) -> anyhow::Result<Table> {
-        let text = run(&self.save_name(), &["-c", "-t", "filter"], "").await?;
+    fn read(&self) -> anyhow::Result<Table> {
+        let text = run(&self.save_name(), &["-c", "-t", "filter"], "")?;
         Ok(Table { saved: Saved::parse(&text), program: self.clone() })
     }
 
-    async fn restore(&self, text: &str) -> anyhow::Result<()> {
+    fn restore(&self, text: &str) -> anyhow::Result<()> {
         let args = ["-w", LOCK_SECONDS, "--noflush", "--counters"];
-        run(&self.restore_name(), &args, text).await.map(drop)
+        run(&self.restore_name(), &args, text).map(drop)
     }
 }
 
@@ -99,10 +100,9 @@ pub(super) fn read_all() -> anyhow::Result<All> {
     if programs.is_empty() {
         bail!("iptables is not there; install the package iptables");
     }
-    let reads =
-        programs.into_iter().map(async |program| program.read().await.map_err(|error| (program, error)));
+    let reads = in_parallel(programs, |program| program.read().map_err(|error| (program, error)));
     let mut all = All { unused, ..All::default() };
-    for read in in_parallel(reads)? {
+    for read in reads {
         match read {
             Ok(table) => all.tables.push(table),
             Err(failure) => all.failures.push(failure),
@@ -122,18 +122,27 @@ pub(super) struct All {
 
 /// All of them at once; each is one transaction.
 pub(super) fn restore_all(changes: &[(Program, String)]) -> anyhow::Result<()> {
-    let restores = changes.iter().map(|(program, text)| program.restore(text));
-    let done: anyhow::Result<()> = in_parallel(restores)?.into_iter().collect();
-    done.context("cannot change the rules of this host")
+    let done = in_parallel(changes, |(program, text)| program.restore(text));
+    done.into_iter().collect::<anyhow::Result<()>>().context("cannot change the rules of this host")
 }
 
-/// Waits for all of it.
-fn in_parallel<T>(work: impl Iterator<Item = impl Future<Output = T>>) -> anyhow::Result<Vec<T>> {
+/// Does it to each in a thread of its own: a thread that starts a program has to wait until it is loaded.
+fn in_parallel<I: Send, T: Send>(items: impl IntoIterator<Item = I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = items.into_iter().map(|item| scope.spawn(|| work(item))).collect();
+        let join =
+            |thread: ScopedJoinHandle<'_, T>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        threads.into_iter().map(join).collect()
+    })
+}
+
+/// Runs a program to its end; what it printed.
+fn run(name: &str, args: &[&str], input: &str) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    Ok(runtime.block_on(join_all(work)))
+    runtime.block_on(converse(name, args, input))
 }
 
-async fn run(name: &str, args: &[&str], input: &str) -> anyhow::Result<String> {
+async fn converse(name: &str, args: &[&str], input: &str) -> anyhow::Result<String> {
     let path = find(name).ok_or_else(|| anyhow!("{name} is not there; install the package iptables"))?;
     let mut child = Command::new(path)
         .args(args)
