@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use crate::support::pbx::{PBX, PHONES, UNVERIFIED};
+use crate::support::pbx::{PBX, PHONES, UNVERIFIED, once_free};
 use crate::support::sip::{Layout, credentials, layouts, login, register};
 use crate::support::{Pbx, data, now, wait_for};
 
@@ -72,7 +72,7 @@ fn is_open(pbx: &Pbx) {
     }
 }
 
-/// A header as it is, for an answer of the PBX or of the caller's proxy.
+/// The header for a registrar, and for a proxy.
 fn both_headers(credentials: &str) -> [String; 2] {
     [credentials.to_owned(), format!("Proxy-{credentials}")]
 }
@@ -351,7 +351,7 @@ enum Outcome {
 fn over_tcp(pbx: &Pbx, from: usize, message: &str) -> Outcome {
     let at = PBX[from];
     let patience = Some(Duration::from_secs(10));
-    let listener = pbx.host.inside(|| TcpListener::bind((at, 5060)).unwrap());
+    let listener = pbx.host.inside(|| once_free(|| TcpListener::bind((at, 5060))));
     let mut client = pbx.outside.inside(|| TcpStream::connect((at, 5060)).unwrap());
     let (mut server, _) = listener.accept().unwrap();
     client.set_read_timeout(patience).unwrap();
@@ -426,7 +426,8 @@ fn other_ports_and_loopback_pass(variant: &'static str) {
     };
     assert_eq!(closed(&[]), [5060, 5061, 5080, 5081]);
     for (at, from) in [(PBX[0], PBX[0]), (PBX[1], PBX[1]), ("127.0.0.1", "127.0.0.1"), ("::1", "::1")] {
-        let [from, to] = pbx.host.inside(|| [(from, 0), (at, 5060)].map(|own| UdpSocket::bind(own).unwrap()));
+        let [from, to] =
+            pbx.host.inside(|| [(from, 0), (at, 5060)].map(|own| once_free(|| UdpSocket::bind(own))));
         from.connect((at, 5060)).unwrap();
         assert!(crate::support::sip::Wire { from, to }.lets_in(BLOCKED), "loopback, {at}");
     }

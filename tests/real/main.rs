@@ -5,6 +5,7 @@
 #![expect(unreachable_pub, reason = "a test has no outside")]
 
 mod accounts;
+mod block_fail2ban;
 mod block_kernel;
 mod carriers;
 mod cli;

@@ -1,9 +1,10 @@
 //! A PBX with `ringfence-block`, and an office at the other end of the cable.
 
+use std::io;
 use std::net::{IpAddr, UdpSocket};
 
 use super::sip::Wire;
-use super::{Call, Host, World, call};
+use super::{Call, Host, World, call, wait_for};
 
 /// The addresses of the PBX.
 pub const PBX: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -19,7 +20,7 @@ pub struct Pbx {
     pub host: Host,
     pub outside: Host,
     pub world: World,
-    /// `nft` or `legacy`: what `iptables` is called for on this host.
+    /// `nft` or `legacy`: what `iptables` is on this host.
     pub variant: &'static str,
 }
 
@@ -141,7 +142,7 @@ impl Pbx {
 
     pub fn wire_to(&self, from: &str, port: u16) -> Wire {
         let at = PBX[usize::from(from.parse::<IpAddr>().unwrap().is_ipv6())];
-        let to = self.host.inside(|| UdpSocket::bind((at, port)).unwrap());
+        let to = self.host.inside(|| once_free(|| UdpSocket::bind((at, port))));
         let from = self.outside.inside(|| UdpSocket::bind((from, 0)).unwrap());
         from.connect((at, port)).unwrap();
         Wire { from, to }
@@ -151,4 +152,18 @@ impl Pbx {
     pub fn wires(&self) -> [Wire; 2] {
         PHONES[0].map(|from| self.wire(from))
     }
+}
+
+/// Binds a socket to a port that another had a moment ago: a process that some other test starts at the time has all of them until
+/// it is on its way.
+pub fn once_free<T>(bind: impl Fn() -> io::Result<T>) -> T {
+    let mut socket = None;
+    wait_for("a free port", || {
+        match bind() {
+            Ok(bound) => socket = Some(bound),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}"),
+        }
+        socket.is_some()
+    });
+    socket.unwrap()
 }

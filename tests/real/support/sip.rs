@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::data;
@@ -99,5 +100,43 @@ impl Wire {
     #[track_caller]
     pub fn lets_in(&self, account: &str) -> bool {
         self.passes(&login(account))
+    }
+}
+
+/// Answers every request with "200 OK" as long as it lives.
+pub struct Answerer {
+    socket: UdpSocket,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Answerer {
+    pub fn new(socket: UdpSocket) -> Self {
+        let own = socket.try_clone().unwrap();
+        let thread = std::thread::spawn(move || {
+            let mut buffer = [0; 10_000];
+            while let Ok((length, from)) = own.recv_from(&mut buffer) {
+                if length == 0 {
+                    break;
+                }
+                let request = String::from_utf8_lossy(&buffer[..length]);
+                let kept = ["Via:", "From:", "To:", "Call-ID:", "CSeq:"];
+                let headers =
+                    request.split("\r\n").filter(|line| kept.iter().any(|name| line.starts_with(name)));
+                let headers: Vec<_> = headers.collect();
+                let answer =
+                    format!("SIP/2.0 200 OK\r\n{}\r\nContent-Length: 0\r\n\r\n", headers.join("\r\n"));
+                let _ = own.send_to(answer.as_bytes(), from);
+            }
+        });
+        Self { socket, thread: Some(thread) }
+    }
+}
+
+impl Drop for Answerer {
+    /// A packet without content, to itself, ends it.
+    fn drop(&mut self) {
+        let own = self.socket.local_addr().unwrap();
+        self.socket.send_to(&[], own).unwrap();
+        self.thread.take().unwrap().join().unwrap();
     }
 }
