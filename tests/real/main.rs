@@ -7,6 +7,7 @@
 mod accounts;
 mod block_fail2ban;
 mod block_kernel;
+mod block_policy;
 mod carriers;
 mod cli;
 mod config;

@@ -1,5 +1,6 @@
 //! What the tests need of the world around the tools.
 
+mod blocker;
 mod fail2ban;
 mod host;
 mod http;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use ringfence::account::SipAccount;
 
+pub use blocker::Blocker;
 pub use fail2ban::Fail2ban;
 pub use host::Host;
 pub use http::{Certificate, Http, Reply, gzip, gzip_bomb, xz};
