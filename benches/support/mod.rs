@@ -3,6 +3,8 @@
 #[path = "../../tests/real/support/mod.rs"]
 mod real;
 
+pub mod packets;
+
 use std::process::Command;
 
 pub use real::*;
