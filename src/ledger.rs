@@ -25,9 +25,9 @@ mod schema;
 /// Who writes waits so long for who else does.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// fail2ban flushes a jail and then stops it, within milliseconds, unless our flush had to wait for the lock of iptables: what a
-/// stop finds flushed so many seconds before was not let go, but is to come back with the jail.
-const STOP_FOLLOWS: i64 = 30;
+/// fail2ban flushes a jail and then stops it, within milliseconds: what a stop finds flushed so many seconds before was
+/// not let go, but is to come back with the jail.
+const STOP_FOLLOWS: i64 = 5;
 
 /// A clock may be so many seconds behind the one that wrote.
 const AHEAD: i64 = 5;
@@ -210,6 +210,15 @@ impl Ledger {
                 .await?;
             let sql = "UPDATE blocks SET state = 'flushed', changed = $2 WHERE state = 'active' AND ($1 IS NULL OR jail = $1)";
             Ok(sqlx::query(sql).bind(jail).bind(now).execute(&mut **transaction).await?.rows_affected())
+        })
+    }
+
+    /// The flush is over only now, because it had to wait for the kernel: the stop that may follow is counted from here.
+    pub fn flushed(&mut self, jail: OfJail<'_>, now: i64) -> anyhow::Result<u64> {
+        const SQL: &str =
+            "UPDATE blocks SET changed = $2 WHERE state = 'flushed' AND ($1 IS NULL OR jail = $1)";
+        self.write(async |transaction| {
+            Ok(sqlx::query(SQL).bind(jail).bind(now).execute(&mut **transaction).await?.rows_affected())
         })
     }
 

@@ -129,7 +129,7 @@ fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
         Command::Restore(args) => restore::run(&host, args),
         Command::Start(args) => jail::run(&host, args, Ledger::start),
         Command::Stop(args) => jail::run(&host, args, Ledger::stop),
-        Command::Flush(args) => jail::run(&host, args, Ledger::flush),
+        Command::Flush(args) => jail::flush(&host, args),
     }
 }
 

@@ -106,10 +106,11 @@ fn a_stop_brings_back_what_was_flushed_for_it_and_nothing_else() {
     assert_eq!(ledger.start(Some("sip"), 1_100).unwrap(), 1);
     assert_eq!(active(&mut ledger, 1_100), ["1@x", "2@d"]);
     // Flushed without a stop: gone for good.
-    ledger.flush(Some("sip"), 1_200).unwrap();
-    ledger.tidy(1_231).unwrap();
-    assert_eq!(ledger.start(Some("sip"), 1_231).unwrap(), 0);
-    assert_eq!(active(&mut ledger, 1_231), ["1@x"]);
+    ledger.flush(Some("sip"), 1_190).unwrap();
+    assert_eq!(ledger.flushed(Some("sip"), 1_200).unwrap(), 1);
+    ledger.tidy(1_206).unwrap();
+    assert_eq!(ledger.start(Some("sip"), 1_206).unwrap(), 0);
+    assert_eq!(active(&mut ledger, 1_206), ["1@x"]);
     // Killed between flush and stop.
     put(&mut ledger, block("3@d", "sip", 1_300, 3_600));
     ledger.flush(None, 1_301).unwrap();

@@ -415,7 +415,7 @@ fn a_device_is_named_in_two_ways_and_let_go_by_either() {
 
 #[test]
 fn the_oldest_makes_way() {
-    let site = unverified("max = 3");
+    let site = unverified("max = 3\nonly-exempt = false");
     let at = |ago: i64| format!("--at={}", crate::support::now() - ago);
     for (ago, id) in [(100, "1@d"), (300, "2@d"), (200, "3@d,203.0.113.66")] {
         site.does(&["ban", "--jail=sip", &at(ago), id]);

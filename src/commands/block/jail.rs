@@ -1,6 +1,7 @@
 //! `ringfence-block start`, `stop` and `flush`: what fail2ban says of a whole jail.
 
 use anyhow::bail;
+use jiff::Timestamp;
 
 use super::settle::settle;
 use super::{Host, Ledger};
@@ -15,7 +16,7 @@ pub(super) struct Args {
     jail: Option<String>,
 }
 
-/// Writes the change down and brings it into the kernel.
+/// Starts or stops: writes the change down and brings it into the kernel.
 pub(super) fn run(
     host: &Host,
     args: &Args,
@@ -24,6 +25,18 @@ pub(super) fn run(
     let mut ledger = host.ledger()?;
     change(&mut ledger, checked(args.jail.as_deref())?, host.now())?;
     settle(host, &mut ledger)?;
+    Ok(Exit::Yes)
+}
+
+/// Lets go of all blocks, for good unless a stop follows.
+pub(super) fn flush(host: &Host, args: &Args) -> anyhow::Result<Exit> {
+    let jail = checked(args.jail.as_deref())?;
+    let mut ledger = host.ledger()?;
+    let flushed = ledger.flush(jail, host.now())?;
+    settle(host, &mut ledger)?;
+    if flushed > 0 {
+        ledger.flushed(jail, Timestamp::now().as_second())?;
+    }
     Ok(Exit::Yes)
 }
 
