@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::account::{NotAnAccount, Offender};
 use crate::commands::{an_address, give_up, parse, record};
 use crate::config::{Config, Mode};
-use crate::evidence::Decision;
+use crate::evidence::{Decision, visible_within};
 use crate::exit::Exit;
 use crate::ledger::{Block, Ledger, OfJail};
 
@@ -103,6 +103,9 @@ Files:
   /etc/ringfence/ringfence.toml       settings; RINGFENCE_CONFIG or --config names another file
   /var/lib/ringfence/ledger.db        who is blocked until when, and why
   /var/log/ringfence/decisions.jsonl  who was blocked, refused and let go";
+
+/// No more of what names no account is repeated, in bytes.
+const MAX_TEXT: usize = 200;
 
 /// Settings of other tools.
 const UNNEEDED: [&str; 1] = ["lists"];
@@ -221,9 +224,9 @@ impl Whom {
         jail::checked(self.jail.as_deref())
     }
 
-    /// What stands on the command line, for evidence.
+    /// What stands on the command line, for evidence and for people: its beginning, if it is long.
     fn text(&self) -> String {
-        self.id.to_string_lossy().into_owned()
+        visible_within(&self.id.to_string_lossy(), MAX_TEXT)
     }
 }
 
