@@ -390,7 +390,7 @@ async fn evict(transaction: &mut Transaction<'_, Sqlite>, max: u32, now: i64) ->
     }
     let sql = format!(
         "DELETE FROM blocks WHERE (domain, account, source) IN (SELECT domain, account, source {DUE} \
-         ORDER BY max(since), max(changed), domain, account, source LIMIT $2) RETURNING {FIELDS}"
+         ORDER BY max(since), max(changed), max(rowid) LIMIT $2) RETURNING {FIELDS}"
     );
     let rows =
         sqlx::query_as(&sql).bind(now).bind(count - i64::from(max)).fetch_all(&mut **transaction).await?;
