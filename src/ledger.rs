@@ -459,6 +459,9 @@ async fn open_or_begin(path: &Path, now: Timestamp) -> anyhow::Result<(SqliteCon
 }
 
 async fn open(path: &Path) -> anyhow::Result<SqliteConnection> {
+    if path.is_dir() {
+        bail!(Damage("it is a directory".to_owned()));
+    }
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -481,7 +484,7 @@ async fn open(path: &Path) -> anyhow::Result<SqliteConnection> {
     };
     let faults: Vec<String> = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_all(&mut connection).await?;
     if faults.iter().any(|fault| fault != "ok") {
-        bail!(Damage(faults.join("; ")));
+        bail!(Damage(faults.join("; ").replace('\n', " ")));
     }
     schema::bring_up(&mut connection).await?;
     Ok(connection)
