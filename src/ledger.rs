@@ -69,6 +69,8 @@ pub struct Ledger {
     runtime: Runtime,
     /// There until the end.
     connection: Option<SqliteConnection>,
+    /// Why it can only be read.
+    unwritable: Option<anyhow::Error>,
 }
 
 /// An open ledger.
@@ -107,9 +109,20 @@ impl Ledger {
         }
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().context("no runtime")?;
-        let opened = runtime.block_on(open_or_begin(path, now));
-        let (connection, lost) = opened.with_context(|| format!("the ledger {}", path.display()))?;
-        Ok(Opened { ledger: Self { runtime, connection: Some(connection) }, lost })
+        let opened = runtime.block_on(async {
+            match open_or_begin(path, now).await {
+                Ok((connection, lost)) => Ok((connection, lost, None)),
+                // On a disk that takes nothing, what was written can still be read, and what is over ends.
+                Err(error) if !hint(&error).is_empty() => match open_unchanged(path).await {
+                    Ok(connection) => Ok((connection, None, Some(error))),
+                    Err(_) => Err(error),
+                },
+                Err(error) => Err(error),
+            }
+        });
+        let (connection, lost, unwritable) =
+            opened.with_context(|| format!("the ledger {}", path.display()))?;
+        Ok(Opened { ledger: Self { runtime, connection: Some(connection), unwritable }, lost })
     }
 
     /// What is blocked at `now`, the oldest first.
@@ -313,7 +326,7 @@ impl Ledger {
         &mut self,
         work: impl AsyncFnOnce(&mut SqliteConnection) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let Self { runtime, connection } = self;
+        let Self { runtime, connection, .. } = self;
         let connection = connection.as_mut().expect("there until the end");
         runtime.block_on(work(connection)).context("cannot read the ledger")
     }
@@ -323,7 +336,10 @@ impl Ledger {
         &mut self,
         work: impl AsyncFnOnce(&mut Transaction<'_, Sqlite>) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let Self { runtime, connection } = self;
+        let Self { runtime, connection, unwritable } = self;
+        if let Some(error) = unwritable {
+            bail!("cannot write the ledger: {error:#}");
+        }
         let connection = connection.as_mut().expect("there until the end");
         runtime
             .block_on(async {
@@ -333,7 +349,10 @@ impl Ledger {
                 transaction.commit().await?;
                 anyhow::Ok(done)
             })
-            .context("cannot write the ledger")
+            .map_err(|error| {
+                let hint = hint(&error);
+                error.context(format!("cannot write the ledger{hint}"))
+            })
     }
 }
 
@@ -479,15 +498,31 @@ async fn open(path: &Path) -> anyhow::Result<SqliteConnection> {
             Err(error) if is_busy(&error) && Instant::now() < patience => {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            Err(error) => return Err(error).context("cannot open it"),
+            Err(error) => {
+                let error = anyhow::Error::new(error);
+                let hint = hint(&error);
+                return Err(error.context(format!("cannot open it{hint}")));
+            }
         }
     };
-    let faults: Vec<String> = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_all(&mut connection).await?;
+    check(&mut connection).await?;
+    Ok(connection)
+}
+
+/// For reading what is there, without a log or a lock beside it.
+async fn open_unchanged(path: &Path) -> anyhow::Result<SqliteConnection> {
+    let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(true);
+    let mut connection = options.statement_cache_capacity(0).disable_statement_logging().connect().await?;
+    check(&mut connection).await?;
+    Ok(connection)
+}
+
+async fn check(connection: &mut SqliteConnection) -> anyhow::Result<()> {
+    let faults: Vec<String> = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_all(&mut *connection).await?;
     if faults.iter().any(|fault| fault != "ok") {
         bail!(Damage(faults.join("; ").replace('\n', " ")));
     }
-    schema::bring_up(&mut connection).await?;
-    Ok(connection)
+    schema::bring_up(connection).await
 }
 
 /// What SQLite's own check found.
@@ -511,6 +546,16 @@ fn is_damage(error: &anyhow::Error) -> bool {
 /// `SQLITE_BUSY` or `SQLITE_LOCKED`, or a protocol that others are in the middle of.
 fn is_busy(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| matches!(code, 5 | 6 | 15))
+}
+
+/// What an error means where the disk takes nothing: `SQLITE_IOERR` or `SQLITE_FULL`, `SQLITE_READONLY` or
+/// `SQLITE_CANTOPEN`; empty otherwise.
+fn hint(error: &anyhow::Error) -> &'static str {
+    match error.downcast_ref::<sqlx::Error>().and_then(code) {
+        Some(10 | 13) => " (is the disk full?)",
+        Some(8 | 14) => " (is the disk read-only, or the directory not ours?)",
+        _ => "",
+    }
 }
 
 /// SQLite's primary result code.

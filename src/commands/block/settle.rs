@@ -21,13 +21,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Ends what is over, and brings the rest into the kernel where it is not there as it should be; what is blocked now.
 pub(super) fn settle(host: &Host, ledger: &mut Ledger) -> anyhow::Result<Vec<Block>> {
     let _lock = take_turn(host)?;
-    let over = ledger.tidy(host.now())?;
+    let over = ledger.tidy(host.now());
     // Who waited for his turn does not undo what another wrote meanwhile: the ledger is read now.
     let active = ledger.active(host.now())?;
     let wanted = offenders(host, &active);
     let mut firewall = Firewall::read()?;
     firewall.bring_in(|version| layout(host, &wanted, version))?;
-    host.record_ends(&over, "time-over", "");
+    // Where it cannot be written down that a block is over, it has ended in the kernel all the same.
+    host.record_ends(&over?, "time-over", "");
     Ok(active)
 }
 

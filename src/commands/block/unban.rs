@@ -25,9 +25,10 @@ pub(super) fn run(host: &Host, args: &Args) -> anyhow::Result<Exit> {
         }
     };
     let mut ledger = host.ledger()?;
-    let ended = ledger.remove(&offender, jail)?;
+    let ended = ledger.remove(&offender, jail);
     // Also where nothing was there: the kernel may hold what the ledger does not know.
     let active = settle(host, &mut ledger)?;
+    let ended = ended?;
     host.record_ends(&ended, if jail.is_some() { "unbanned" } else { "by-hand" }, "");
     if ended.is_empty() {
         if jail.is_none() {
