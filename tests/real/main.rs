@@ -6,6 +6,7 @@
 
 mod accounts;
 mod block_fail2ban;
+mod block_faults;
 mod block_kernel;
 mod block_policy;
 mod carriers;

@@ -140,7 +140,7 @@ fn offenders(saved: &str) -> BTreeSet<String> {
         let start = format!("-A {chain} ");
         saved.lines().filter_map(|line| line.strip_prefix(&start)).map(str::to_owned).collect::<Vec<_>>()
     };
-    let target = |rule: &str| rule.rsplit_once(" -j ").expect("a target").1.to_owned();
+    let target = |rule: &str| rule.rsplit_once("-j ").expect("a target").1.to_owned();
     let mut chains: BTreeSet<&str> = saved
         .lines()
         .filter_map(|line| line.strip_prefix(':')?.split(' ').next())
