@@ -72,14 +72,13 @@ impl Blocks {
 
     /// As `ringfence-block list --json` prints them, each a second older than the next.
     fn write(self, path: &Path) {
-        let time = |seconds: i64| jiff::Timestamp::from_second(seconds).unwrap().to_string();
         let mut since = now() - 1800;
         let entries: Vec<_> = self
             .accounts()
             .map(|account| {
                 since += i64::from(since < now() - 1);
                 serde_json::json!({
-                    "account": account, "jail": JAIL, "since": time(since), "until": time(now() + 36_000),
+                    "account": account, "jail": JAIL, "since": since, "until": now() + 36_000,
                     "why": "FusionPBX has no such account", "evidence": "203.0.113.20 has a live registration"
                 })
             })

@@ -14,6 +14,7 @@ use crate::evidence::visible_within;
 
 mod change;
 mod layout;
+mod nft;
 mod programs;
 mod saved;
 
@@ -21,6 +22,9 @@ pub use layout::{Chain, Layout, Rule, Tag};
 pub use saved::Saved;
 
 use programs::{All, Program};
+
+/// Another program may come in between.
+const TRIES: usize = 3;
 
 /// IPv4 or IPv6: each has tables of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,20 +146,38 @@ impl Firewall {
     ///
     /// After an error each of IPv4 and IPv6 has the old rules or the new ones. Only one process at a time may do it.
     pub fn bring_in(&mut self, layout: impl Fn(Version) -> Layout) -> anyhow::Result<bool> {
-        let changes: Vec<_> = self.changes(&layout).map(|(program, text)| (program.clone(), text)).collect();
-        if changes.is_empty() {
-            return Ok(false);
+        let mut pending = self.pending(&layout);
+        let changed = !pending.is_empty();
+        for _ in 0..TRIES {
+            if pending.is_empty() {
+                return Ok(changed);
+            }
+            let done = programs::restore_all(&pending);
+            *self = match Self::read() {
+                Ok(read) => read,
+                Err(error) => {
+                    done?;
+                    return Err(error.context("the rules were brought in, but cannot be read back"));
+                }
+            };
+            let left = self.pending(&layout);
+            // What is to be done is another thing only if somebody came in between our look and our change.
+            if left == pending {
+                done?;
+                break;
+            }
+            pending = left;
         }
-        programs::restore_all(&changes)?;
-        *self = Self::read().context("the rules were brought in, but cannot be read back")?;
-        if let Some((program, text)) = self.changes(&layout).next() {
-            bail!(
-                "the rules are not there after {} brought them in, so another program may be changing them; still to be done: {}",
-                program.restore_name(),
-                visible_within(&text, 200)
-            );
-        }
-        Ok(true)
+        let Some((program, text)) = pending.first() else { return Ok(changed) };
+        bail!(
+            "the rules are not there after {} brought them in, so another program may be changing them; still to be done: {}",
+            program.restore_name(),
+            visible_within(text, 200)
+        )
+    }
+
+    fn pending(&self, layout: &impl Fn(Version) -> Layout) -> Vec<(Program, String)> {
+        self.changes(layout).map(|(program, text)| (program.clone(), text)).collect()
     }
 }
 

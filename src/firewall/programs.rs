@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{Saved, Table, Variant, Version};
+use super::{Saved, Table, Variant, Version, nft};
 use crate::evidence::visible_within;
 
 /// Where they may be; never `PATH`, which somebody else may have set.
@@ -64,40 +64,33 @@ pub(super) fn usual() -> Variant {
     if legacy { Variant::Legacy } else { Variant::Nft }
 }
 
-/// The table `filter` of every kind that is in use. The tables of `legacy` are left alone while they are empty: a look would make
-/// them.
+/// The table `filter` of every kind that is in use. Others are left alone: a look would make them.
 pub(super) fn read_all() -> anyhow::Result<All> {
-    let (mut programs, mut unused) = (vec![], vec![]);
     let net = Path::new("/proc/thread-self/net");
     if !net.exists() {
         // Everything would look unused, and IPv6 switched off.
         bail!("{} is not there; is /proc mounted, and ours?", net.display());
     }
-    for version in [Version::V4, Version::V6] {
-        let (tables, off) = match version {
-            Version::V4 => (net.join("ip_tables_names"), false),
-            Version::V6 => {
-                let off = !net.join("if_inet6").exists();
-                (net.join("ip6_tables_names"), off)
+    let (mut programs, mut unused) = (vec![], vec![]);
+    for (version, legacy_tables, there) in [
+        (Version::V4, "ip_tables_names", true),
+        (Version::V6, "ip6_tables_names", net.join("if_inet6").exists()),
+    ] {
+        let legacy = std::fs::read_to_string(net.join(legacy_tables))
+            .is_ok_and(|names| names.lines().any(|name| name == "filter"));
+        let nft = || nft::has_filter(version).unwrap_or(true);
+        for (variant, in_use) in [(Variant::Legacy, legacy), (Variant::Nft, there && nft())] {
+            let program = Program { version, variant };
+            let installed = find(&program.save_name()).is_some();
+            match in_use {
+                // Rules that cannot be read are an error, if they turn out to be the host's.
+                true if there && (installed || variant == Variant::Legacy) => programs.push(program),
+                false if there && installed => unused.push(program),
+                _ => {}
             }
-        };
-        if off {
-            continue;
-        }
-        let in_use =
-            std::fs::read_to_string(tables).is_ok_and(|names| names.lines().any(|name| name == "filter"));
-        let legacy = Program { version, variant: Variant::Legacy };
-        if in_use || usual() == Variant::Legacy {
-            programs.push(legacy);
-        } else {
-            unused.push(legacy);
-        }
-        let nft = Program { version, variant: Variant::Nft };
-        if find(&nft.save_name()).is_some() {
-            programs.push(nft);
         }
     }
-    if programs.is_empty() {
+    if programs.is_empty() && unused.is_empty() {
         bail!("iptables is not there; install the package iptables");
     }
     let reads = in_parallel(programs, |program| program.read().map_err(|error| (program, error)));

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::Host;
 use crate::account::Offender;
@@ -62,6 +63,8 @@ fn take_turn(host: &Host) -> anyhow::Result<File> {
         state_file::open_own_for_update(&path, state_file::effective_user())
     };
     let file = open().with_context(|| format!("cannot open {} (this needs root)", path.display()))?;
+    // The programs of iptables inherit it: if we are killed, the next of us waits until they are done.
+    fcntl_setfd(&file, FdFlags::empty()).context("cannot hand down the lock")?;
     let patience = Instant::now() + PATIENCE;
     while !state_file::try_lock(&file)? {
         if Instant::now() > patience {
