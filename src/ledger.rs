@@ -543,9 +543,11 @@ fn is_damage(error: &anyhow::Error) -> bool {
         || error.downcast_ref::<sqlx::Error>().and_then(code).is_some_and(|code| matches!(code, 11 | 26))
 }
 
-/// `SQLITE_BUSY` or `SQLITE_LOCKED`, or a protocol that others are in the middle of.
+/// `SQLITE_BUSY` or `SQLITE_LOCKED`, or a protocol that others are in the middle of; or its log is gone, because another moves
+/// it aside (`SQLITE_IOERR_DELETE_NOENT`).
 fn is_busy(error: &sqlx::Error) -> bool {
-    code(error).is_some_and(|code| matches!(code, 5 | 6 | 15))
+    const LOG_IS_GONE: u32 = 5898;
+    extended_code(error).is_some_and(|code| matches!(code & 0xff, 5 | 6 | 15) || code == LOG_IS_GONE)
 }
 
 /// What an error means where the disk takes nothing: `SQLITE_IOERR` or `SQLITE_FULL`, `SQLITE_READONLY` or
@@ -560,8 +562,11 @@ fn hint(error: &anyhow::Error) -> &'static str {
 
 /// SQLite's primary result code.
 fn code(error: &sqlx::Error) -> Option<u32> {
-    let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
-    Some(code & 0xff)
+    extended_code(error).map(|code| code & 0xff)
+}
+
+fn extended_code(error: &sqlx::Error) -> Option<u32> {
+    error.as_database_error()?.code()?.parse().ok()
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
