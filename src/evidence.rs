@@ -186,10 +186,15 @@ fn rounded(now: Timestamp) -> Timestamp {
     now.round(Unit::Millisecond).unwrap_or(now)
 }
 
-/// Foreign text with its control characters made visible: it can neither steer a terminal nor end a line.
+/// Foreign text with its control characters made visible: it can neither steer a terminal, nor end a line, nor turn its
+/// direction.
 #[must_use]
 pub fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    let steers = |c: char| {
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        turns || c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+    };
+    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// [`visible`] text of at most `limit` bytes of the original, with `…` where more was there.

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use crate::evidence::visible_within;
 

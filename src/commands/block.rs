@@ -123,16 +123,16 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
-    let host = Host { config: Config::load_without(args.config.as_deref(), &UNNEEDED)?, now };
+    let call = Call { config: Config::load_without(args.config.as_deref(), &UNNEEDED)?, now };
     match &args.command {
-        Command::Ban(args) => ban::run(&host, args),
-        Command::Unban(args) => unban::run(&host, args),
-        Command::List(args) => list::run(&host, args),
-        Command::Expire => expire::run(&host),
-        Command::Restore(args) => restore::run(&host, args),
-        Command::Start(args) => jail::run(&host, args, Ledger::start),
-        Command::Stop(args) => jail::run(&host, args, Ledger::stop),
-        Command::Flush(args) => jail::flush(&host, args),
+        Command::Ban(args) => ban::run(&call, args),
+        Command::Unban(args) => unban::run(&call, args),
+        Command::List(args) => list::run(&call, args),
+        Command::Expire => expire::run(&call),
+        Command::Restore(args) => restore::run(&call, args),
+        Command::Start(args) => jail::run(&call, args, Ledger::start),
+        Command::Stop(args) => jail::run(&call, args, Ledger::stop),
+        Command::Flush(args) => jail::flush(&call, args),
     }
 }
 
@@ -142,12 +142,12 @@ fn complain(text: &str) {
 }
 
 /// The settings, and when we were called: what every command needs.
-struct Host {
+struct Call {
     config: Config,
     now: Timestamp,
 }
 
-impl Host {
+impl Call {
     /// Seconds since 1970.
     fn now(&self) -> i64 {
         self.now.as_second()

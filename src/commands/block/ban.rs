@@ -2,14 +2,14 @@
 
 use super::policy::{self, Request, Verdict};
 use super::settle::settle;
-use super::{Host, Whom, complain};
+use super::{Call, Whom, complain};
 use crate::address;
 use crate::config::Mode;
 use crate::exit::Exit;
 use crate::ledger::{Block, Ledger};
 
 /// No block is longer, in seconds: a year.
-const LONGEST: i64 = 365 * 86_400;
+pub(super) const LONGEST: i64 = 365 * 86_400;
 
 /// The command line of `ban`.
 #[derive(Debug, clap::Args)]
@@ -30,10 +30,10 @@ pub(super) struct Args {
     span: Option<i64>,
 }
 
-pub(super) fn run(host: &Host, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     let jail = args.whom.jail()?;
     let refused = |subject: &str, reason: &str, detail: &str| {
-        host.record(subject, "refuse", reason, jail.unwrap_or("by hand"), detail);
+        call.record(subject, "refuse", reason, jail.unwrap_or("by hand"), detail);
         complain(&format!("{subject:?} is not blocked: {detail}"));
         // fail2ban would only try it again.
         Ok(if jail.is_some() { Exit::Yes } else { Exit::No })
@@ -54,46 +54,53 @@ pub(super) fn run(host: &Host, args: &Args) -> anyhow::Result<Exit> {
         },
     };
     // A clock that was set back in between is no reason for a longer block.
-    let since = args.at.map_or(host.now(), |at| at.min(host.now()));
+    let since = args.at.map_or(call.now(), |at| at.min(call.now()));
     let span =
-        args.span.unwrap_or_else(|| i64::try_from(host.config.block.span.get().as_secs()).unwrap_or(LONGEST));
+        args.span.unwrap_or_else(|| i64::try_from(call.config.block.span.get().as_secs()).unwrap_or(LONGEST));
     // Who fails at one address fails from there.
     let seen_from = seen_from.or(offender.source.filter(|_| jail.is_some()));
     let request =
         Request { offender, jail: jail.unwrap_or_default(), seen_from, until: since.saturating_add(span) };
 
-    let mut ledger = host.ledger()?;
-    match policy::judge(host, &mut ledger, &request)? {
+    let mut ledger = call.ledger()?;
+    match policy::judge(call, &mut ledger, &request)? {
         Verdict::Refuse { reason, detail } => refused(&subject, reason, &detail),
         Verdict::Alarm { detail, lifted } => {
-            settle(host, &mut ledger)?;
-            host.record_ends(&lifted, "suspended", "part of an alarm");
+            settle(call, &mut ledger)?;
+            call.record_ends(&lifted, "suspended", "part of an alarm");
             refused(&subject, "alarm", &detail)
         }
         Verdict::Block { reason, why, evidence } => {
             let Request { offender, jail, seen_from, until } = request;
             let block = Block { offender, jail: jail.to_owned(), seen_from, since, until, why, evidence };
-            let enforced = match host.config.block_mode() {
-                Mode::Enforce => enforce(host, &mut ledger, &block),
-                Mode::Observe => Ok(()),
+            let enforced = match call.config.block_mode() {
+                Mode::Enforce => enforce(call, &mut ledger, &block),
+                Mode::Observe => Ok(true),
             };
+            if matches!(enforced, Ok(false)) {
+                return refused(&subject, "made-way", "there are max blocks already, and all began later");
+            }
             let source = if block.jail.is_empty() { "by hand" } else { &block.jail };
             let detail = match block.evidence.as_str() {
                 "" => block.why,
                 evidence => format!("{}; {evidence}", block.why),
             };
-            host.record(&subject, "block", reason, source, &detail);
-            enforced.map(|()| Exit::Yes)
+            call.record(&subject, "block", reason, source, &detail);
+            enforced.map(|_| Exit::Yes)
         }
     }
 }
 
-/// First the ledger, then the kernel: what is interrupted in between is done by the next call.
-fn enforce(host: &Host, ledger: &mut Ledger, block: &Block) -> anyhow::Result<()> {
-    let put = ledger.put(std::slice::from_ref(block), host.config.block.max.get(), host.now())?;
-    settle(host, ledger)?;
-    host.record_ends(&put.evicted, "made-way", &format!("max is {}", host.config.block.max.get()));
-    Ok(())
+/// First the ledger, then the kernel: what is interrupted in between is done by the next call. Whether it is blocked: where there
+/// are too many blocks, the oldest makes way, and that may be this one.
+fn enforce(call: &Call, ledger: &mut Ledger, block: &Block) -> anyhow::Result<bool> {
+    let max = call.config.block.max.get();
+    let mut evicted = ledger.put(std::slice::from_ref(block), max, call.now())?.evicted;
+    settle(call, ledger)?;
+    let others = evicted.len();
+    evicted.retain(|other| other.offender != block.offender);
+    call.record_ends(&evicted, "made-way", &format!("max is {max}"));
+    Ok(evicted.len() == others)
 }
 
 /// Seconds since 1970, perhaps with a fraction.

@@ -4,7 +4,7 @@ use anyhow::bail;
 use jiff::Timestamp;
 
 use super::settle::settle;
-use super::{Host, Ledger};
+use super::{Call, Ledger};
 use crate::exit::Exit;
 use crate::ledger::OfJail;
 
@@ -18,22 +18,22 @@ pub(super) struct Args {
 
 /// Starts or stops: writes the change down and brings it into the kernel.
 pub(super) fn run(
-    host: &Host,
+    call: &Call,
     args: &Args,
     change: impl FnOnce(&mut Ledger, OfJail<'_>, i64) -> anyhow::Result<u64>,
 ) -> anyhow::Result<Exit> {
-    let mut ledger = host.ledger()?;
-    change(&mut ledger, checked(args.jail.as_deref())?, host.now())?;
-    settle(host, &mut ledger)?;
+    let mut ledger = call.ledger()?;
+    change(&mut ledger, checked(args.jail.as_deref())?, call.now())?;
+    settle(call, &mut ledger)?;
     Ok(Exit::Yes)
 }
 
 /// Lets go of all blocks, for good unless a stop follows.
-pub(super) fn flush(host: &Host, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn flush(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     let jail = checked(args.jail.as_deref())?;
-    let mut ledger = host.ledger()?;
-    let flushed = ledger.flush(jail, host.now())?;
-    settle(host, &mut ledger)?;
+    let mut ledger = call.ledger()?;
+    let flushed = ledger.flush(jail, call.now())?;
+    settle(call, &mut ledger)?;
     if flushed > 0 {
         ledger.flushed(jail, Timestamp::now().as_second())?;
     }

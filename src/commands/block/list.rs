@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::{Host, complain};
+use super::{Call, complain};
 use crate::account::Offender;
 use crate::commands::screen::{self, Columns, span};
 use crate::exit::Exit;
@@ -30,8 +30,8 @@ struct Entry {
     hits: Option<u64>,
 }
 
-pub(super) fn run(host: &Host, args: &Args) -> anyhow::Result<Exit> {
-    let active = host.ledger()?.active(host.now())?;
+pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
+    let active = call.ledger()?.active(call.now())?;
     let counters = match Firewall::read() {
         Ok(firewall) => Some(firewall.counters()),
         Err(error) => {
@@ -47,7 +47,7 @@ pub(super) fn run(host: &Host, args: &Args) -> anyhow::Result<Exit> {
             Entry { block, hits }
         })
         .collect();
-    screen::print(args.json, &entries, || render(&entries, host.now()))?;
+    screen::print(args.json, &entries, || render(&entries, call.now()))?;
     Ok(Exit::Yes)
 }
 

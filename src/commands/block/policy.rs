@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 
-use super::Host;
+use super::Call;
 use crate::account::{Offender, SipAccount};
 use crate::config::block::Verify;
 use crate::deadline::Deadline;
@@ -53,18 +53,18 @@ pub(super) enum Verdict {
 type No = (&'static str, String);
 
 /// Judges it. An error means that the ledger cannot be used.
-pub(super) fn judge(host: &Host, ledger: &mut Ledger, request: &Request<'_>) -> anyhow::Result<Verdict> {
+pub(super) fn judge(call: &Call, ledger: &mut Ledger, request: &Request<'_>) -> anyhow::Result<Verdict> {
     let refuse = |(reason, detail): No| Ok(Verdict::Refuse { reason, detail });
-    let deadline = Deadline::after(Instant::now(), host.config.registrations.deadline.get());
+    let deadline = Deadline::after(Instant::now(), call.config.registrations.deadline.get());
     if let Err(error) = strings::check(&request.offender.account) {
         return refuse(("too-long", error.to_string()));
     }
-    if request.until <= host.now() {
+    if request.until <= call.now() {
         return refuse(("over", "its time is over already".to_owned()));
     }
     let by_jail = !request.jail.is_empty();
-    if by_jail && let Some(until) = ledger.suspended_until(host.now())? {
-        let seconds = until - host.now();
+    if by_jail && let Some(until) = ledger.suspended_until(call.now())? {
+        let seconds = until - call.now();
         return refuse((
             "suspended",
             format!("blocks are suspended for another {seconds} s, after an alarm"),
@@ -72,30 +72,30 @@ pub(super) fn judge(host: &Host, ledger: &mut Ledger, request: &Request<'_>) -> 
     }
     let mut known_good = None;
     if let Some(source) = request.seen_from {
-        if let Some(no) = floods(host, ledger, &request.offender, source)? {
+        if let Some(no) = floods(call, ledger, &request.offender, source)? {
             return refuse(no);
         }
-        match exempt(host, source, deadline) {
+        match exempt(call, source, deadline) {
             Ok(words) => known_good = Some((source, words)),
-            Err(no) if host.config.block.only_exempt => return refuse(no),
+            Err(no) if call.config.block.only_exempt => return refuse(no),
             Err(_) => {}
         }
     }
     let (reason, why) = match request.offender.source {
-        None => match unknown(host, ledger, &request.offender.account, deadline)? {
+        None => match unknown(call, ledger, &request.offender.account, deadline)? {
             Ok(why) => ("unknown-account", why),
             Err(no) => return refuse(no),
         },
-        Some(source) => match failing_device(host, &request.offender.account, source, deadline) {
+        Some(source) => match failing_device(call, &request.offender.account, source, deadline) {
             Ok(why) => ("failing-device", why),
             Err(no) => return refuse(no),
         },
     };
     // Only what would be blocked is cause for alarm, and only where a known-good address is behind it.
     if by_jail && let Some((source, _)) = &known_good {
-        let sources = ledger.note_alarm(*source, host.now())?;
+        let sources = ledger.note_alarm(*source, call.now())?;
         if sources > HANDFUL {
-            let lifted = ledger.suspend(host.now() + SUSPENSION, host.now())?;
+            let lifted = ledger.suspend(call.now() + SUSPENSION, call.now())?;
             let detail = format!(
                 "accounts of {sources} known-good addresses were to be blocked within a minute; is the directory of the PBX \
                  down? Blocks are suspended for {} minutes, and the {} of that minute are lifted",
@@ -111,14 +111,14 @@ pub(super) fn judge(host: &Host, ledger: &mut Ledger, request: &Request<'_>) -> 
 
 /// Whether one address is behind too many blocks already.
 fn floods(
-    host: &Host,
+    call: &Call,
     ledger: &mut Ledger,
     offender: &Offender,
     source: IpAddr,
 ) -> anyhow::Result<Option<No>> {
-    let limit = (host.config.block.max.get() / SHARE).max(AT_LEAST);
+    let limit = (call.config.block.max.get() / SHARE).max(AT_LEAST);
     let others = ledger
-        .active(host.now())?
+        .active(call.now())?
         .into_iter()
         .filter(|block| block.seen_from == Some(source) && block.offender != *offender);
     let count = u32::try_from(others.count()).unwrap_or(u32::MAX);
@@ -128,8 +128,8 @@ fn floods(
 }
 
 /// What makes the source exempt from fail2ban, in words.
-fn exempt(host: &Host, source: IpAddr, deadline: Deadline) -> Result<String, No> {
-    let (exemption, answer) = exemption::find(&host.config, source, host.now, deadline);
+fn exempt(call: &Call, source: IpAddr, deadline: Deadline) -> Result<String, No> {
+    let (exemption, answer) = exemption::find(&call.config, source, call.now, deadline);
     match exemption {
         Exemption::Allowed { list } => Ok(format!("{source} is on the allow list {list}")),
         Exemption::Standing(Standing::Registered { .. }) => Ok(format!("{source} has a live registration")),
@@ -158,20 +158,20 @@ fn exempt(host: &Host, source: IpAddr, deadline: Deadline) -> Result<String, No>
 
 /// Why the account may be blocked everywhere: nobody can have it.
 fn unknown(
-    host: &Host,
+    call: &Call,
     ledger: &mut Ledger,
     account: &SipAccount,
     deadline: Deadline,
 ) -> anyhow::Result<Result<String, No>> {
-    if host.config.block.verify == Verify::None {
+    if call.config.block.verify == Verify::None {
         return Ok(Ok("not checked (verify is none)".to_owned()));
     }
-    let known = ledger.verdict(account, host.now())?.and_then(|name| Existence::from_name(&name));
+    let known = ledger.verdict(account, call.now())?.and_then(|name| Existence::from_name(&name));
     let existence = match known {
         Some(existence) => existence,
-        None => match look_up(host, std::slice::from_ref(account), deadline) {
+        None => match look_up(call, std::slice::from_ref(account), deadline) {
             Ok(answers) => {
-                ledger.remember(account, answers[0].name(), host.now())?;
+                ledger.remember(account, answers[0].name(), call.now())?;
                 answers[0]
             }
             Err(error) => {
@@ -192,11 +192,11 @@ fn unknown(
 
 /// What FusionPBX says of accounts, in their order.
 pub(super) fn look_up(
-    host: &Host,
+    call: &Call,
     accounts: &[SipAccount],
     deadline: Deadline,
 ) -> anyhow::Result<Vec<Existence>> {
-    let target = crate::fusionpbx::own_database(&host.config)?.context(
+    let target = crate::fusionpbx::own_database(&call.config)?.context(
         "there is no FusionPBX on this host; name its database in [fusionpbx] postgres, or set verify = \"none\" in [block]",
     )?;
     accounts::look_up(&target, accounts, deadline)
@@ -204,12 +204,12 @@ pub(super) fn look_up(
 
 /// Why the device may be blocked: it has no registration that would be lost.
 fn failing_device(
-    host: &Host,
+    call: &Call,
     account: &SipAccount,
     source: IpAddr,
     deadline: Deadline,
 ) -> Result<String, No> {
-    match registered(host, &[(account.clone(), source)], deadline).as_deref() {
+    match registered(call, &[(account.clone(), source)], deadline).as_deref() {
         Ok([false]) => Ok("it fails there, and is not registered".to_owned()),
         Ok(_) => Err(("registered", format!("the account is registered from {source}"))),
         Err(error) => Err((
@@ -221,9 +221,9 @@ fn failing_device(
 
 /// Which devices are registered, in their order.
 pub(super) fn registered(
-    host: &Host,
+    call: &Call,
     devices: &[(SipAccount, IpAddr)],
     deadline: Deadline,
 ) -> anyhow::Result<Vec<bool>> {
-    discovery::discover(&host.config.registrations)?.source.registered(devices, host.now(), deadline)
+    discovery::discover(&call.config.registrations)?.source.registered(devices, call.now(), deadline)
 }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::Host;
+use super::ban::LONGEST as LONGEST_BLOCK;
 use super::settle::{plan, settle};
+use super::{Call, jail};
 use crate::exit::Exit;
 use crate::ledger::Block;
 use crate::matcher::strings;
@@ -26,24 +27,25 @@ pub(super) struct Args {
     file: Option<PathBuf>,
 }
 
-pub(super) fn run(host: &Host, args: &Args) -> anyhow::Result<Exit> {
-    let mut ledger = host.ledger()?;
+pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
+    let mut ledger = call.ledger()?;
     if args.dry_run {
-        let active = ledger.active(host.now())?;
-        io::stdout().lock().write_all(plan(host, &active)?.as_bytes())?;
+        let active = ledger.active(call.now())?;
+        io::stdout().lock().write_all(plan(call, &active)?.as_bytes())?;
         return Ok(Exit::Yes);
     }
     let mut added = None;
     if let Some(file) = &args.file {
-        let blocks = read(file, host.now()).with_context(|| format!("cannot read {}", file.display()))?;
-        let put = ledger.put(&blocks, host.config.block.max.get(), host.now())?;
-        host.record_ends(&put.evicted, "made-way", &format!("max is {}", host.config.block.max.get()));
-        added = Some(blocks.len());
+        let blocks = read(file, call.now()).with_context(|| format!("cannot read {}", file.display()))?;
+        let put = ledger.put(&blocks, call.config.block.max.get(), call.now())?;
+        added = Some((blocks.len(), put.evicted.len()));
     }
-    let active = settle(host, &mut ledger)?;
-    if let Some(added) = added {
-        let detail = format!("{added} blocks");
-        host.record("ledger", "restore", "by-hand", "file", &detail);
+    let active = settle(call, &mut ledger)?;
+    if let Some((added, evicted)) = added {
+        // In one line: there may be a hundred thousand.
+        let max = call.config.block.max.get();
+        let detail = format!("{added} blocks; {evicted}, the oldest, had to make way (max is {max})");
+        call.record("ledger", "restore", "by-hand", "file", &detail);
     }
     if io::stdout().is_terminal() {
         // A closed pipe is no error of ours.
@@ -62,8 +64,12 @@ fn read(file: &Path, now: i64) -> anyhow::Result<Vec<Block>> {
         state_file::read_regular(file, LONGEST)?
     };
     let mut blocks: Vec<Block> = serde_json::from_slice(&content)?;
-    for block in &blocks {
+    for block in &mut blocks {
         strings::check(&block.offender.account).with_context(|| block.offender.to_string())?;
+        if !block.jail.is_empty() {
+            jail::checked(Some(&block.jail))?;
+        }
+        block.until = block.until.min(now.saturating_add(LONGEST_BLOCK));
     }
     blocks.retain(|block| block.until > now);
     Ok(blocks)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::io::{FdFlags, fcntl_setfd};
 
-use super::Host;
+use super::Call;
 use crate::account::Offender;
 use crate::config::Mode;
 use crate::firewall::{Firewall, Layout, Version};
@@ -20,23 +20,23 @@ use crate::state_file;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Ends what is over, and brings the rest into the kernel where it is not there as it should be; what is blocked now.
-pub(super) fn settle(host: &Host, ledger: &mut Ledger) -> anyhow::Result<Vec<Block>> {
-    let _lock = take_turn(host)?;
-    let over = ledger.tidy(host.now());
+pub(super) fn settle(call: &Call, ledger: &mut Ledger) -> anyhow::Result<Vec<Block>> {
+    let _lock = take_turn(call)?;
+    let over = ledger.tidy(call.now());
     // Who waited for his turn does not undo what another wrote meanwhile: the ledger is read now.
-    let active = ledger.active(host.now())?;
-    let wanted = offenders(host, &active);
+    let active = ledger.active(call.now())?;
+    let wanted = offenders(call, &active);
     let mut firewall = Firewall::read()?;
-    firewall.bring_in(|version| layout(host, &wanted, version))?;
+    firewall.bring_in(|version| layout(call, &wanted, version))?;
     // Where it cannot be written down that a block is over, it has ended in the kernel all the same.
-    host.record_ends(&over?, "time-over", "");
+    call.record_ends(&over?, "time-over", "");
     Ok(active)
 }
 
 /// What would be brought in, as text for people.
-pub(super) fn plan(host: &Host, active: &[Block]) -> anyhow::Result<String> {
-    let wanted = offenders(host, active);
-    let changes = Firewall::read()?.plan(|version| layout(host, &wanted, version));
+pub(super) fn plan(call: &Call, active: &[Block]) -> anyhow::Result<String> {
+    let wanted = offenders(call, active);
+    let changes = Firewall::read()?.plan(|version| layout(call, &wanted, version));
     if changes.is_empty() {
         return Ok("The kernel holds all of it already.\n".to_owned());
     }
@@ -44,22 +44,22 @@ pub(super) fn plan(host: &Host, active: &[Block]) -> anyhow::Result<String> {
     Ok(texts.collect::<Vec<_>>().concat())
 }
 
-fn layout(host: &Host, wanted: &BTreeSet<Offender>, version: Version) -> Layout {
-    strings::layout(wanted, version, &strings::Settings::new(&host.config))
+fn layout(call: &Call, wanted: &BTreeSet<Offender>, version: Version) -> Layout {
+    strings::layout(wanted, version, &strings::Settings::new(&call.config))
 }
 
-fn offenders(host: &Host, blocks: &[Block]) -> BTreeSet<Offender> {
-    match host.config.block_mode() {
+fn offenders(call: &Call, blocks: &[Block]) -> BTreeSet<Offender> {
+    match call.config.block_mode() {
         Mode::Enforce => blocks.iter().map(|block| block.offender.clone()).collect(),
         Mode::Observe => BTreeSet::new(),
     }
 }
 
 /// One process at a time; the turn ends with the file.
-fn take_turn(host: &Host) -> anyhow::Result<File> {
-    let path = host.config.run_dir.join("block.lock");
+fn take_turn(call: &Call) -> anyhow::Result<File> {
+    let path = call.config.run_dir.join("block.lock");
     let open = || {
-        state_file::make_dir(&host.config.run_dir, 0o755)?;
+        state_file::make_dir(&call.config.run_dir, 0o755)?;
         state_file::open_own_for_update(&path, state_file::effective_user())
     };
     let file = open().with_context(|| format!("cannot open {} (this needs root)", path.display()))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::settle::settle;
-use super::{Host, Whom, complain};
+use super::{Call, Whom, complain};
 use crate::exit::Exit;
 
 /// The command line of `unban`.
@@ -13,7 +13,7 @@ pub(super) struct Args {
     whom: Whom,
 }
 
-pub(super) fn run(host: &Host, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     let jail = args.whom.jail()?;
     // fail2ban need not hear that there was nothing to do: a refused block is let go too, some time.
     let nobody = if jail.is_some() { Exit::Yes } else { Exit::No };
@@ -24,12 +24,12 @@ pub(super) fn run(host: &Host, args: &Args) -> anyhow::Result<Exit> {
             return Ok(nobody);
         }
     };
-    let mut ledger = host.ledger()?;
+    let mut ledger = call.ledger()?;
     let ended = ledger.remove(&offender, jail);
     // Also where nothing was there: the kernel may hold what the ledger does not know.
-    let active = settle(host, &mut ledger)?;
+    let active = settle(call, &mut ledger)?;
     let ended = ended?;
-    host.record_ends(&ended, if jail.is_some() { "unbanned" } else { "by-hand" }, "");
+    call.record_ends(&ended, if jail.is_some() { "unbanned" } else { "by-hand" }, "");
     if ended.is_empty() {
         if jail.is_none() {
             let others = active.iter().filter(|block| block.offender.account == offender.account);
