@@ -269,6 +269,39 @@ fn an_operator_lets_go_of_one_and_of_all() {
     content(&fail2ban);
 }
 
+/// fail2ban does not call our action for a ban that it has restored, until it has made a new one.
+#[test]
+fn an_operator_lets_go_of_what_fail2ban_has_restored() {
+    let site = Site::new(UNVERIFIED);
+    let database = site.pbx.world.path("fail2ban/fail2ban.sqlite3");
+    site.pbx.configure(&format!("{UNVERIFIED}[fail2ban]\ndatabase = {database:?}\n"));
+    let fail2ban = site.fail2ban("maxretry = 4\nbantime = 1h\n");
+    site.fail(2);
+    site.awaits(&["ban"]);
+    let other = "998@a.example.com";
+    fail2ban.client(&["set", JAIL, "banip", other]).unwrap();
+    site.awaits(&["ban"]);
+    site.pbx.ban("997@a.example.com");
+    wait_for("the bans on disk", || fail2ban.remembered(JAIL) == 2);
+    site.pbx.does(&["expire"]);
+    fail2ban.client(&["restart", JAIL]).unwrap();
+    site.awaits(&["flush", "stop", "start"]);
+    site.holds();
+    site.pbx.does(&["expire"]);
+    site.holds();
+    fail2ban.client(&["set", JAIL, "unbanip", FORGOTTEN]).unwrap();
+    assert_eq!(site.calls(), Vec::<String>::new(), "it is as they say");
+    assert!(!site.lets_in(FORGOTTEN));
+    site.pbx.does(&["expire"]);
+    assert!(site.lets_in(FORGOTTEN));
+    assert!(!site.lets_in(other));
+    fail2ban.client(&["unban", "--all"]).unwrap();
+    site.pbx.does(&["expire"]);
+    assert!(site.lets_in(other));
+    assert!(!site.lets_in("997@a.example.com"), "a block by hand is not fail2ban's");
+    assert_eq!(site.calls(), Vec::<String>::new());
+}
+
 #[test]
 fn an_account_that_exists_is_never_blocked() {
     let server = Postgres::with_fusionpbx(ROWS);
