@@ -16,7 +16,7 @@ use ringfence::firewall::Variant;
 use support::packets::{Line, Packet, costs};
 use support::{Fail2ban, Host, Runs, Table, World, call, now, only_built, run, sqlite, time_after, wait_for};
 
-const JAIL: &str = "ringfence-freeswitch-account";
+const JAIL: &str = "ringfence-account";
 
 /// What our rule in INPUT matches.
 const HOOK: &str = "-A INPUT ! -i lo -p udp -m multiport --dports 5060:5061,5080:5081";

@@ -168,7 +168,7 @@ impl fmt::Display for NotAnAccount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Encoding => f.write_str("it is not UTF-8, and no account that could be matched exactly"),
-            Self::Incomplete => f.write_str("no account; write it as USER@DOMAIN"),
+            Self::Incomplete => f.write_str("it is not an account; write USER@DOMAIN"),
             Self::UserTooLong => write!(f, "its user part is longer than {MAX_USER} bytes"),
             Self::UserCharacter(c) => {
                 write!(f, "its user part has {c:?}, which cannot be matched exactly")

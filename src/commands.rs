@@ -28,6 +28,19 @@ fn parse<A: Parser>() -> Result<A, Exit> {
     })
 }
 
+/// An error and what caused it, each once: many say themselves what they were caused by.
+fn causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Says why a tool cannot go on, and how it leaves. That nobody listens any more is no error of ours.
 fn give_up(tool: &str, error: &anyhow::Error) -> Exit {
     let closed =
@@ -35,7 +48,7 @@ fn give_up(tool: &str, error: &anyhow::Error) -> Exit {
     if closed {
         return Exit::Yes;
     }
-    let _ = writeln!(io::stderr(), "{tool}: {error:#}");
+    let _ = writeln!(io::stderr(), "{tool}: {}", causes(error));
     Exit::Broken
 }
 

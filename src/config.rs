@@ -12,11 +12,13 @@ use crate::state_file;
 
 pub mod block;
 mod error;
+pub mod firewall;
 pub mod lists;
 mod values;
 
-pub use block::{Block, Fail2ban, Firewall, Ledger};
+pub use block::{Block, Fail2ban, Ledger};
 pub use error::ConfigError;
+pub use firewall::{Firewall, SipPorts};
 pub use lists::{List, ListName};
 pub use values::{Ipv6Prefix, Percent, Secret, Span};
 

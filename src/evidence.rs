@@ -174,6 +174,8 @@ impl Decision {
             | "flood"
             | "made-way"
             | "blocks-unchecked"
+            | "call-failed"
+            | "rules-repaired"
             | "ledger-lost"
             | "evidence-lost" => syslog::Severity::Warning,
             _ => syslog::Severity::Info,

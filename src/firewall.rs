@@ -109,13 +109,8 @@ impl Firewall {
         Ok(Self { variant, tables })
     }
 
-    /// Where the host's rules are, and ours belong.
-    #[must_use]
-    pub const fn variant(&self) -> Variant {
-        self.variant
-    }
-
-    /// The packets that our rules matched, those of IPv4 and IPv6 together.
+    /// The packets that each of our rules matched since it is there, those of IPv4 and IPv6 together; a rule that is not in here is
+    /// not in the kernel.
     #[must_use]
     pub fn counters(&self) -> HashMap<Tag, Counters> {
         let mut sums: HashMap<Tag, Counters> = HashMap::new();

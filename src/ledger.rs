@@ -4,26 +4,22 @@
 //! is not handed out. A file that is damaged is moved aside, and a new one begun.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, QueryBuilder, Sqlite, Transaction};
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection, QueryBuilder, Sqlite, Transaction};
 use tokio::runtime::Runtime;
 
 use crate::account::{Offender, SipAccount};
 use crate::address;
 use crate::state_file;
 
+mod file;
 mod schema;
-
-/// Who writes waits so long for who else does.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// fail2ban flushes a jail and then stops it, within milliseconds: what a stop finds flushed so many seconds before was
 /// not let go, but is to come back with the jail.
@@ -36,7 +32,7 @@ const AHEAD: i64 = 5;
 const VERDICT_COUNTS: i64 = 60;
 
 /// Known-good sources are counted over so many seconds.
-pub const ALARM_WINDOW: i64 = 60;
+const ALARM_WINDOW: i64 = 60;
 
 /// A block: who, on whose word, and until when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,12 +87,17 @@ pub struct Lost {
     pub fault: String,
 }
 
-/// What came of new blocks.
+/// What came to an end by itself.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Put {
-    /// The oldest blocks, which had to make way.
-    pub evicted: Vec<Block>,
+pub struct Ended {
+    /// Blocks whose time is over.
+    pub over: Vec<Block>,
+    /// The oldest, where there were too many.
+    pub made_way: Vec<Block>,
 }
+
+/// No block is longer, in seconds: a year.
+pub const LONGEST_BLOCK: i64 = 365 * 86_400;
 
 /// Which blocks are meant: those of one jail, or all.
 pub type OfJail<'a> = Option<&'a str>;
@@ -110,10 +111,10 @@ impl Ledger {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().context("no runtime")?;
         let opened = runtime.block_on(async {
-            match open_or_begin(path, now).await {
+            match file::open_or_begin(path, now).await {
                 Ok((connection, lost)) => Ok((connection, lost, None)),
                 // On a disk that takes nothing, what was written can still be read, and what is over ends.
-                Err(error) if !hint(&error).is_empty() => match open_unchanged(path).await {
+                Err(error) if !file::hint(&error).is_empty() => match file::open_unchanged(path).await {
                     Ok(connection) => Ok((connection, None, Some(error))),
                     Err(_) => Err(error),
                 },
@@ -144,74 +145,50 @@ impl Ledger {
         Ok(blocks(rows))
     }
 
-    /// Removes what a jail bans no more: blocks that were among its bans at an earlier call, and are not now. `bans` is what
-    /// fail2ban remembers, which it does a moment after it has called for a block, or not at all; so what it never had proves
-    /// nothing.
+    /// Removes what a jail bans no more: blocks that were among its bans at an earlier call or at the start, and are not now.
+    /// `bans` is what fail2ban remembers, which it does a moment after it has called for a block, or not at all; so what it never
+    /// had proves nothing.
     pub fn follow(&mut self, jail: &str, bans: &BTreeSet<Offender>, now: i64) -> anyhow::Result<Vec<Block>> {
-        // JSON again: json_each makes rows of it, as PostgreSQL's json_array_elements does.
-        const CONFIRM: &str = "UPDATE blocks SET confirmed = 1 WHERE jail = $1 AND confirmed = 0 \
-             AND (domain, account, source) IN (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each($2))";
-        let mut ended = vec![];
-        for block in self.active_of(Some(jail), true, now)? {
-            if !bans.contains(&block.offender) {
-                ended.extend(self.remove(&block.offender, Some(jail))?);
-            }
-        }
-        let keys: Vec<_> = bans
-            .iter()
-            .map(|offender| (offender.account.domain(), offender.account.user(), source(offender)))
-            .collect();
-        let keys = serde_json::to_string(&keys)?;
+        let confirmed = self.active_of(Some(jail), true, now)?;
+        let lifted =
+            confirmed.iter().map(|block| &block.offender).filter(|offender| !bans.contains(offender));
+        let lifted: Vec<Offender> = lifted.cloned().collect();
         self.write(async |transaction| {
-            sqlx::query(CONFIRM).bind(jail).bind(keys).execute(&mut **transaction).await?;
-            Ok(())
-        })?;
-        Ok(ended)
+            confirm(transaction, jail, bans).await?;
+            delete(transaction, &lifted, Some(jail)).await
+        })
     }
 
-    /// Removes what is over at `now`, and sets right what a clock that was set back made too long; the blocks that ended.
-    pub fn tidy(&mut self, now: i64) -> anyhow::Result<Vec<Block>> {
+    /// Removes what is over at `now` and what is more than `max`, the oldest first; and sets right what a clock that was set back
+    /// made too long.
+    pub fn tidy(&mut self, now: i64, max: u32) -> anyhow::Result<Ended> {
         self.write(async |transaction| {
-            let (minute_ago, moment_ago, ahead) = (now - 60, now - STOP_FOLLOWS, now + AHEAD);
+            let (minute_ago, hour_ago, moment_ago) = (now - 60, now - 3600, now - STOP_FOLLOWS);
+            let ahead = now + AHEAD;
             // One call for all, which cost more to be made than to be done. What began in the future lasts as long from now on,
             // and no longer.
             let sql = format!(
                 "UPDATE blocks SET until = {now} + (until - since), since = {now} WHERE since > {ahead};
                  DELETE FROM verdicts WHERE at < {minute_ago} OR at > {ahead};
-                 DELETE FROM alarms WHERE at < {minute_ago} OR at > {ahead};
+                 DELETE FROM alarms WHERE at < {hour_ago} OR at > {ahead};
                  DELETE FROM suspensions WHERE until < {now} OR until > {now} + 3600;
                  DELETE FROM blocks WHERE state = 'flushed' AND (changed < {moment_ago} OR changed > {ahead})"
             );
             sqlx::raw_sql(&sql).execute(&mut **transaction).await?;
             let over = format!("DELETE FROM blocks WHERE until <= $1 RETURNING {FIELDS}");
-            Ok(blocks(sqlx::query_as(&over).bind(now).fetch_all(&mut **transaction).await?))
+            let over = blocks(sqlx::query_as(&over).bind(now).fetch_all(&mut **transaction).await?);
+            Ok(Ended { over, made_way: evict(transaction, max, now).await? })
         })
     }
 
-    /// Writes blocks down, or what changed in those that are there; where there are more than `max` then, the oldest make way.
-    pub fn put(&mut self, new: &[Block], max: u32, now: i64) -> anyhow::Result<Put> {
-        self.write(async |transaction| {
-            upsert(transaction, new, now).await?;
-            Ok(Put { evicted: evict(transaction, max, now).await? })
-        })
+    /// Writes blocks down, or what changed in those that are there.
+    pub fn put(&mut self, new: &[Block], now: i64) -> anyhow::Result<()> {
+        self.write(async |transaction| upsert(transaction, new, now).await)
     }
 
-    /// Removes blocks of an offender; those that were there.
-    pub fn remove(&mut self, offender: &Offender, jail: OfJail<'_>) -> anyhow::Result<Vec<Block>> {
-        let sql = format!(
-            "DELETE FROM blocks WHERE domain = $1 AND account = $2 AND source = $3 \
-             AND ($4 IS NULL OR jail = $4) RETURNING {FIELDS}"
-        );
-        self.write(async |transaction| {
-            let rows = sqlx::query_as(&sql)
-                .bind(offender.account.domain())
-                .bind(offender.account.user())
-                .bind(source(offender))
-                .bind(jail)
-                .fetch_all(&mut **transaction)
-                .await?;
-            Ok(blocks(rows))
-        })
+    /// Removes blocks of these offenders; those that were there.
+    pub fn remove(&mut self, offenders: &[Offender], jail: OfJail<'_>) -> anyhow::Result<Vec<Block>> {
+        self.write(async |transaction| delete(transaction, offenders, jail).await)
     }
 
     /// Lets go of all blocks at once; how many. Until [`Ledger::tidy`] forgets them, a stop that follows takes them for its own.
@@ -245,14 +222,34 @@ impl Ledger {
         )
     }
 
-    /// Takes up again what was stopped, and what was flushed a moment ago by a stop that was cut short.
-    pub fn start(&mut self, jail: OfJail<'_>, now: i64) -> anyhow::Result<u64> {
-        self.change(
+    /// Takes up again what was stopped, and what was flushed a moment ago by a stop that was cut short; how many blocks.
+    ///
+    /// What a stop flushes cannot be told from what an operator lets go of, but by what fail2ban remembers: where `bans` is known,
+    /// it alone says what the jail blocks.
+    pub fn start(
+        &mut self,
+        jail: OfJail<'_>,
+        bans: Option<&BTreeSet<Offender>>,
+        now: i64,
+    ) -> anyhow::Result<u64> {
+        let count = self.change(
             "UPDATE blocks SET state = 'active', changed = $2 WHERE ($1 IS NULL OR jail = $1) \
              AND (state = 'stopped' OR (state = 'flushed' AND changed BETWEEN $2 - $3 AND $2 + $3))",
             jail,
             now,
-        )
+        )?;
+        let (Some(jail), Some(bans)) = (jail, bans) else { return Ok(count) };
+        let lifted: Vec<Offender> = self
+            .active_of(Some(jail), false, now)?
+            .into_iter()
+            .map(|block| block.offender)
+            .filter(|offender| !bans.contains(offender))
+            .collect();
+        self.write(async |transaction| {
+            confirm(transaction, jail, bans).await?;
+            delete(transaction, &lifted, Some(jail)).await
+        })?;
+        Ok(count.saturating_sub(lifted.len() as u64))
     }
 
     fn change(&mut self, sql: &'static str, jail: OfJail<'_>, now: i64) -> anyhow::Result<u64> {
@@ -285,17 +282,15 @@ impl Ledger {
         })
     }
 
-    /// Notes that an account is to be blocked because of a known-good source; how many such sources there were within the last
-    /// minute.
-    pub fn note_alarm(&mut self, source: IpAddr, now: i64) -> anyhow::Result<u32> {
+    /// Notes that an account is to be blocked, which failed at `at`, because of a known-good source; how many such sources there were
+    /// within a minute of that.
+    pub fn note_alarm(&mut self, source: &str, at: i64) -> anyhow::Result<u32> {
         const SQL: &str = "INSERT INTO alarms (source, at) VALUES ($1, $2) \
                            ON CONFLICT (source) DO UPDATE SET at = excluded.at";
         self.write(async |transaction| {
-            sqlx::query(SQL).bind(source.to_string()).bind(now).execute(&mut **transaction).await?;
-            let count =
-                sqlx::query_scalar("SELECT count(*) FROM alarms WHERE at > $1 - $2 AND at <= $1 + $3");
-            let count: i64 =
-                count.bind(now).bind(ALARM_WINDOW).bind(AHEAD).fetch_one(&mut **transaction).await?;
+            sqlx::query(SQL).bind(source).bind(at).execute(&mut **transaction).await?;
+            let count = sqlx::query_scalar("SELECT count(*) FROM alarms WHERE at > $1 - $2 AND at < $1 + $2");
+            let count: i64 = count.bind(at).bind(ALARM_WINDOW).fetch_one(&mut **transaction).await?;
             Ok(u32::try_from(count).unwrap_or(u32::MAX))
         })
     }
@@ -306,18 +301,26 @@ impl Ledger {
         self.read(async |connection| Ok(sqlx::query_scalar(SQL).bind(now).fetch_one(connection).await?))
     }
 
-    /// Suspends new blocks until then, and removes those that jails asked for within the last minute: they are part of the same
-    /// alarm.
-    pub fn suspend(&mut self, until: i64, now: i64) -> anyhow::Result<Vec<Block>> {
+    /// Ends the suspension of new blocks.
+    pub fn resume(&mut self) -> anyhow::Result<()> {
+        self.write(async |transaction| {
+            sqlx::raw_sql("DELETE FROM suspensions; DELETE FROM alarms").execute(&mut **transaction).await?;
+            Ok(())
+        })
+    }
+
+    /// Suspends new blocks until then, and removes those of jails that began less than a minute before `at`: they are part of the
+    /// same alarm.
+    pub fn suspend(&mut self, until: i64, at: i64) -> anyhow::Result<Vec<Block>> {
         self.write(async |transaction| {
             sqlx::query("INSERT INTO suspensions (until) VALUES ($1)")
                 .bind(until)
                 .execute(&mut **transaction)
                 .await?;
             let sql = format!(
-                "DELETE FROM blocks WHERE jail <> '' AND changed > $1 - $2 AND state = 'active' RETURNING {FIELDS}"
+                "DELETE FROM blocks WHERE jail <> '' AND since > $1 - $2 AND state = 'active' RETURNING {FIELDS}"
             );
-            let rows = sqlx::query_as(&sql).bind(now).bind(ALARM_WINDOW).fetch_all(&mut **transaction).await?;
+            let rows = sqlx::query_as(&sql).bind(at).bind(ALARM_WINDOW).fetch_all(&mut **transaction).await?;
             Ok(blocks(rows))
         })
     }
@@ -350,7 +353,7 @@ impl Ledger {
                 anyhow::Ok(done)
             })
             .map_err(|error| {
-                let hint = hint(&error);
+                let hint = file::hint(&error);
                 error.context(format!("cannot write the ledger{hint}"))
             })
     }
@@ -363,6 +366,43 @@ impl Drop for Ledger {
             let _ = self.runtime.block_on(connection.close());
         }
     }
+}
+
+/// Removes them in one transaction; those that were there.
+async fn delete(
+    transaction: &mut Transaction<'_, Sqlite>,
+    offenders: &[Offender],
+    jail: OfJail<'_>,
+) -> anyhow::Result<Vec<Block>> {
+    if offenders.is_empty() {
+        return Ok(vec![]);
+    }
+    let sql = format!(
+        "DELETE FROM blocks WHERE ($1 IS NULL OR jail = $1) AND (domain, account, source) IN ({KEYS}) RETURNING {FIELDS}"
+    );
+    let rows = sqlx::query_as(&sql).bind(jail).bind(keys(offenders)?).fetch_all(&mut **transaction).await?;
+    Ok(blocks(rows))
+}
+
+/// Remembers that fail2ban has these among its bans.
+async fn confirm(
+    transaction: &mut Transaction<'_, Sqlite>,
+    jail: &str,
+    bans: &BTreeSet<Offender>,
+) -> anyhow::Result<()> {
+    let sql = format!(
+        "UPDATE blocks SET confirmed = 1 WHERE jail = $1 AND confirmed = 0 AND (domain, account, source) IN ({KEYS})"
+    );
+    sqlx::query(&sql).bind(jail).bind(keys(bans)?).execute(&mut **transaction).await?;
+    Ok(())
+}
+
+/// Rows of keys from the JSON of [`keys`]. (In PostgreSQL it is `json_array_elements`.)
+const KEYS: &str = "SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each($2)";
+
+fn keys<'a>(offenders: impl IntoIterator<Item = &'a Offender>) -> anyhow::Result<String> {
+    let key = |offender: &'a Offender| (offender.account.domain(), offender.account.user(), source(offender));
+    Ok(serde_json::to_string(&offenders.into_iter().map(key).collect::<Vec<_>>())?)
 }
 
 /// Many at once: each statement costs a change of threads.
@@ -389,7 +429,9 @@ async fn upsert(transaction: &mut Transaction<'_, Sqlite>, blocks: &[Block], now
             " ON CONFLICT (domain, account, source, jail) DO UPDATE SET \
              since = CASE WHEN blocks.state = 'active' AND blocks.until > excluded.changed \
              THEN blocks.since ELSE excluded.since END, \
-             seen_from = excluded.seen_from, until = excluded.until, why = excluded.why, evidence = excluded.evidence, \
+             seen_from = CASE excluded.seen_from WHEN '' THEN blocks.seen_from ELSE excluded.seen_from END, \
+             evidence = CASE excluded.evidence WHEN '' THEN blocks.evidence ELSE excluded.evidence END, \
+             until = excluded.until, why = excluded.why, \
              state = excluded.state, changed = excluded.changed, confirmed = 0",
         );
         insert.build().execute(&mut **transaction).await?;
@@ -439,140 +481,6 @@ fn block((user, domain, source, jail, seen_from, since, until, why, evidence): F
     let account = SipAccount::new(&user, &domain).ok()?;
     let offender = Offender { account, source: address(source)? };
     Some(Block { offender, jail, seen_from: address(seen_from)?, since, until, why, evidence })
-}
-
-/// Opens the file; a damaged one is moved aside first.
-async fn open_or_begin(path: &Path, now: Timestamp) -> anyhow::Result<(SqliteConnection, Option<Lost>)> {
-    let fault = match open(path).await {
-        Ok(connection) => return Ok((connection, None)),
-        Err(error) if is_damage(&error) => error,
-        Err(error) => return Err(error),
-    };
-    // One process moves it aside; who waited finds the new one.
-    let lock = state_file::open_own_for_update(&beside(path, ".lock"), state_file::effective_user())
-        .context("cannot lock it")?;
-    let patience = Instant::now() + PATIENCE;
-    while !state_file::try_lock(&lock)? {
-        if Instant::now() > patience {
-            bail!("it is damaged ({fault:#}), and another process does not get done with moving it aside");
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    match open(path).await {
-        Ok(connection) => Ok((connection, None)),
-        Err(error) if is_damage(&error) => {
-            let file = beside(path, &format!(".damaged-{}", now.as_second()));
-            // The log first: it must not be taken for the new file's.
-            for suffix in ["-wal", "-shm", ""] {
-                match std::fs::rename(beside(path, suffix), beside(&file, suffix)) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(error).context("it is damaged, and cannot be moved aside");
-                    }
-                    _ => {}
-                }
-            }
-            Ok((open(path).await?, Some(Lost { file, fault: format!("{error:#}") })))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-async fn open(path: &Path) -> anyhow::Result<SqliteConnection> {
-    if path.is_dir() {
-        bail!(Damage("it is a directory".to_owned()));
-    }
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        // A block that was acknowledged outlasts a power cut: fail2ban does not ask again.
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(PATIENCE)
-        .statement_cache_capacity(0)
-        .disable_statement_logging();
-    let patience = Instant::now() + PATIENCE;
-    let mut connection = loop {
-        match options.connect().await {
-            Ok(connection) => break connection,
-            // Of several that switch a new file to its log, all but one are turned away at once.
-            Err(error) if is_busy(&error) && Instant::now() < patience => {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            Err(error) => {
-                let error = anyhow::Error::new(error);
-                let hint = hint(&error);
-                return Err(error.context(format!("cannot open it{hint}")));
-            }
-        }
-    };
-    check(&mut connection).await?;
-    Ok(connection)
-}
-
-/// For reading what is there, without a log or a lock beside it.
-async fn open_unchanged(path: &Path) -> anyhow::Result<SqliteConnection> {
-    let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(true);
-    let mut connection = options.statement_cache_capacity(0).disable_statement_logging().connect().await?;
-    check(&mut connection).await?;
-    Ok(connection)
-}
-
-async fn check(connection: &mut SqliteConnection) -> anyhow::Result<()> {
-    let faults: Vec<String> = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_all(&mut *connection).await?;
-    if faults.iter().any(|fault| fault != "ok") {
-        bail!(Damage(faults.join("; ").replace('\n', " ")));
-    }
-    schema::bring_up(connection).await
-}
-
-/// What SQLite's own check found.
-#[derive(Debug)]
-struct Damage(String);
-
-impl std::fmt::Display for Damage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Damage {}
-
-/// `SQLITE_CORRUPT` or `SQLITE_NOTADB`, or a table that should be there.
-fn is_damage(error: &anyhow::Error) -> bool {
-    error.is::<Damage>()
-        || error.downcast_ref::<sqlx::Error>().and_then(code).is_some_and(|code| matches!(code, 11 | 26))
-}
-
-/// `SQLITE_BUSY` or `SQLITE_LOCKED`, or a protocol that others are in the middle of; or its log is gone, because another moves
-/// it aside (`SQLITE_IOERR_DELETE_NOENT`).
-fn is_busy(error: &sqlx::Error) -> bool {
-    const LOG_IS_GONE: u32 = 5898;
-    extended_code(error).is_some_and(|code| matches!(code & 0xff, 5 | 6 | 15) || code == LOG_IS_GONE)
-}
-
-/// What an error means where the disk takes nothing: `SQLITE_IOERR` or `SQLITE_FULL`, `SQLITE_READONLY` or
-/// `SQLITE_CANTOPEN`; empty otherwise.
-fn hint(error: &anyhow::Error) -> &'static str {
-    match error.downcast_ref::<sqlx::Error>().and_then(code) {
-        Some(10 | 13) => " (is the disk full?)",
-        Some(8 | 14) => " (is the disk read-only, or the directory not ours?)",
-        _ => "",
-    }
-}
-
-/// SQLite's primary result code.
-fn code(error: &sqlx::Error) -> Option<u32> {
-    extended_code(error).map(|code| code & 0xff)
-}
-
-fn extended_code(error: &sqlx::Error) -> Option<u32> {
-    error.as_database_error()?.code()?.parse().ok()
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `ringfence-block`: one account is blocked, not its customer, and let go again.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,11 +11,12 @@ use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
 use crate::account::{NotAnAccount, Offender};
-use crate::commands::{an_address, give_up, parse, record};
+use crate::commands::{an_address, causes, give_up, parse, record};
 use crate::config::{Config, Mode};
-use crate::evidence::{Decision, visible_within};
+use crate::evidence::{Decision, visible, visible_within};
 use crate::exit::Exit;
 use crate::ledger::{Block, Ledger, OfJail};
+use crate::state_file;
 
 mod ban;
 mod expire;
@@ -54,11 +55,11 @@ enum Command {
     Ban(ban::Args),
     /// Let it go
     Unban(unban::Args),
-    /// Who is blocked, since when, how long still, how often it was met, and why
+    /// Show who is blocked, where, how long still, how often the block was met, and why
     List(list::Args),
-    /// Let go of who need not be blocked any more, and see that the kernel holds the rest: every minute
+    /// Let go of blocks that are over or no longer needed, and repair the kernel's rules; every minute
     Expire,
-    /// Bring all that is still due into the kernel, and first into the ledger what a file has
+    /// Bring the blocks of the ledger into the kernel; with a file, add its blocks first
     Restore(restore::Args),
     /// Take up again what was blocked when the jail stopped: fail2ban's actionstart
     Start(jail::Args),
@@ -77,8 +78,8 @@ A phone that was forgotten in a customer's office tries for ever to log in with 
 does not exist. Its address must not be banned: the office is behind it. This drops its packets
 alone, told by the account in their credentials, and lets it go after an hour.
 
-    USER@DOMAIN             the account, wherever it is tried from; it must not exist in FusionPBX
-    USER@DOMAIN,ADDRESS     the device at this address; it must not be registered from there";
+    USER@DOMAIN             an account that does not exist in FusionPBX, wherever it is tried from
+    USER@DOMAIN,ADDRESS     a device that fails at this address, and is not registered from there";
 
 const AFTER_HELP: &str = "\
 Exit status: 0 done, 1 refused or not found, 2 broken or wrong usage.";
@@ -117,28 +118,48 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(exit) => return exit.into(),
     };
-    let exit = run(&args, Timestamp::now()).unwrap_or_else(|error| give_up(TOOL, &error));
+    let exit = run(&args, Timestamp::now()).unwrap_or_else(|error| {
+        let root = state_file::effective_user() == 0;
+        give_up(TOOL, &if root { error } else { error.context("this needs root") })
+    });
     // Threads that still wait for a database must not keep fail2ban waiting.
     std::process::exit(exit.code().into())
 }
 
 fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
     let call = Call { config: Config::load_without(args.config.as_deref(), &UNNEEDED)?, now };
-    match &args.command {
-        Command::Ban(args) => ban::run(&call, args),
-        Command::Unban(args) => unban::run(&call, args),
-        Command::List(args) => list::run(&call, args),
-        Command::Expire => expire::run(&call),
-        Command::Restore(args) => restore::run(&call, args),
-        Command::Start(args) => jail::run(&call, args, Ledger::start),
-        Command::Stop(args) => jail::run(&call, args, Ledger::stop),
-        Command::Flush(args) => jail::flush(&call, args),
-    }
+    let (name, done) = match &args.command {
+        Command::Ban(args) => ("ban", ban::run(&call, args)),
+        Command::Unban(args) => ("unban", unban::run(&call, args)),
+        // They are asked for, and answer to whoever asks.
+        Command::List(args) => return list::run(&call, args),
+        Command::Restore(args) if args.dry_run => return restore::run(&call, args),
+        Command::Expire => ("expire", expire::run(&call)),
+        Command::Restore(args) => ("restore", restore::run(&call, args)),
+        Command::Start(args) => ("start", jail::start(&call, args)),
+        Command::Stop(args) => ("stop", jail::stop(&call, args)),
+        Command::Flush(args) => ("flush", jail::flush(&call, args)),
+    };
+    // Standard error may be heard by nobody.
+    done.inspect_err(|error| call.record(name, "fail", "call-failed", "call", &causes(error)))
 }
 
 /// One line on standard error.
 fn complain(text: &str) {
-    let _ = writeln!(io::stderr(), "{TOOL}: {text}");
+    let _ = writeln!(io::stderr(), "{TOOL}: {}", visible(text));
+}
+
+/// One line about what was done, for who sits at a terminal; fail2ban and cron hear nothing.
+fn say(text: &str) {
+    if io::stdout().is_terminal() {
+        // A closed pipe is no error of ours.
+        let _ = writeln!(io::stdout(), "{}", visible(text));
+    }
+}
+
+/// So many, as people say it.
+fn blocks(count: u64) -> String {
+    if count == 1 { "1 block".to_owned() } else { format!("{count} blocks") }
 }
 
 /// The settings, and when we were called: what every command needs.
@@ -180,9 +201,16 @@ impl Call {
         record(&self.config, &decision, self.now);
     }
 
-    /// Leaves evidence that blocks came to an end.
-    fn record_ends(&self, blocks: &[Block], reason: &str, detail: &str) {
-        for block in blocks {
+    /// Leaves evidence that blocks came to an end; of very many, in one line.
+    fn record_ends(&self, ended: &[Block], reason: &str, detail: &str) {
+        const MANY: usize = 100;
+        if ended.len() > MANY {
+            let count = blocks(ended.len() as u64);
+            let detail = if detail.is_empty() { count } else { format!("{count}; {detail}") };
+            self.record("blocks", "unblock", reason, "ledger", &detail);
+            return;
+        }
+        for block in ended {
             let source = if block.jail.is_empty() { "by hand" } else { &block.jail };
             self.record(&block.offender.to_string(), "unblock", reason, source, detail);
         }

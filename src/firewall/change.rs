@@ -72,7 +72,7 @@ fn edits(there: &[SavedRule], wanted: &[Rule]) -> Option<Edits> {
 /// Puts the jumps to us into INPUT, once each: behind the leading rules of fail2ban and `event_guard`, and above all others. What
 /// somebody else put above them later is left there only if it is such a rule too.
 fn hooks(saved: &Saved, layout: &Layout) -> String {
-    let ours = |rule: &SavedRule| rule.target().is_some_and(|target| target.starts_with(layout.prefix));
+    let ours = |rule: &SavedRule| rule.target().is_some_and(|target| layout.owns(&target));
     let input = saved.rules(INPUT);
     let there: Vec<_> = input.iter().filter(|rule| ours(rule)).collect();
     let leading = input.iter().take_while(|rule| ours(rule) || rule.is_ban());
@@ -96,7 +96,7 @@ fn hooks(saved: &Saved, layout: &Layout) -> String {
 /// taken away, and with it nothing else would be done.
 fn leftovers(saved: &Saved, layout: &Layout) -> String {
     let wanted: BTreeSet<&str> = layout.chains.iter().map(|chain| chain.name.as_str()).collect();
-    let ours = |name: &str| name.starts_with(layout.prefix);
+    let ours = |name: &str| layout.owns(name);
     let left: Vec<&str> =
         saved.chains.keys().map(String::as_str).filter(|name| ours(name) && !wanted.contains(name)).collect();
     if left.is_empty() {

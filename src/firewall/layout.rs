@@ -3,7 +3,8 @@
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Stands for the content of a rule: a rule with the same tag is the same rule.
+/// Stands for the content of a rule: a rule with the same tag is the same rule, as long as one build of ours wrote both. Another
+/// build may fill all chains anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(u64);
 
@@ -59,7 +60,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A chain of ours. Its name begins with the layout's prefix and has at most 28 characters.
+/// A chain of ours. Its name has at most 28 characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     /// In the kernel.
@@ -68,10 +69,10 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
-/// Our chains of one table, all of those with this prefix: what else has it is taken away.
+/// Our chains of one table: what else has a name like theirs is taken away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// What the names of all chains begin with.
+    /// The name of the first chain; those of the others go on behind it with `-`.
     pub prefix: &'static str,
     /// In the order in which they are shown.
     pub chains: Vec<Chain>,
@@ -80,6 +81,11 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Whether a chain of this name is ours: `RF-X` and `RF-X-...`, but not `RF-XYZ`.
+    pub(super) fn owns(&self, chain: &str) -> bool {
+        chain.strip_prefix(self.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    }
+
     /// As if we were not there.
     #[must_use]
     pub fn nothing(self) -> Self {

@@ -118,6 +118,9 @@ fn takes_away_what_is_no_longer_wanted() {
         change(&saved, &layout(&[])),
         format!("*filter\n-D INPUT {}\n-F RF-T\n-F RF-T-1\n-F RF-T-2\n-X RF-T\n-X RF-T-1\nCOMMIT\n", hook())
     );
+    // The name of another's chain may begin like ours.
+    let saved = "*filter\n:INPUT ACCEPT [0:0]\n:RF-TABOO - [0:0]\n[0:0] -A INPUT -j RF-TABOO\n[0:0] -A RF-TABOO -j DROP\nCOMMIT\n";
+    assert_eq!(change(saved, &layout(&[])), "");
     // What cannot be taken away, and is empty, is left alone.
     let saved = "*filter\n:OTHER - [0:0]\n:RF-T-2 - [0:0]\n[0:0] -A OTHER -g RF-T-2\nCOMMIT\n";
     assert_eq!(change(saved, &layout(&[])), "");

@@ -4,7 +4,7 @@ use anyhow::bail;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Executor};
 
-use super::Damage;
+use super::file::Damage;
 
 /// The steps, in order. One that was released is never changed: a new one follows.
 const STEPS: [&str; 1] = [include_str!("migrations/0001_blocks.sql")];

@@ -30,9 +30,13 @@ fn ids(blocks: &[Block]) -> Vec<String> {
     blocks.iter().map(|block| block.offender.to_string()).collect()
 }
 
+fn tidy(ledger: &mut Ledger, now: i64) -> Ended {
+    ledger.tidy(now, 1_000).unwrap()
+}
+
 fn put(ledger: &mut Ledger, block: Block) {
     let now = block.since;
-    assert_eq!(ledger.put(&[block], 100, now).unwrap(), Put::default());
+    ledger.put(&[block], now).unwrap();
 }
 
 #[test]
@@ -46,8 +50,8 @@ fn what_is_put_is_there_until_its_time() {
     assert_eq!(ledger.active(1_060).unwrap()[0], first);
     assert_eq!(ids(&ledger.active(1_060).unwrap()), ["999@a.example.com", "101@a.example.com,2001:db8::1"]);
     assert_eq!(ids(&ledger.active(1_061).unwrap()), ["999@a.example.com"]);
-    assert_eq!(ids(&ledger.tidy(1_061).unwrap()), ["101@a.example.com,2001:db8::1"]);
-    assert_eq!(ledger.tidy(1_061).unwrap(), []);
+    assert_eq!(ids(&tidy(&mut ledger, 1_061).over), ["101@a.example.com,2001:db8::1"]);
+    assert_eq!(tidy(&mut ledger, 1_061), Ended::default());
 }
 
 #[test]
@@ -66,12 +70,12 @@ fn two_jails_let_go_one_by_one() {
     let (_dir, mut ledger) = begin();
     put(&mut ledger, block("999@d", "sip", 1_000, 3_600));
     put(&mut ledger, block("999@d", "events", 1_000, 3_600));
-    let offender = "999@D".parse().unwrap();
-    assert_eq!(ledger.remove(&offender, Some("sip")).unwrap().len(), 1);
-    assert_eq!(ledger.remove(&offender, Some("sip")).unwrap().len(), 0);
+    let offender: Offender = "999@D".parse().unwrap();
+    assert_eq!(ledger.remove(std::slice::from_ref(&offender), Some("sip")).unwrap().len(), 1);
+    assert_eq!(ledger.remove(std::slice::from_ref(&offender), Some("sip")).unwrap().len(), 0);
     assert_eq!(ids(&ledger.active(1_000).unwrap()), ["999@d"]);
-    assert_eq!(ledger.remove(&"999@d,1.2.3.4".parse().unwrap(), None).unwrap().len(), 0);
-    assert_eq!(ledger.remove(&offender, None).unwrap().len(), 1);
+    assert_eq!(ledger.remove(&["999@d,1.2.3.4".parse().unwrap()], None).unwrap().len(), 0);
+    assert_eq!(ledger.remove(std::slice::from_ref(&offender), None).unwrap().len(), 1);
     assert_eq!(ledger.active(1_000).unwrap(), []);
 }
 
@@ -83,8 +87,8 @@ fn the_oldest_makes_way() {
     }
     put(&mut ledger, block("3@d", "events", 1_010, 3_600));
     let new: Vec<_> = (4..6).map(|id| block(&format!("{id}@d"), "sip", 1_020, 3_600)).collect();
-    let put = ledger.put(&new, 3, 1_020).unwrap();
-    assert_eq!(ids(&put.evicted), ["1@d", "2@d"]);
+    ledger.put(&new, 1_020).unwrap();
+    assert_eq!(ids(&ledger.tidy(1_020, 3).unwrap().made_way), ["1@d", "2@d"]);
     assert_eq!(ids(&ledger.active(1_020).unwrap()), ["3@d", "3@d", "4@d", "5@d"]);
 }
 
@@ -102,19 +106,19 @@ fn a_stop_brings_back_what_was_flushed_for_it_and_nothing_else() {
     assert_eq!(ledger.flush(Some("sip"), 1_012).unwrap(), 1);
     assert_eq!(ledger.stop(Some("sip"), 1_012).unwrap(), 1);
     assert_eq!(active(&mut ledger, 1_012), ["1@x"], "what was blocked by hand is no jail's");
-    ledger.tidy(1_100).unwrap();
-    assert_eq!(ledger.start(Some("sip"), 1_100).unwrap(), 1);
+    tidy(&mut ledger, 1_100);
+    assert_eq!(ledger.start(Some("sip"), None, 1_100).unwrap(), 1);
     assert_eq!(active(&mut ledger, 1_100), ["1@x", "2@d"]);
     // Flushed without a stop: gone for good.
     ledger.flush(Some("sip"), 1_190).unwrap();
     assert_eq!(ledger.flushed(Some("sip"), 1_200).unwrap(), 1);
-    ledger.tidy(1_206).unwrap();
-    assert_eq!(ledger.start(Some("sip"), 1_206).unwrap(), 0);
+    tidy(&mut ledger, 1_206);
+    assert_eq!(ledger.start(Some("sip"), None, 1_206).unwrap(), 0);
     assert_eq!(active(&mut ledger, 1_206), ["1@x"]);
     // Killed between flush and stop.
     put(&mut ledger, block("3@d", "sip", 1_300, 3_600));
     ledger.flush(None, 1_301).unwrap();
-    assert_eq!(ledger.start(Some("sip"), 1_303).unwrap(), 1);
+    assert_eq!(ledger.start(Some("sip"), None, 1_303).unwrap(), 1);
     assert_eq!(active(&mut ledger, 1_303), ["3@d"]);
 }
 
@@ -122,7 +126,7 @@ fn a_stop_brings_back_what_was_flushed_for_it_and_nothing_else() {
 fn a_clock_that_was_set_back_makes_no_block_longer() {
     let (_dir, mut ledger) = begin();
     put(&mut ledger, block("1@d", "sip", 1_000_000, 3_600));
-    ledger.tidy(500_000).unwrap();
+    tidy(&mut ledger, 500_000);
     let active = ledger.active(500_000).unwrap();
     assert_eq!((active[0].since, active[0].until), (500_000, 503_600));
 }
@@ -147,6 +151,22 @@ fn follows_what_a_jail_bans_no_more() {
 }
 
 #[test]
+fn fail2ban_knows_better_what_a_jail_blocks_when_it_starts() {
+    let (_dir, mut ledger) = begin();
+    for (id, jail) in [("1@d", "sip"), ("2@d", "sip"), ("3@d", "sip"), ("1@d", "")] {
+        put(&mut ledger, block(id, jail, 1_000, 3_600));
+    }
+    // The administrator lets all go; at once the jail is restarted, which cannot be told from a stop.
+    ledger.flush(Some("sip"), 1_001).unwrap();
+    ledger.stop(Some("sip"), 1_002).unwrap();
+    let bans = BTreeSet::from(["2@d".parse().unwrap(), "9@d".parse().unwrap()]);
+    assert_eq!(ledger.start(Some("sip"), Some(&bans), 1_003).unwrap(), 1);
+    assert_eq!(ids(&ledger.active(1_003).unwrap()), ["1@d", "2@d"]);
+    // What it had then is known to be its own.
+    assert_eq!(ids(&ledger.follow("sip", &BTreeSet::new(), 1_004).unwrap()), ["2@d"]);
+}
+
+#[test]
 fn verdicts_count_for_a_minute() {
     let (_dir, mut ledger) = begin();
     let account = "999@d".parse().unwrap();
@@ -161,7 +181,7 @@ fn verdicts_count_for_a_minute() {
 #[test]
 fn alarms_are_counted_by_source_for_a_minute() {
     let (_dir, mut ledger) = begin();
-    let mut alarm = |last: u8, at| ledger.note_alarm([203, 0, 113, last].into(), at).unwrap();
+    let mut alarm = |last: u8, at| ledger.note_alarm(&format!("203.0.113.{last}/32"), at).unwrap();
     assert_eq!([alarm(1, 1_000), alarm(1, 1_001), alarm(2, 1_030), alarm(3, 1_061)], [1, 1, 2, 2]);
     put(&mut ledger, block("1@d", "sip", 1_000, 3_600));
     put(&mut ledger, block("2@d", "sip", 1_050, 3_600));
@@ -179,7 +199,7 @@ fn a_damaged_file_is_moved_aside_and_a_new_one_begun() {
         let (dir, mut ledger) = begin();
         let path = dir.path().join("ledger.db");
         let many: Vec<_> = (0..500).map(|id| block(&format!("{id}@d"), "sip", 1_000, 3_600)).collect();
-        ledger.put(&many, 1_000, 1_000).unwrap();
+        ledger.put(&many, 1_000).unwrap();
         drop(ledger);
         if damage.is_empty() {
             // The first page is whole, those of the table are not.

@@ -9,20 +9,23 @@
 //! RF-BLOCK-DENY    log, reset or drop
 //! ```
 //!
+//! A phone's credentials have the name and realm that it logs in with. FreeSWITCH's "SIP auth failure" names whom it wanted to
+//! register instead: where the two differ, a block by that line meets nothing, and does no harm.
+//!
 //! What it misses: credentials written in a form that no known phone uses, though FreeSWITCH understands them (names in capital
 //! letters but for `realm`, no quotes, blanks around `=`); packets in fragments with the pattern across the seam, and over
 //! IPv6, where connections are not tracked, with any of it behind the first; over TCP, a message of which the two are not in one
 //! segment; TLS. What it takes too much: a packet with credentials for
 //! several realms, of which one has the user and another the domain.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use crate::account::{Offender, SipAccount};
-use crate::config::Config;
-use crate::config::block::{LogPrefix, SipPorts, Tcp};
+use crate::config::block::{LogPrefix, Tcp};
+use crate::config::{Config, SipPorts};
 use crate::firewall::{Chain, Layout, Rule, Version};
 
 /// What the names of our chains begin with; also the name of the first.
@@ -100,8 +103,9 @@ pub fn layout<'a>(
     }
     let mut first = vec![Rule::new(pattern("!", "username=\"", Case::Heeded), "RETURN")];
     let mut leaves: Vec<Chain> = vec![];
+    let mut names = HashSet::new();
     for (domain, offenders) in domains {
-        let name = chain_name(domain, &leaves);
+        let name = chain_name(domain, &mut names);
         // A phone takes the realm as it was told, and that is as it wrote the domain itself.
         first.push(Rule::new(pattern("", &format!("realm=\"{domain}\""), Case::Ignored), &name));
         leaves.push(Chain { name, rules: offenders.into_iter().map(leaf).collect() });
@@ -176,13 +180,13 @@ fn pattern(not: &str, text: &str, case: Case) -> String {
     pattern + "|\""
 }
 
-/// A name of at most 28 characters that no other of the chains has.
-fn chain_name(domain: &str, others: &[Chain]) -> String {
+/// A name of at most 28 characters that no other domain's chain has.
+fn chain_name(domain: &str, taken: &mut HashSet<String>) -> String {
     let mut hasher = DefaultHasher::new();
     domain.hash(&mut hasher);
     let mut name = format!("{PREFIX}-{:016x}", hasher.finish());
     // One more letter for each domain with the same hash; nobody finds four of them.
-    while others.iter().any(|chain| chain.name == name) {
+    while !taken.insert(name.clone()) {
         name.push('x');
     }
     name

@@ -14,7 +14,7 @@ use crate::support::pbx::{PBX, PHONES, UNVERIFIED, once_free};
 use crate::support::sip::{Answerer, credentials, register};
 use crate::support::{Fail2ban, Pbx, Postgres, data, now, wait_for};
 
-const JAIL: &str = "ringfence-freeswitch-account";
+const JAIL: &str = "ringfence-account";
 
 /// The forgotten phone.
 const FORGOTTEN: &str = "999@a.example.com";

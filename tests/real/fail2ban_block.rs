@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::fail2ban::{NEXT_ENTRY, as_of_now, expected, found, recorded};
 use crate::support::{Fail2ban, Host, World, now, wait_for};
 
-const JAIL: &str = "ringfence-freeswitch-account";
+const JAIL: &str = "ringfence-account";
 
 /// What each recorded log must yield: failures by account and source. In 06b and 06d the attacker's own text is an
 /// address, a command, another line of the log; where what is left names an account, it is one that he really tried.

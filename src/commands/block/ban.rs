@@ -2,14 +2,12 @@
 
 use super::policy::{self, Request, Verdict};
 use super::settle::settle;
-use super::{Call, Whom, complain};
+use super::{Call, Whom, complain, say};
 use crate::address;
+use crate::commands::screen::span;
 use crate::config::Mode;
 use crate::exit::Exit;
-use crate::ledger::{Block, Ledger};
-
-/// No block is longer, in seconds: a year.
-pub(super) const LONGEST: i64 = 365 * 86_400;
+use crate::ledger::{Block, LONGEST_BLOCK};
 
 /// The command line of `ban`.
 #[derive(Debug, clap::Args)]
@@ -55,52 +53,53 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     };
     // A clock that was set back in between is no reason for a longer block.
     let since = args.at.map_or(call.now(), |at| at.min(call.now()));
-    let span =
-        args.span.unwrap_or_else(|| i64::try_from(call.config.block.span.get().as_secs()).unwrap_or(LONGEST));
+    let length = args
+        .span
+        .unwrap_or_else(|| i64::try_from(call.config.block.span.get().as_secs()).unwrap_or(LONGEST_BLOCK));
     // Who fails at one address fails from there.
     let seen_from = seen_from.or(offender.source.filter(|_| jail.is_some()));
-    let request =
-        Request { offender, jail: jail.unwrap_or_default(), seen_from, until: since.saturating_add(span) };
+    let request = Request {
+        offender,
+        jail: jail.unwrap_or_default(),
+        seen_from,
+        since,
+        until: since.saturating_add(length),
+    };
 
     let mut ledger = call.ledger()?;
     match policy::judge(call, &mut ledger, &request)? {
         Verdict::Refuse { reason, detail } => refused(&subject, reason, &detail),
         Verdict::Alarm { detail, lifted } => {
-            settle(call, &mut ledger)?;
             call.record_ends(&lifted, "suspended", "part of an alarm");
-            refused(&subject, "alarm", &detail)
+            let exit = refused(&subject, "alarm", &detail);
+            settle(call, &mut ledger)?;
+            exit
         }
         Verdict::Block { reason, why, evidence } => {
-            let Request { offender, jail, seen_from, until } = request;
+            let Request { offender, jail, seen_from, since, until } = request;
             let block = Block { offender, jail: jail.to_owned(), seen_from, since, until, why, evidence };
-            let enforced = match call.config.block_mode() {
-                Mode::Enforce => enforce(call, &mut ledger, &block),
-                Mode::Observe => Ok(true),
-            };
-            if matches!(enforced, Ok(false)) {
-                return refused(&subject, "made-way", "there are max blocks already, and all began later");
-            }
             let source = if block.jail.is_empty() { "by hand" } else { &block.jail };
             let detail = match block.evidence.as_str() {
-                "" => block.why,
+                "" => block.why.clone(),
                 evidence => format!("{}; {evidence}", block.why),
             };
+            if call.config.block_mode() == Mode::Observe {
+                call.record(&subject, "block", reason, source, &detail);
+                say(&format!("{subject} would be blocked, but mode is observe: {}.", block.why));
+                return Ok(Exit::Yes);
+            }
+            // First the ledger, then the kernel: what is interrupted in between is done by the next call.
+            ledger.put(std::slice::from_ref(&block), call.now())?;
             call.record(&subject, "block", reason, source, &detail);
-            enforced.map(|_| Exit::Yes)
+            let active = settle(call, &mut ledger)?.active;
+            if active.iter().any(|other| other.offender == block.offender) {
+                say(&format!("{subject} is blocked for {}: {}.", span(block.until - call.now()), block.why));
+                Ok(Exit::Yes)
+            } else {
+                refused(&subject, "made-way", "there are max blocks already, and all began later")
+            }
         }
     }
-}
-
-/// First the ledger, then the kernel: what is interrupted in between is done by the next call. Whether it is blocked: where there
-/// are too many blocks, the oldest makes way, and that may be this one.
-fn enforce(call: &Call, ledger: &mut Ledger, block: &Block) -> anyhow::Result<bool> {
-    let max = call.config.block.max.get();
-    let mut evicted = ledger.put(std::slice::from_ref(block), max, call.now())?.evicted;
-    settle(call, ledger)?;
-    let others = evicted.len();
-    evicted.retain(|other| other.offender != block.offender);
-    call.record_ends(&evicted, "made-way", &format!("max is {max}"));
-    Ok(evicted.len() == others)
 }
 
 /// Seconds since 1970, perhaps with a fraction.
@@ -117,8 +116,8 @@ fn a_span(text: &str) -> Result<i64, String> {
     };
     match whole_seconds(text).or_else(spelled) {
         // fail2ban's way to say "for ever".
-        Some(..0) => Ok(LONGEST),
-        Some(span @ 1..) => Ok(span.min(LONGEST)),
+        Some(..0) => Ok(LONGEST_BLOCK),
+        Some(span @ 1..) => Ok(span.min(LONGEST_BLOCK)),
         Some(0) => Err("no time at all".to_owned()),
         None => Err("not a time span; write seconds, or it like 30m or 1h".to_owned()),
     }
@@ -144,9 +143,9 @@ mod tests {
         );
         assert_eq!(
             ["3600", "3600.0", "1h", "90m", "-1", "-1.0"].map(a_span),
-            [3_600, 3_600, 3_600, 5_400, LONGEST, LONGEST].map(Ok)
+            [3_600, 3_600, 3_600, 5_400, LONGEST_BLOCK, LONGEST_BLOCK].map(Ok)
         );
-        assert_eq!(a_span("9999d"), Ok(LONGEST));
+        assert_eq!(a_span("9999d"), Ok(LONGEST_BLOCK));
         assert!(["0", "0.4", "", "soon", "-"].iter().all(|text| a_span(text).is_err()));
     }
 }

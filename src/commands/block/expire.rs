@@ -1,25 +1,34 @@
 //! `ringfence-block expire`: who need not be blocked any more is let go. Once a minute, by a timer.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use anyhow::Context;
 
+use super::jail::bans;
 use super::policy::{look_up, registered};
-use super::settle::settle;
+use super::settle::{Settled, settle};
 use super::{Call, complain};
 use crate::account::Offender;
+use crate::commands::causes;
 use crate::config::block::Verify;
-use crate::deadline::Deadline;
 use crate::exit::Exit;
-use crate::fail2ban;
+use crate::fusionpbx::accounts::Existence;
 use crate::ledger::Block;
 use crate::ledger::Ledger;
 
 pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     let mut ledger = call.ledger()?;
     // What is over first: it must not wait for a database.
-    let active = settle(call, &mut ledger)?;
+    let Settled { active, changed } = settle(call, &mut ledger)?;
+    if changed {
+        call.record(
+            "blocks",
+            "restore",
+            "rules-repaired",
+            "kernel",
+            "the kernel did not hold what the ledger says",
+        );
+    }
     let mut exit = Exit::Yes;
     let mut ended = false;
     for (reason, found) in
@@ -27,11 +36,13 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     {
         match found {
             Ok(offenders) => {
-                for offender in offenders {
-                    let blocks = ledger.remove(offender, None)?;
-                    call.record_ends(&blocks, reason, "");
-                    ended = true;
+                let blocks = ledger.remove(&offenders, None)?;
+                for offender in offenders.iter().filter(|offender| offender.source.is_none()) {
+                    // What FusionPBX said a moment ago is no longer true.
+                    ledger.remember(&offender.account, Existence::Exists.name(), call.now())?;
                 }
+                call.record_ends(&blocks, reason, "");
+                ended |= !blocks.is_empty();
             }
             Err(error) => {
                 exit = cannot(call, &error);
@@ -55,7 +66,7 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
 
 /// Says what could not be found out: nobody is let go for it, and nobody stays blocked for longer.
 fn cannot(call: &Call, error: &anyhow::Error) -> Exit {
-    let detail = format!("{error:#}; blocks end by their time meanwhile");
+    let detail = format!("{}; blocks end by their time meanwhile", causes(error));
     complain(&detail);
     call.record("blocks", "keep", "blocks-unchecked", "expire", &detail);
     Exit::No
@@ -68,9 +79,7 @@ fn let_go_by_fail2ban(call: &Call, ledger: &mut Ledger) -> anyhow::Result<Vec<Bl
     let jails: BTreeSet<_> = blocks.iter().map(|block| &block.jail).filter(|jail| !jail.is_empty()).collect();
     let mut ended = vec![];
     for jail in jails {
-        let bans = fail2ban::bans(&call.config.fail2ban.database, jail, deadline(call))?;
-        if let Some(bans) = bans {
-            let bans = bans.iter().filter_map(|id| id.parse().ok()).collect();
+        if let Some(bans) = bans(call, jail)? {
             ended.extend(ledger.follow(jail, &bans, call.now())?);
         }
     }
@@ -78,41 +87,41 @@ fn let_go_by_fail2ban(call: &Call, ledger: &mut Ledger) -> anyhow::Result<Vec<Bl
 }
 
 /// Accounts blocked everywhere that FusionPBX knows by now.
-fn now_known<'a>(call: &Call, active: &'a [Block]) -> anyhow::Result<Vec<&'a Offender>> {
+fn now_known(call: &Call, active: &[Block]) -> anyhow::Result<Vec<Offender>> {
     let unknown: Vec<_> = offenders(active).filter(|offender| offender.source.is_none()).collect();
     if unknown.is_empty() || call.config.block.verify == Verify::None {
         return Ok(vec![]);
     }
     let accounts: Vec<_> = unknown.iter().map(|offender| offender.account.clone()).collect();
-    let answers = look_up(call, &accounts, deadline(call))
-        .context("cannot ask whether blocked accounts exist by now")?;
+    let answers = look_up(call, &accounts).context("cannot ask whether blocked accounts exist by now")?;
     Ok(unknown
         .into_iter()
         .zip(answers)
         .filter(|(_, answer)| answer.is_known())
-        .map(|(offender, _)| offender)
+        .map(|(offender, _)| offender.clone())
         .collect())
 }
 
 /// Devices blocked at one address that are registered from there.
-fn now_registered<'a>(call: &Call, active: &'a [Block]) -> anyhow::Result<Vec<&'a Offender>> {
+fn now_registered(call: &Call, active: &[Block]) -> anyhow::Result<Vec<Offender>> {
     let (failing, devices): (Vec<_>, Vec<_>) = offenders(active)
         .filter_map(|offender| Some((offender, (offender.account.clone(), offender.source?))))
         .unzip();
     if devices.is_empty() {
         return Ok(vec![]);
     }
-    let answers = registered(call, &devices, deadline(call))
-        .context("cannot ask whether blocked devices are registered by now")?;
-    Ok(failing.into_iter().zip(answers).filter(|(_, answer)| *answer).map(|(offender, _)| offender).collect())
+    let answers =
+        registered(call, &devices).context("cannot ask whether blocked devices are registered by now")?;
+    Ok(failing
+        .into_iter()
+        .zip(answers)
+        .filter(|(_, answer)| *answer)
+        .map(|(offender, _)| offender.clone())
+        .collect())
 }
 
 /// Each once, though two jails may block it.
 fn offenders(active: &[Block]) -> impl Iterator<Item = &Offender> {
     let all: BTreeSet<_> = active.iter().map(|block| &block.offender).collect();
     all.into_iter()
-}
-
-fn deadline(call: &Call) -> Deadline {
-    Deadline::after(Instant::now(), call.config.registrations.deadline.get())
 }

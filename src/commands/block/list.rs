@@ -1,14 +1,15 @@
 //! `ringfence-block list`: who is blocked, and what came of it.
 
-use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use serde::Serialize;
 
 use super::{Call, complain};
 use crate::account::Offender;
 use crate::commands::screen::{self, Columns, span};
+use crate::config::Mode;
 use crate::exit::Exit;
-use crate::firewall::{Counters, Firewall, Tag};
+use crate::firewall::Firewall;
 use crate::ledger::Block;
 use crate::matcher::strings;
 
@@ -20,18 +21,25 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// A block, and how often it was met.
+/// A block, and what the kernel has of it.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
 struct Entry {
     #[serde(flatten)]
     block: Block,
-    /// Packets that were dropped; absent where the kernel cannot be asked.
+    /// Packets that were dropped since the rule is there; absent where there is no rule, or the kernel cannot be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     hits: Option<u64>,
 }
 
 pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
-    let active = call.ledger()?.active(call.now())?;
+    // To look makes nothing.
+    let (active, suspended) = if call.config.ledger_path().exists() {
+        let mut ledger = call.ledger()?;
+        (ledger.active(call.now())?, ledger.suspended_until(call.now())?)
+    } else {
+        (vec![], None)
+    };
     let counters = match Firewall::read() {
         Ok(firewall) => Some(firewall.counters()),
         Err(error) => {
@@ -39,23 +47,38 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
             None
         }
     };
-    let hits = |offender: &Offender| Some(hits(counters.as_ref()?, offender));
-    let entries: Vec<_> = active
-        .into_iter()
-        .map(|block| {
-            let hits = hits(&block.offender);
-            Entry { block, hits }
-        })
-        .collect();
-    screen::print(args.json, &entries, || render(&entries, call.now()))?;
+    let hits = |offender: &Offender| {
+        let counters = counters.as_ref()?.get(&strings::leaf(offender).tag())?;
+        Some(counters.packets)
+    };
+    let entries: Vec<_> =
+        active.into_iter().map(|block| Entry { hits: hits(&block.offender), block }).collect();
+    screen::print(args.json, &entries, || {
+        let mut text = render(&entries, counters.is_some(), call.now());
+        let missing = entries.iter().filter(|entry| entry.hits.is_none()).count();
+        if call.config.block_mode() == Mode::Observe {
+            text += "Mode is observe: nobody is blocked in the kernel.\n";
+        } else if counters.is_some() && missing > 0 {
+            let _ = writeln!(
+                text,
+                "{missing} of {} are not in the kernel; ringfence-block expire brings them in.",
+                entries.len()
+            );
+        }
+        if let Some(until) = suspended {
+            let left = span(until - call.now());
+            let _ = writeln!(
+                text,
+                "After an alarm, no jail blocks anybody for another {left}; ringfence-block start ends that."
+            );
+        }
+        text
+    })?;
     Ok(Exit::Yes)
 }
 
-fn hits(counters: &HashMap<Tag, Counters>, offender: &Offender) -> u64 {
-    counters.get(&strings::leaf(offender).tag()).copied().unwrap_or_default().packets
-}
-
-fn render(entries: &[Entry], now: i64) -> String {
+/// `asked`: whether the kernel could be.
+fn render(entries: &[Entry], asked: bool, now: i64) -> String {
     if entries.is_empty() {
         return "Nobody is blocked.\n".to_owned();
     }
@@ -65,9 +88,9 @@ fn render(entries: &[Entry], now: i64) -> String {
         columns.row([
             offender.account.to_string(),
             offender.source.map_or_else(|| "everywhere".to_owned(), |source| source.to_string()),
-            format!("{} ago", span(now - since)),
-            span(until - now),
-            hits.map_or_else(|| "?".to_owned(), |hits| hits.to_string()),
+            format!("{} ago", span(now.saturating_sub(*since))),
+            span(until.saturating_sub(now)),
+            hits.map_or_else(|| if asked { "-" } else { "?" }.to_owned(), |hits| hits.to_string()),
             if jail.is_empty() { "by hand".to_owned() } else { jail.clone() },
             why.clone(),
         ]);
@@ -97,12 +120,12 @@ mod tests {
         let entries = [entry("999@a.example.com", "sip"), entry("101@d,2001:db8::1", "")];
         let now = 1_795_184_343;
         assert_eq!(
-            render(&entries, now),
+            render(&entries, true, now),
             "ACCOUNT            SOURCE       SINCE    REMAINING  HITS  JAIL     WHY\n\
              999@a.example.com  everywhere   10m ago  50m          12  sip      FusionPBX has no such domain\n\
              101@d              2001:db8::1  10m ago  50m          12  by hand  FusionPBX has no such domain\n"
         );
-        assert_eq!(render(&[], now), "Nobody is blocked.\n");
+        assert_eq!(render(&[], true, now), "Nobody is blocked.\n");
     }
 
     #[test]

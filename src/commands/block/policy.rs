@@ -4,9 +4,12 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::Context;
+use ipnetwork::IpNetwork;
 
 use super::Call;
 use crate::account::{Offender, SipAccount};
+use crate::address;
+use crate::commands::causes;
 use crate::config::block::Verify;
 use crate::deadline::Deadline;
 use crate::exemption::{self, Exemption};
@@ -34,6 +37,8 @@ pub(super) struct Request<'a> {
     /// Empty: by hand.
     pub(super) jail: &'a str,
     pub(super) seen_from: Option<IpAddr>,
+    /// When it failed, in seconds since 1970.
+    pub(super) since: i64,
     /// Seconds since 1970.
     pub(super) until: i64,
 }
@@ -55,7 +60,6 @@ type No = (&'static str, String);
 /// Judges it. An error means that the ledger cannot be used.
 pub(super) fn judge(call: &Call, ledger: &mut Ledger, request: &Request<'_>) -> anyhow::Result<Verdict> {
     let refuse = |(reason, detail): No| Ok(Verdict::Refuse { reason, detail });
-    let deadline = Deadline::after(Instant::now(), call.config.registrations.deadline.get());
     if let Err(error) = strings::check(&request.offender.account) {
         return refuse(("too-long", error.to_string()));
     }
@@ -75,29 +79,29 @@ pub(super) fn judge(call: &Call, ledger: &mut Ledger, request: &Request<'_>) -> 
         if let Some(no) = floods(call, ledger, &request.offender, source)? {
             return refuse(no);
         }
-        match exempt(call, source, deadline) {
-            Ok(words) => known_good = Some((source, words)),
+        match exempt(call, source) {
+            Ok(exempt) => known_good = Some(exempt),
             Err(no) if call.config.block.only_exempt => return refuse(no),
             Err(_) => {}
         }
     }
     let (reason, why) = match request.offender.source {
-        None => match unknown(call, ledger, &request.offender.account, deadline)? {
+        None => match unknown(call, ledger, &request.offender.account)? {
             Ok(why) => ("unknown-account", why),
             Err(no) => return refuse(no),
         },
-        Some(source) => match failing_device(call, &request.offender.account, source, deadline) {
+        Some(source) => match failing_device(call, &request.offender.account, source) {
             Ok(why) => ("failing-device", why),
             Err(no) => return refuse(no),
         },
     };
     // Only what would be blocked is cause for alarm, and only where a known-good address is behind it.
-    if by_jail && let Some((source, _)) = &known_good {
-        let sources = ledger.note_alarm(*source, call.now())?;
+    if by_jail && let Some(Exempt { network, .. }) = &known_good {
+        let sources = ledger.note_alarm(network, request.since)?;
         if sources > HANDFUL {
-            let lifted = ledger.suspend(call.now() + SUSPENSION, call.now())?;
+            let lifted = ledger.suspend(call.now() + SUSPENSION, request.since)?;
             let detail = format!(
-                "accounts of {sources} known-good addresses were to be blocked within a minute; is the directory of the PBX \
+                "accounts of {sources} known-good networks were to be blocked within a minute; is the directory of the PBX \
                  down? Blocks are suspended for {} minutes, and the {} of that minute are lifted",
                 SUSPENSION / 60,
                 lifted.len()
@@ -105,11 +109,11 @@ pub(super) fn judge(call: &Call, ledger: &mut Ledger, request: &Request<'_>) -> 
             return Ok(Verdict::Alarm { detail, lifted });
         }
     }
-    let evidence = known_good.map_or_else(String::new, |(_, words)| words);
+    let evidence = known_good.map_or_else(String::new, |exempt| exempt.words);
     Ok(Verdict::Block { reason, why, evidence })
 }
 
-/// Whether one address is behind too many blocks already.
+/// Whether one phone's addresses are behind too many blocks already.
 fn floods(
     call: &Call,
     ledger: &mut Ledger,
@@ -117,25 +121,46 @@ fn floods(
     source: IpAddr,
 ) -> anyhow::Result<Option<No>> {
     let limit = (call.config.block.max.get() / SHARE).max(AT_LEAST);
-    let others = ledger
-        .active(call.now())?
-        .into_iter()
-        .filter(|block| block.seen_from == Some(source) && block.offender != *offender);
+    let near = neighbourhood(call, source);
+    let active = ledger.active(call.now())?;
+    let others = active.iter().filter(|block| {
+        block.seen_from.is_some_and(|other| near.contains(other)) && block.offender != *offender
+    });
     let count = u32::try_from(others.count()).unwrap_or(u32::MAX);
     Ok((count >= limit).then(|| {
-        ("flood", format!("{count} accounts are blocked already that were seen from {source}; no more than {limit} may be"))
+        (
+            "flood",
+            format!("{count} accounts are blocked already that were seen from {source}; no more than {limit} may be"),
+        )
     }))
 }
 
-/// What makes the source exempt from fail2ban, in words.
-fn exempt(call: &Call, source: IpAddr, deadline: Deadline) -> Result<String, No> {
-    let (exemption, answer) = exemption::find(&call.config, source, call.now, deadline);
+fn neighbourhood(call: &Call, address: IpAddr) -> IpNetwork {
+    address::neighbourhood(address, call.config.registrations.ipv6_prefix.bits())
+}
+
+/// Why an address is known to be good.
+#[derive(Debug)]
+struct Exempt {
+    /// For people.
+    words: String,
+    /// What is good as a whole: an allow list, or a phone's address and those that count as it.
+    network: String,
+}
+
+/// What makes the source exempt from fail2ban.
+fn exempt(call: &Call, source: IpAddr) -> Result<Exempt, No> {
+    let (exemption, answer) = exemption::find(&call.config, source, call.now, deadline(call));
+    let phone = |words: &str| {
+        Ok(Exempt { words: format!("{source} {words}"), network: neighbourhood(call, source).to_string() })
+    };
     match exemption {
-        Exemption::Allowed { list } => Ok(format!("{source} is on the allow list {list}")),
-        Exemption::Standing(Standing::Registered { .. }) => Ok(format!("{source} has a live registration")),
-        Exemption::Standing(Standing::SeenLately { .. }) => {
-            Ok(format!("{source} was seen registered lately"))
-        }
+        Exemption::Allowed { list } => Ok(Exempt {
+            words: format!("{source} is on the allow list {list}"),
+            network: format!("list {list}"),
+        }),
+        Exemption::Standing(Standing::Registered { .. }) => phone("has a live registration"),
+        Exemption::Standing(Standing::SeenLately { .. }) => phone("was seen registered lately"),
         Exemption::Standing(Standing::NotRegistered) => Err((
             "source-not-exempt",
             format!("{source} is not exempt from fail2ban, which can ban the address (only-exempt is set)"),
@@ -156,26 +181,26 @@ fn exempt(call: &Call, source: IpAddr, deadline: Deadline) -> Result<String, No>
     }
 }
 
+/// For each question by itself: who is slow must not be taken for another.
+pub(super) fn deadline(call: &Call) -> Deadline {
+    Deadline::after(Instant::now(), call.config.registrations.deadline.get())
+}
+
 /// Why the account may be blocked everywhere: nobody can have it.
-fn unknown(
-    call: &Call,
-    ledger: &mut Ledger,
-    account: &SipAccount,
-    deadline: Deadline,
-) -> anyhow::Result<Result<String, No>> {
+fn unknown(call: &Call, ledger: &mut Ledger, account: &SipAccount) -> anyhow::Result<Result<String, No>> {
     if call.config.block.verify == Verify::None {
         return Ok(Ok("not checked (verify is none)".to_owned()));
     }
     let known = ledger.verdict(account, call.now())?.and_then(|name| Existence::from_name(&name));
     let existence = match known {
         Some(existence) => existence,
-        None => match look_up(call, std::slice::from_ref(account), deadline) {
+        None => match look_up(call, std::slice::from_ref(account)) {
             Ok(answers) => {
                 ledger.remember(account, answers[0].name(), call.now())?;
                 answers[0]
             }
             Err(error) => {
-                let detail = format!("nobody can say that the account does not exist: {error:#}");
+                let detail = format!("nobody can say that the account does not exist: {}", causes(&error));
                 return Ok(Err(("account-unverified", detail)));
             }
         },
@@ -191,39 +216,26 @@ fn unknown(
 }
 
 /// What FusionPBX says of accounts, in their order.
-pub(super) fn look_up(
-    call: &Call,
-    accounts: &[SipAccount],
-    deadline: Deadline,
-) -> anyhow::Result<Vec<Existence>> {
+pub(super) fn look_up(call: &Call, accounts: &[SipAccount]) -> anyhow::Result<Vec<Existence>> {
     let target = crate::fusionpbx::own_database(&call.config)?.context(
         "there is no FusionPBX on this host; name its database in [fusionpbx] postgres, or set verify = \"none\" in [block]",
     )?;
-    accounts::look_up(&target, accounts, deadline)
+    accounts::look_up(&target, accounts, deadline(call))
 }
 
 /// Why the device may be blocked: it has no registration that would be lost.
-fn failing_device(
-    call: &Call,
-    account: &SipAccount,
-    source: IpAddr,
-    deadline: Deadline,
-) -> Result<String, No> {
-    match registered(call, &[(account.clone(), source)], deadline).as_deref() {
+fn failing_device(call: &Call, account: &SipAccount, source: IpAddr) -> Result<String, No> {
+    match registered(call, &[(account.clone(), source)]).as_deref() {
         Ok([false]) => Ok("it fails there, and is not registered".to_owned()),
         Ok(_) => Err(("registered", format!("the account is registered from {source}"))),
         Err(error) => Err((
             "registrations-unreadable",
-            format!("nobody knows whether it is registered from {source}: {error:#}"),
+            format!("nobody knows whether it is registered from {source}: {}", causes(error)),
         )),
     }
 }
 
 /// Which devices are registered, in their order.
-pub(super) fn registered(
-    call: &Call,
-    devices: &[(SipAccount, IpAddr)],
-    deadline: Deadline,
-) -> anyhow::Result<Vec<bool>> {
-    discovery::discover(&call.config.registrations)?.source.registered(devices, call.now(), deadline)
+pub(super) fn registered(call: &Call, devices: &[(SipAccount, IpAddr)]) -> anyhow::Result<Vec<bool>> {
+    discovery::discover(&call.config.registrations)?.source.registered(devices, call.now(), deadline(call))
 }

@@ -1,15 +1,15 @@
 //! `ringfence-block restore`: all that is still due is brought into the kernel.
 
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::ban::LONGEST as LONGEST_BLOCK;
 use super::settle::{plan, settle};
-use super::{Call, jail};
+use super::{Call, blocks, jail, say};
+use crate::config::Mode;
 use crate::exit::Exit;
-use crate::ledger::Block;
+use crate::ledger::{Block, LONGEST_BLOCK};
 use crate::matcher::strings;
 use crate::state_file;
 
@@ -20,8 +20,8 @@ const LONGEST: u64 = 256 << 20;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print what the kernel would be told; nothing is changed
-    #[arg(long, conflicts_with = "file")]
-    dry_run: bool,
+    #[arg(long)]
+    pub(super) dry_run: bool,
 
     /// Blocks as `list --json` prints them, to be added to the ledger; `-`: standard input
     file: Option<PathBuf>,
@@ -29,28 +29,29 @@ pub(super) struct Args {
 
 pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     let mut ledger = call.ledger()?;
+    let new = match &args.file {
+        Some(file) => read(file, call.now()).with_context(|| match file.to_str() {
+            Some("-") => "cannot read standard input as list --json prints it".to_owned(),
+            _ => format!("cannot read {} as list --json prints it", file.display()),
+        })?,
+        None => vec![],
+    };
     if args.dry_run {
-        let active = ledger.active(call.now())?;
+        let mut active = ledger.active(call.now())?;
+        active.extend(new);
         io::stdout().lock().write_all(plan(call, &active)?.as_bytes())?;
         return Ok(Exit::Yes);
     }
-    let mut added = None;
-    if let Some(file) = &args.file {
-        let blocks = read(file, call.now()).with_context(|| format!("cannot read {}", file.display()))?;
-        let put = ledger.put(&blocks, call.config.block.max.get(), call.now())?;
-        added = Some((blocks.len(), put.evicted.len()));
+    if !new.is_empty() {
+        ledger.put(&new, call.now())?;
+        call.record("blocks", "restore", "by-hand", "file", &blocks(new.len() as u64));
     }
-    let active = settle(call, &mut ledger)?;
-    if let Some((added, evicted)) = added {
-        // In one line: there may be a hundred thousand.
-        let max = call.config.block.max.get();
-        let detail = format!("{added} blocks; {evicted}, the oldest, had to make way (max is {max})");
-        call.record("ledger", "restore", "by-hand", "file", &detail);
-    }
-    if io::stdout().is_terminal() {
-        // A closed pipe is no error of ours.
-        let _ = writeln!(io::stdout(), "{} blocks are in the kernel.", active.len());
-    }
+    let active = settle(call, &mut ledger)?.active;
+    let count = blocks(active.len() as u64);
+    say(&match call.config.block_mode() {
+        Mode::Enforce => format!("{count} in the kernel."),
+        Mode::Observe => format!("{count} in the ledger, and none in the kernel: mode is observe."),
+    });
     Ok(Exit::Yes)
 }
 
@@ -69,6 +70,7 @@ fn read(file: &Path, now: i64) -> anyhow::Result<Vec<Block>> {
         if !block.jail.is_empty() {
             jail::checked(Some(&block.jail))?;
         }
+        block.since = block.since.clamp(0, now);
         block.until = block.until.min(now.saturating_add(LONGEST_BLOCK));
     }
     blocks.retain(|block| block.until > now);

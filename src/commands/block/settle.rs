@@ -2,35 +2,56 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use jiff::Timestamp;
 use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::Call;
 use crate::account::Offender;
+use crate::commands::causes;
 use crate::config::Mode;
 use crate::firewall::{Firewall, Layout, Version};
-use crate::ledger::{Block, Ledger};
+use crate::ledger::{Block, Ended, Ledger};
 use crate::matcher::strings;
 use crate::state_file;
 
-/// So long a process waits for its turn at the kernel. Each takes milliseconds, if no other program holds the lock of
-/// iptables.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// So long a process waits for its turn at the kernel: less than fail2ban waits for us. Each takes milliseconds, if no other
+/// program holds the lock of iptables.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Ends what is over, and brings the rest into the kernel where it is not there as it should be; what is blocked now.
-pub(super) fn settle(call: &Call, ledger: &mut Ledger) -> anyhow::Result<Vec<Block>> {
+/// What came of it.
+pub(super) struct Settled {
+    /// What is blocked now.
+    pub(super) active: Vec<Block>,
+    /// The kernel held something else, though nothing had ended.
+    pub(super) changed: bool,
+}
+
+/// Ends what is over or too much, and brings the rest into the kernel where it is not there as it should be.
+pub(super) fn settle(call: &Call, ledger: &mut Ledger) -> anyhow::Result<Settled> {
     let _lock = take_turn(call)?;
-    let over = ledger.tidy(call.now());
-    // Who waited for his turn does not undo what another wrote meanwhile: the ledger is read now.
-    let active = ledger.active(call.now())?;
+    // Who waited for his turn does not undo what another wrote meanwhile: neither what he knew nor when he came counts any more.
+    let now = Timestamp::now().as_second();
+    let max = call.config.block.max.get();
+    let ended = ledger.tidy(now, max);
+    let active = ledger.active(now)?;
+    if let Ok(ended) = &ended {
+        call.record_ends(&ended.over, "time-over", "");
+        call.record_ends(&ended.made_way, "made-way", &format!("max is {max}"));
+    }
     let wanted = offenders(call, &active);
-    let mut firewall = Firewall::read()?;
-    firewall.bring_in(|version| layout(call, &wanted, version))?;
+    let bring_in = || Firewall::read()?.bring_in(|version| layout(call, &wanted, version));
+    let changed = bring_in().map_err(|error| {
+        anyhow!(
+            "{}; what is blocked is in the ledger, and the next call brings it into the kernel",
+            causes(&error)
+        )
+    })?;
     // Where it cannot be written down that a block is over, it has ended in the kernel all the same.
-    call.record_ends(&over?, "time-over", "");
-    Ok(active)
+    let ended = ended?;
+    Ok(Settled { active, changed: changed && ended == Ended::default() })
 }
 
 /// What would be brought in, as text for people.
@@ -65,15 +86,11 @@ fn take_turn(call: &Call) -> anyhow::Result<File> {
     let file = open().with_context(|| format!("cannot open {} (this needs root)", path.display()))?;
     // The programs of iptables inherit it: if we are killed, the next of us waits until they are done.
     fcntl_setfd(&file, FdFlags::empty()).context("cannot hand down the lock")?;
-    let patience = Instant::now() + PATIENCE;
-    while !state_file::try_lock(&file)? {
-        if Instant::now() > patience {
-            bail!(
-                "another ringfence-block has been at it for {} s; what is to be done is in the ledger, and the next call does it",
-                PATIENCE.as_secs()
-            );
-        }
-        std::thread::sleep(Duration::from_millis(2));
+    if !state_file::lock_within(&file, PATIENCE)? {
+        bail!(
+            "another ringfence-block has been at it for {} s; what is to be done is in the ledger, and the next call does it",
+            PATIENCE.as_secs()
+        );
     }
     Ok(file)
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::settle::settle;
-use super::{Call, Whom, complain};
+use super::{Call, Whom, complain, say};
 use crate::exit::Exit;
+use crate::ledger::Block;
 
 /// The command line of `unban`.
 #[derive(Debug, clap::Args)]
@@ -20,25 +21,36 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     let offender = match args.whom.offender()? {
         Ok(offender) => offender,
         Err(error) => {
-            complain(&format!("{:?}: {error}", args.whom.text()));
+            complain(&format!("{:?} is not blocked: {error}", args.whom.text()));
             return Ok(nobody);
         }
     };
     let mut ledger = call.ledger()?;
-    let ended = ledger.remove(&offender, jail);
+    let ended = ledger.remove(std::slice::from_ref(&offender), jail);
+    if let Ok(ended) = &ended {
+        call.record_ends(ended, if jail.is_some() { "unbanned" } else { "by-hand" }, "");
+    }
     // Also where nothing was there: the kernel may hold what the ledger does not know.
-    let active = settle(call, &mut ledger)?;
+    let active = settle(call, &mut ledger)?.active;
     let ended = ended?;
-    call.record_ends(&ended, if jail.is_some() { "unbanned" } else { "by-hand" }, "");
     if ended.is_empty() {
         if jail.is_none() {
             let others = active.iter().filter(|block| block.offender.account == offender.account);
             let others: BTreeSet<_> = others.map(|block| block.offender.to_string()).collect();
-            let hint =
-                others.into_iter().next().map_or_else(String::new, |other| format!("; but {other} is"));
-            complain(&format!("{offender} is not blocked{hint}"));
+            let hint = others.into_iter().next().map_or_else(String::new, |other| format!("; {other:?} is"));
+            complain(&format!("{:?} is not blocked{hint}", offender.to_string()));
         }
         return Ok(nobody);
+    }
+    say(&format!("Let go of {offender}."));
+    if jail.is_none() {
+        // It would not ask us again before its time.
+        for block in ended.iter().filter(|block| !block.jail.is_empty()) {
+            let Block { offender, jail, .. } = block;
+            complain(&format!(
+                "fail2ban still has it among its bans; it counts new failures after: fail2ban-client set {jail} unbanip {offender}"
+            ));
+        }
     }
     Ok(Exit::Yes)
 }
