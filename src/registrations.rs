@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::account::SipAccount;
+use crate::account::Offender;
 use crate::address;
 use crate::deadline::Deadline;
 use crate::evidence::visible;
@@ -137,26 +137,30 @@ impl Source {
         Ok(accounts.iter().map(|account| visible(account)).take(MAX_ACCOUNTS).collect())
     }
 
-    /// Which of these devices have a live registration at `now` (seconds since 1970): of the very account, by its
-    /// address of record or the name and realm of its credentials, from the very address. In the order of the devices.
+    /// Which of these have a live registration at `now` (seconds since 1970): of the very account, by its address of
+    /// record or the name and realm of its credentials, from the very source; from anywhere if there is none. In the
+    /// order of the offenders.
     ///
     /// An error means that one was not found and something could not be read: absence proves nothing then.
     pub fn registered(
         &self,
-        devices: &[(SipAccount, IpAddr)],
+        offenders: &[Offender],
         now: i64,
         deadline: Deadline,
     ) -> anyhow::Result<Vec<bool>> {
-        if devices.is_empty() {
+        if offenders.is_empty() {
             return Ok(vec![]);
         }
-        let devices: Vec<_> =
-            devices.iter().map(|(account, address)| (account, address.to_canonical())).collect();
+        let canonical = |offender: &Offender| Offender {
+            account: offender.account.clone(),
+            source: offender.source.map(|source| source.to_canonical()),
+        };
+        let offenders: Vec<_> = offenders.iter().map(canonical).collect();
         match self {
-            Self::Sqlite(files) => sqlite::registered(files, &devices, now, deadline),
-            Self::Postgres(target) => postgres::registered(target, &devices, now, deadline),
+            Self::Sqlite(files) => sqlite::registered(files, &offenders, now, deadline),
+            Self::Postgres(target) => postgres::registered(target, &offenders, now, deadline),
             Self::EventSocket { address, password } => {
-                event_socket::registered(address, password, &devices, deadline)
+                event_socket::registered(address, password, &offenders, deadline)
             }
         }
     }

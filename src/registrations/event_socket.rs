@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use super::{Found, live, network_ip};
-use crate::account::SipAccount;
+use crate::account::{Offender, SipAccount};
 use crate::deadline::Deadline;
 use crate::event_socket::EventSocket;
 
@@ -41,21 +41,24 @@ pub(super) fn accounts(
     Ok(accounts)
 }
 
-/// Which of these devices are registered.
+/// Which of these are registered.
 pub(super) fn registered(
     address: &str,
     password: &str,
-    devices: &[(&SipAccount, IpAddr)],
+    offenders: &[Offender],
     deadline: Deadline,
 ) -> anyhow::Result<Vec<bool>> {
     let mut live = HashSet::new();
     converse(address, password, deadline, |_, registrations| {
         for registration in registrations {
-            let Some(address) = network_ip(registration.network_ip) else { continue };
-            live.extend(registration.accounts().map(|account| (account, address)));
+            let source = network_ip(registration.network_ip);
+            for account in registration.accounts() {
+                live.insert(Offender { account: account.clone(), source });
+                live.insert(Offender { account, source: None });
+            }
         }
     })?;
-    Ok(devices.iter().map(|(account, address)| live.contains(&((*account).clone(), *address))).collect())
+    Ok(offenders.iter().map(|offender| live.contains(offender)).collect())
 }
 
 /// Hands the live registrations of each profile to `each`.

@@ -1,8 +1,8 @@
 //! FreeSWITCH's tables in PostgreSQL: `sip_registrations` of every profile and node, or the core's
 //! `registrations` where only that is there.
 //!
-//! FreeSWITCH makes the indexes that serve us (`sr_network_ip`, `sr_expires`). A full read stops at
-//! [`FULL_READ`] live rows; beyond it, only the asked address is looked up.
+//! FreeSWITCH makes the indexes that serve us (`sr_network_ip`, `sr_expires`, `sr_sip_user`, `sr_sip_username`). A full
+//! read stops at [`FULL_READ`] live rows; beyond it, only the asked address is looked up.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use super::{
     CORE_TABLE, Found, MAX_ACCOUNTS, PROFILE_TABLE, Question, Spelling, account_columns, account_pairs, live,
     spellings,
 };
-use crate::account::SipAccount;
+use crate::account::Offender;
 use crate::deadline::Deadline;
 use crate::postgres::{Target, is_missing_table};
 
@@ -63,18 +63,18 @@ pub(super) fn accounts(
     })
 }
 
-/// Which of these devices are registered.
+/// Which of these are registered.
 pub(super) fn registered(
     target: &Target,
-    devices: &[(&SipAccount, IpAddr)],
+    offenders: &[Offender],
     now: i64,
     deadline: Deadline,
 ) -> anyhow::Result<Vec<bool>> {
     target.converse(deadline, async |connection| {
-        let mut answers = vec![false; devices.len()];
+        let mut answers = vec![false; offenders.len()];
         let missing = |missing: &bool| *missing;
         ask(connection, missing, async |connection, table| {
-            let here = registered_in(connection, table, devices, now).await?;
+            let here = registered_in(connection, table, offenders, now).await?;
             answers.iter_mut().zip(here).for_each(|(answer, here)| *answer |= here);
             Ok(answers.contains(&false))
         })
@@ -157,22 +157,29 @@ async fn accounts_in(
 async fn registered_in(
     connection: &mut PgConnection,
     table: &str,
-    devices: &[(&SipAccount, IpAddr)],
+    offenders: &[Offender],
     now: i64,
 ) -> sqlx::Result<Vec<bool>> {
     let is =
-        |user: &str, domain: &str| format!("{user} = d.name AND lower({domain} COLLATE \"C\") = d.domain");
-    let accounts = account_pairs(table).iter().map(|(user, domain)| is(user, domain));
+        |user: &str, domain: &str| format!("{user} = o.name AND lower({domain} COLLATE \"C\") = o.domain");
+    let accounts = || account_pairs(table).iter().map(|(user, domain)| is(user, domain));
+    let there = accounts().collect::<Vec<_>>().join(" OR ");
+    // By the indexes on the users: "+ 0" hides the one on expires, which nearly every row satisfies.
+    let anywhere = accounts()
+        .map(|account| format!("EXISTS (SELECT FROM {table} WHERE expires + 0 > $1 AND {account})"));
     let sql = format!(
-        "SELECT array_agg(EXISTS (SELECT FROM {table} WHERE expires > $1 AND network_ip IN (d.one, d.other) AND ({})) \
-         ORDER BY d.number) FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) \
-         WITH ORDINALITY AS d (name, domain, one, other, number)",
-        accounts.collect::<Vec<_>>().join(" OR ")
+        "SELECT array_agg(CASE WHEN o.one IS NULL THEN {} \
+         ELSE EXISTS (SELECT FROM {table} WHERE expires > $1 AND network_ip IN (o.one, o.other) AND ({there})) END \
+         ORDER BY o.number) FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) \
+         WITH ORDINALITY AS o (name, domain, one, other, number)",
+        anywhere.collect::<Vec<_>>().join(" OR ")
     );
     let (users, domains): (Vec<_>, Vec<_>) =
-        devices.iter().map(|(account, _)| (account.user(), account.domain())).unzip();
-    let (one, other): (Vec<_>, Vec<_>) =
-        devices.iter().map(|(_, address)| <(String, String)>::from(spellings(*address))).unzip();
+        offenders.iter().map(|Offender { account, .. }| (account.user(), account.domain())).unzip();
+    let (one, other): (Vec<_>, Vec<_>) = offenders
+        .iter()
+        .map(|offender| offender.source.map(|source| <(String, String)>::from(spellings(source))).unzip())
+        .unzip();
     let query = sqlx::query(&sql).bind(now).bind(users).bind(domains).bind(one).bind(other);
     query.persistent(false).fetch_one(connection).await?.try_get(0)
 }

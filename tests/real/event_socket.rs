@@ -128,6 +128,11 @@ fn only_the_very_device_is_registered() {
         ("102@b.example.com", "203.0.113.20", false),
         ("10@a.example.com", "198.51.100.11", false),
         ("103@a.example.com", "203.0.113.66", false),
+        ("101@A.EXAMPLE.COM", "", true),
+        ("102@a.example.com", "", true),
+        ("102@b.example.com", "", false),
+        ("10@a.example.com", "", false),
+        ("103@a.example.com", "", false),
     ];
     let soon = Deadline::after(Instant::now(), Duration::from_secs(10));
     let (asked, expected) = wanted(&devices);

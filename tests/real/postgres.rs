@@ -331,6 +331,17 @@ fn only_the_very_device_is_registered() {
         ("104@a.example.com", "2001:db8:66::12", false),
         ("301@core.example.com", "203.0.113.30", true),
         ("302@core.example.com", "203.0.113.30", false),
+        ("201@b.example.com", "", true),
+        ("alice@AUTH.example.com", "", true),
+        ("alice@b.example.com", "", false),
+        ("201@auth.example.com", "", false),
+        ("Alice@auth.example.com", "", false),
+        ("202@b.example.com", "", false),
+        ("%@b.example.com", "", false),
+        ("' OR 1=1 --@b.example.com", "", false),
+        ("104@a.example.com", "", true),
+        ("301@core.example.com", "", true),
+        ("302@core.example.com", "", false),
     ];
     ask(&devices);
     ask(&devices[..2]);
@@ -345,15 +356,20 @@ fn only_the_very_device_is_registered() {
     let many: Vec<_> = (0..1000)
         .map(|i| (format!("{i}@many.example.com"), format!("10.0.{}.{}", i >> 8, i & 255)))
         .collect();
-    let start = Instant::now();
-    let many: Vec<_> =
-        many.iter().map(|(account, address)| (account.as_str(), address.as_str(), true)).collect();
-    ask(&many);
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let devices_of_many = many.iter().map(|(account, address)| (account.as_str(), address.as_str(), true));
+    let anywhere = many.iter().map(|(account, _)| (account.as_str(), "", true));
+    let nowhere: Vec<_> = (0..1000).map(|i| format!("{i}@nowhere.example.com")).collect();
+    let nowhere = nowhere.iter().map(|account| (account.as_str(), "", false));
+    for many in [devices_of_many.collect::<Vec<_>>(), anywhere.chain(nowhere).collect()] {
+        let start = Instant::now();
+        ask(&many);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
 
     // The core's table alone; and neither.
     server.psql("DROP TABLE sip_registrations");
     ask(&[("301@core.example.com", "203.0.113.30", true), ("alice@auth.example.com", "203.0.113.30", false)]);
+    ask(&[("301@core.example.com", "", true), ("alice@auth.example.com", "", false)]);
     server.psql("DROP TABLE registrations");
     let soon = Deadline::after(Instant::now(), Duration::from_secs(30));
     let error = source.registered(&wanted(&devices).0, now(), soon).unwrap_err();

@@ -468,6 +468,15 @@ fn only_the_very_device_is_registered() {
         ("201@b.example.com", "203.0.113.31", false),
         ("%@b.example.com", "203.0.113.30", false),
         ("' OR 1=1 --@b.example.com", "203.0.113.30", false),
+        ("201@b.example.com", "", true),
+        ("alice@AUTH.example.com", "", true),
+        ("alice@b.example.com", "", false),
+        ("201@auth.example.com", "", false),
+        ("Alice@auth.example.com", "", false),
+        ("202@b.example.com", "", false),
+        ("%@b.example.com", "", false),
+        ("' OR 1=1 --@b.example.com", "", false),
+        ("101@a.example.com", "", true),
     ];
     ask(&devices);
     ask(&[]);
@@ -493,14 +502,22 @@ fn only_the_very_device_is_registered() {
 }
 
 #[test]
-fn many_devices_are_found_in_a_huge_table() {
+fn many_are_found_in_a_huge_table() {
     let world = World::with_databases();
     register_many(&world);
+    let nowhere = wanted(&[("7@a.example.com", "", false)]);
+    let error = source(&world).registered(&nowhere.0, now(), soon()).unwrap_err();
+    assert!(error.to_string().contains("is an index on the user missing?"), "{error:#}");
+    sqlite(
+        &world.path("db/sofia_reg_internal.db"),
+        "CREATE INDEX sr_sip_user ON sip_registrations (sip_user); \
+         CREATE INDEX sr_sip_username ON sip_registrations (sip_username)",
+    );
     let number = |i: usize| (format!("{i}@a.example.com"), format!("10.0.{}.{}", i >> 8, i & 255), i != 7);
     let many: Vec<_> = (0..1000).map(number).collect();
-    let many: Vec<_> =
-        many.iter().map(|(user, address, found)| (user.as_str(), address.as_str(), *found)).collect();
-    let (asked, expected) = wanted(&many);
+    let devices = many.iter().map(|(user, address, found)| (user.as_str(), address.as_str(), *found));
+    let anywhere = devices.clone().map(|(user, _, found)| (user, "", found));
+    let (asked, expected) = wanted(&devices.chain(anywhere).collect::<Vec<_>>());
     let start = Instant::now();
     assert_eq!(source(&world).registered(&asked, now(), soon()).unwrap(), expected);
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());

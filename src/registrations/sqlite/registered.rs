@@ -1,6 +1,5 @@
-//! Which devices are registered.
+//! Which accounts are registered, from their sources or anywhere.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,20 +12,23 @@ use super::{
     BUSY, CORE_TABLE, DatabaseFile, INTERRUPT, LOCKED, LOOKUP_TOO_LONG, LockGuard, MARGIN, Table,
     WAIT_TOGETHER, is, open, sort_out, unlocked,
 };
-use crate::account::SipAccount;
+use crate::account::{Offender, SipAccount};
 use crate::deadline::Deadline;
 
-/// A device, and whether it was found.
+const ACCOUNT_TOO_LONG: &str = "looking up one account takes longer than FreeSWITCH can be made to wait; is an index on the user missing?";
+
+/// Who is looked for, and whether it was found.
 struct Wanted<'a> {
     account: &'a SipAccount,
-    spellings: [String; 2],
+    /// Of the source; from anywhere if there is none.
+    spellings: Option<[String; 2]>,
     found: bool,
 }
 
-/// Which of these devices are registered.
+/// Which of these are registered.
 pub(in super::super) fn registered(
     files: &[PathBuf],
-    devices: &[(&SipAccount, IpAddr)],
+    offenders: &[Offender],
     now: i64,
     deadline: Deadline,
 ) -> anyhow::Result<Vec<bool>> {
@@ -35,9 +37,9 @@ pub(in super::super) fn registered(
     runtime.block_on(async {
         let (usable, found) = sort_out(files)?;
         let mut failures = found.failures;
-        let wanted = devices.iter().map(|(account, address)| Wanted {
-            account,
-            spellings: spellings(*address),
+        let wanted = offenders.iter().map(|offender| Wanted {
+            account: &offender.account,
+            spellings: offender.source.map(spellings),
             found: false,
         });
         let mut wanted: Vec<_> = wanted.collect();
@@ -52,10 +54,10 @@ pub(in super::super) fn registered(
         for file in locked {
             failures.extend(failure(file, read(file, &mut wanted, now, deadline, deadline).await));
         }
-        if !failures.is_empty() && wanted.iter().any(|device| !device.found) {
+        if !failures.is_empty() && wanted.iter().any(|one| !one.found) {
             bail!("{}", failures.join("; "));
         }
-        Ok(wanted.iter().map(|device| device.found).collect())
+        Ok(wanted.iter().map(|one| one.found).collect())
     })
 }
 
@@ -64,12 +66,11 @@ fn failure(file: &DatabaseFile<'_>, read: anyhow::Result<()>) -> Option<String> 
     let path = file.path.display();
     Some(match error {
         error if is(&error, BUSY) => format!("{path}: {LOCKED}"),
-        error if is(&error, INTERRUPT) => format!("{path}: {LOOKUP_TOO_LONG}"),
         error => format!("{path}: {error:#}"),
     })
 }
 
-/// Looks in a file for the devices that are still wanted; waits for its locks until `patience` ends.
+/// Looks in a file for those that are still wanted; waits for its locks until `patience` ends.
 async fn read(
     file: &DatabaseFile<'_>,
     wanted: &mut [Wanted<'_>],
@@ -77,7 +78,7 @@ async fn read(
     deadline: Deadline,
     patience: Deadline,
 ) -> anyhow::Result<()> {
-    if wanted.iter().all(|device| device.found) {
+    if wanted.iter().all(|one| one.found) {
         return Ok(());
     }
     // Short, so that the last of many waits ends with the deadline, too.
@@ -85,41 +86,57 @@ async fn read(
     let (mut connection, tables) = unlocked(patience, async || open(file, &[], wait).await).await?;
     let guard = LockGuard::install(&mut connection).await?;
     for table in tables.iter().flatten() {
-        for device in wanted.iter_mut().filter(|device| !device.found) {
+        for one in wanted.iter_mut().filter(|one| !one.found) {
             if deadline.has_passed() {
                 bail!("not all of it could be read in time");
             }
-            let lookup = unlocked(patience, async || {
-                guard.start();
-                has(&mut connection, table, device, now).await
-            });
-            device.found = lookup.await?;
+            let pairs = account_pairs(table.name);
+            // Many tenants may have the user: each of its indexes has a statement to itself.
+            let together = if one.spellings.is_some() { pairs.len() } else { 1 };
+            for pairs in pairs.chunks(together) {
+                let lookup = unlocked(patience, async || {
+                    guard.start();
+                    has(&mut connection, table, pairs, one, now).await
+                });
+                one.found |= match lookup.await {
+                    Err(error) if is(&error, INTERRUPT) => {
+                        bail!(if one.spellings.is_some() { LOOKUP_TOO_LONG } else { ACCOUNT_TOO_LONG })
+                    }
+                    found => found?,
+                };
+                if one.found {
+                    break;
+                }
+            }
         }
     }
     connection.close().await?;
     Ok(())
 }
 
-/// Whether a table has a live registration of the device. A question for each: none holds its lock long.
+/// Whether a table has the live registration, by these pairs of columns. A question for each: none holds its lock long.
 async fn has(
     connection: &mut SqliteConnection,
     table: &Table,
-    device: &Wanted<'_>,
+    pairs: &[(&str, &str)],
+    wanted: &Wanted<'_>,
     now: i64,
 ) -> anyhow::Result<bool> {
     let Table { schema, name } = table;
-    // "+" keeps SQLite from choosing an index that is not the best: the profiles' table has one on the address, the
-    // core's on the user.
-    let (user_index, address_index) = if *name == CORE_TABLE { ("", "+") } else { ("+", "") };
-    let is = |(user, domain): &(_, _)| format!("{user_index}{user} = ?4 AND lower({domain}) = ?5");
-    let accounts: Vec<_> = account_pairs(name).iter().map(is).collect();
+    // "+" keeps SQLite from choosing an index that is not the best: the profiles' table has one on the address, and on
+    // both users, the core's on the user alone.
+    let (user_index, source) = match (&wanted.spellings, *name) {
+        (None, _) => ("", ""),
+        (Some(_), CORE_TABLE) => ("", "AND +network_ip IN (?4, ?5)"),
+        (Some(_), _) => ("+", "AND network_ip IN (?4, ?5)"),
+    };
+    let is = |(user, domain): &(&str, &str)| format!("{user_index}{user} = ?2 AND lower({domain}) = ?3");
+    let accounts: Vec<_> = pairs.iter().map(is).collect();
     let sql = format!(
-        "SELECT EXISTS (SELECT 1 FROM {schema}.{name} WHERE +expires > ?1 AND {address_index}network_ip IN (?2, ?3) \
-         AND ({}))",
+        "SELECT EXISTS (SELECT 1 FROM {schema}.{name} WHERE +expires > ?1 AND ({}) {source})",
         accounts.join(" OR ")
     );
-    let [one, other] = &device.spellings;
-    let query = sqlx::query(&sql).bind(now).bind(one).bind(other);
-    let query = query.bind(device.account.user()).bind(device.account.domain()).persistent(false);
-    Ok(query.fetch_one(connection).await?.try_get(0)?)
+    let query = sqlx::query(&sql).bind(now).bind(wanted.account.user()).bind(wanted.account.domain());
+    let query = wanted.spellings.iter().flatten().fold(query, sqlx::query::Query::bind);
+    Ok(query.persistent(false).fetch_one(connection).await?.try_get(0)?)
 }

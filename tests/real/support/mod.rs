@@ -10,12 +10,11 @@ mod postgres;
 pub mod sip;
 mod world;
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ringfence::account::SipAccount;
+use ringfence::account::Offender;
 
 pub use blocker::Blocker;
 pub use fail2ban::Fail2ban;
@@ -52,12 +51,13 @@ pub fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Devices to ask about, and the answers that are expected.
-pub fn wanted(devices: &[(&str, &str, bool)]) -> (Vec<(SipAccount, IpAddr)>, Vec<bool>) {
-    let device = |(account, address, expected): &(&str, &str, bool)| {
-        ((account.parse().unwrap(), address.parse().unwrap()), *expected)
+/// Whom to ask about, from anywhere where the address is empty, and the answers that are expected.
+pub fn wanted(offenders: &[(&str, &str, bool)]) -> (Vec<Offender>, Vec<bool>) {
+    let offender = |(account, address, expected): &(&str, &str, bool)| {
+        let source = (!address.is_empty()).then(|| address.parse().unwrap());
+        (Offender { account: account.parse().unwrap(), source }, *expected)
     };
-    devices.iter().map(device).unzip()
+    offenders.iter().map(offender).unzip()
 }
 
 /// Waits until `done` says so; fails after half a minute.
