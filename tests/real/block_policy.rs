@@ -248,7 +248,7 @@ fn blocks_end_by_their_time_while_nobody_can_be_asked() {
     destroy_registrations(&pbx);
     pbx.ledger_sql("UPDATE blocks SET source = '203.0.113.66'");
     let line = pbx.says(1, &["expire"]);
-    assert!(line.starts_with("cannot ask whether blocked devices are registered by now: "), "{line}");
+    assert!(line.starts_with("cannot ask who of the blocked is registered by now: "), "{line}");
     pbx.holds(&["202@a.example.com,203.0.113.66"]);
 }
 
@@ -412,6 +412,22 @@ fn a_device_is_named_in_two_ways_and_let_go_by_either() {
     site.does(&["unban", "--jail=one", "1@d"]);
     site.holds(&["1@d"]);
     site.does(&["unban", "1@d"]);
+    site.holds(&[]);
+}
+
+#[test]
+fn whoever_is_registered_exists_though_nobody_is_asked() {
+    let site = unverified("");
+    site.world.register(PROFILE, "203.0.113.99", 3600);
+    let line = site.refuses(1, "registered", &["101@a.example.com"]);
+    assert!(line.ends_with("is not blocked: the account is registered"), "{line}");
+    site.does(&["ban", "102@a.example.com"]);
+    site.holds(&["102@a.example.com"]);
+    crate::support::sqlite(
+        &site.world.path("db").join(PROFILE),
+        "UPDATE sip_registrations SET sip_user = '102', network_ip = '203.0.113.98'",
+    );
+    site.does(&["expire"]);
     site.holds(&[]);
 }
 

@@ -189,7 +189,12 @@ pub(super) fn deadline(call: &Call) -> Deadline {
 /// Why the account may be blocked everywhere: nobody can have it.
 fn unknown(call: &Call, ledger: &mut Ledger, account: &SipAccount) -> anyhow::Result<Result<String, No>> {
     if call.config.block.verify == Verify::None {
-        return Ok(Ok("not checked (verify is none)".to_owned()));
+        // Nobody says that it does not exist; but if it is registered, it does. On a host without FreeSWITCH nobody knows.
+        let anywhere = Offender { account: account.clone(), source: None };
+        return Ok(match registered(call, std::slice::from_ref(&anywhere)).as_deref() {
+            Ok([true]) => Err(("registered", "the account is registered".to_owned())),
+            _ => Ok("not checked (verify is none)".to_owned()),
+        });
     }
     let known = ledger.verdict(account, call.now())?.and_then(|name| Existence::from_name(&name));
     let existence = match known {
@@ -225,7 +230,8 @@ pub(super) fn look_up(call: &Call, accounts: &[SipAccount]) -> anyhow::Result<Ve
 
 /// Why the device may be blocked: it has no registration that would be lost.
 fn failing_device(call: &Call, account: &SipAccount, source: IpAddr) -> Result<String, No> {
-    match registered(call, &[(account.clone(), source)]).as_deref() {
+    let device = Offender { account: account.clone(), source: Some(source) };
+    match registered(call, std::slice::from_ref(&device)).as_deref() {
         Ok([false]) => Ok("it fails there, and is not registered".to_owned()),
         Ok(_) => Err(("registered", format!("the account is registered from {source}"))),
         Err(error) => Err((
@@ -235,7 +241,7 @@ fn failing_device(call: &Call, account: &SipAccount, source: IpAddr) -> Result<S
     }
 }
 
-/// Which devices are registered, in their order.
-pub(super) fn registered(call: &Call, devices: &[(SipAccount, IpAddr)]) -> anyhow::Result<Vec<bool>> {
-    discovery::discover(&call.config.registrations)?.source.registered(devices, call.now(), deadline(call))
+/// Which of them are registered, in their order; who is to be blocked everywhere, anywhere.
+pub(super) fn registered(call: &Call, offenders: &[Offender]) -> anyhow::Result<Vec<bool>> {
+    discovery::discover(&call.config.registrations)?.source.registered(offenders, call.now(), deadline(call))
 }
