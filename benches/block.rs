@@ -108,9 +108,7 @@ impl Site {
     }
 
     fn configure(&self, max: usize) {
-        self.world.configure(&format!(
-            "source = \"sqlite\"\ncache = \"60s\"\n[block]\nverify = \"none\"\nmax = {max}"
-        ));
+        self.world.configure(&format!("source = \"sqlite\"\ncache = \"60s\"\n[block]\nmax = {max}"));
     }
 
     fn program(&self) -> String {
@@ -355,6 +353,14 @@ fn commands(table: &mut Table, variant: Variant) {
     };
 
     row("floor: ringfence-block --version", time(None, &site.command(&["--version"]), runs), None);
+    // What FusionPBX said of it a moment ago.
+    let verdict = || {
+        let at = now() + 4;
+        let sql =
+            format!("INSERT OR REPLACE INTO verdicts VALUES ('a.example.com', '9999', 'no-extension', {at})");
+        sqlite(&site.world.path("state/ledger.db"), &sql);
+    };
+    verdict();
     site.configure(1000);
     site.call(&host, &ban_args);
     assert_eq!(in_kernel(variant, &host), 201);
@@ -374,6 +380,7 @@ fn commands(table: &mut Table, variant: Variant) {
     let both = format!("{0} unban {jail} -- {account} && {0} restore {1}", site.program(), oldest.display());
     let mut back = Command::new("sh");
     back.args(["-c", &both]);
+    verdict();
     site.call(&host, &ban_args);
     row("ban, 200 blocked, of which the oldest makes way", time(Some(&back), &ban, runs), None);
     let list = site.call(&host, &["list", "--json"]);

@@ -359,7 +359,10 @@ fn without_iptables_the_ledger_keeps_what_is_to_be_done() {
     let list = site.block(&["list"]);
     assert_eq!(list.code, 0);
     assert!(list.stdout.lines().nth(1).is_some_and(|line| line.starts_with("2@d ") && line.contains(" ? ")));
-    assert_eq!(list.stderr, "ringfence-block: iptables is not there; install the package iptables; how often a block was met is not known\n");
+    assert_eq!(
+        list.stderr,
+        "ringfence-block: iptables is not there; install the package iptables; how often a block was met is not known\n"
+    );
     drop(gone);
     assert_eq!(site.kernel("nft")[0], ["1@d".to_owned()].into());
     site.does(&["expire"]);
