@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection, QueryBuilder, Sqlite, Transaction};
+use sqlx::{Connection, Executor, QueryBuilder, Sqlite, Transaction};
 use tokio::runtime::Runtime;
 
 use crate::account::{Offender, SipAccount};
@@ -145,6 +145,23 @@ impl Ledger {
         Ok(blocks(rows))
     }
 
+    /// From which addresses other offenders than this one were seen that are blocked at `now`, and how many from each.
+    pub fn others_seen_from(&mut self, offender: &Offender, now: i64) -> anyhow::Result<Vec<(IpAddr, u32)>> {
+        const SQL: &str = "SELECT json_group_array(json_array(seen_from, number)) FROM (SELECT seen_from, count(*) AS number \
+             FROM (SELECT DISTINCT domain, account, source, seen_from FROM blocks WHERE state = 'active' AND until > $1 \
+             AND seen_from <> '' AND NOT (domain = $2 AND account = $3 AND source = $4)) GROUP BY seen_from)";
+        let account = &offender.account;
+        let query = sqlx::query_scalar(SQL).bind(now).bind(account.domain()).bind(account.user());
+        let query = query.bind(source(offender));
+        let text: String = self.read(async |connection| Ok(query.fetch_one(connection).await?))?;
+        let rows: Vec<(String, u32)> =
+            serde_json::from_str(&text).context("the ledger is not as we wrote it")?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|(from, number)| Some((address::parse_text(&from)?, number)))
+            .collect())
+    }
+
     /// Removes what a jail bans no more: blocks that were among its bans at an earlier call or at the start, and are not now.
     /// `bans` is what fail2ban remembers, which it does a moment after it has called for a block, or not at all; so what it never
     /// had proves nothing.
@@ -275,7 +292,7 @@ impl Ledger {
     pub fn remember(&mut self, account: &SipAccount, verdict: &str, now: i64) -> anyhow::Result<()> {
         const SQL: &str = "INSERT INTO verdicts (domain, account, verdict, at) VALUES ($1, $2, $3, $4) \
                            ON CONFLICT (domain, account) DO UPDATE SET verdict = excluded.verdict, at = excluded.at";
-        self.write(async |transaction| {
+        self.jot(async |transaction| {
             let query = sqlx::query(SQL).bind(account.domain()).bind(account.user()).bind(verdict).bind(now);
             query.execute(&mut **transaction).await?;
             Ok(())
@@ -287,7 +304,7 @@ impl Ledger {
     pub fn note_alarm(&mut self, source: &str, at: i64) -> anyhow::Result<u32> {
         const SQL: &str = "INSERT INTO alarms (source, at) VALUES ($1, $2) \
                            ON CONFLICT (source) DO UPDATE SET at = excluded.at";
-        self.write(async |transaction| {
+        self.jot(async |transaction| {
             sqlx::query(SQL).bind(source).bind(at).execute(&mut **transaction).await?;
             let count = sqlx::query_scalar("SELECT count(*) FROM alarms WHERE at > $1 - $2 AND at < $1 + $2");
             let count: i64 = count.bind(at).bind(ALARM_WINDOW).fetch_one(&mut **transaction).await?;
@@ -332,6 +349,17 @@ impl Ledger {
         let Self { runtime, connection, .. } = self;
         let connection = connection.as_mut().expect("there until the end");
         runtime.block_on(work(connection)).context("cannot read the ledger")
+    }
+
+    /// [`Ledger::write`] for what may be lost with the power: it waits for no disk.
+    fn jot<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Transaction<'_, Sqlite>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        self.read(async |connection| Ok(connection.execute("PRAGMA synchronous = NORMAL").await?))?;
+        let done = self.write(work);
+        self.read(async |connection| Ok(connection.execute("PRAGMA synchronous = FULL").await?))?;
+        done
     }
 
     /// Does all of `work`, or nothing of it.

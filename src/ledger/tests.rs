@@ -167,6 +167,22 @@ fn fail2ban_knows_better_what_a_jail_blocks_when_it_starts() {
 }
 
 #[test]
+fn others_are_counted_by_where_they_were_seen() {
+    let (_dir, mut ledger) = begin();
+    for (id, jail) in
+        [("1@d", "sip"), ("1@d", "other"), ("2@d", "sip"), ("1@d,192.0.2.1", "sip"), ("3@d", "sip")]
+    {
+        put(&mut ledger, block(id, jail, 1_000, 3_600));
+    }
+    put(&mut ledger, Block { seen_from: None, ..block("4@d", "", 1_000, 3_600) });
+    put(&mut ledger, block("5@d", "sip", 1_000, 1));
+    let mut seen = |id: &str| ledger.others_seen_from(&id.parse().unwrap(), 1_001).unwrap();
+    let office = "203.0.113.20".parse().unwrap();
+    assert_eq!(seen("1@d"), [(office, 3)]);
+    assert_eq!(seen("9@d"), [(office, 4)]);
+}
+
+#[test]
 fn verdicts_count_for_a_minute() {
     let (_dir, mut ledger) = begin();
     let account = "999@d".parse().unwrap();

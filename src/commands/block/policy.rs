@@ -122,11 +122,8 @@ fn floods(
 ) -> anyhow::Result<Option<No>> {
     let limit = (call.config.block.max.get() / SHARE).max(AT_LEAST);
     let near = neighbourhood(call, source);
-    let active = ledger.active(call.now())?;
-    let others = active.iter().filter(|block| {
-        block.seen_from.is_some_and(|other| near.contains(other)) && block.offender != *offender
-    });
-    let count = u32::try_from(others.count()).unwrap_or(u32::MAX);
+    let others = ledger.others_seen_from(offender, call.now())?;
+    let count: u32 = others.iter().filter(|(other, _)| near.contains(*other)).map(|(_, number)| number).sum();
     Ok((count >= limit).then(|| {
         (
             "flood",
