@@ -68,22 +68,25 @@ async fn open(path: &Path) -> anyhow::Result<SqliteConnection> {
         .statement_cache_capacity(0)
         .disable_statement_logging();
     let patience = Instant::now() + PATIENCE;
-    let mut connection = loop {
-        match options.connect().await {
-            Ok(connection) => break connection,
-            // Of several that switch a new file to its log, all but one are turned away at once.
-            Err(error) if is_busy(&error) && Instant::now() < patience => {
+    loop {
+        let opened = async {
+            let mut connection = options.connect().await?;
+            check(&mut connection).await?;
+            anyhow::Ok(connection)
+        };
+        match opened.await {
+            Ok(connection) => return Ok(connection),
+            Err(error) if is_damage(&error) => return Err(error),
+            // Of several that make or replace the file, all but one are turned away at once.
+            Err(error) if is_passing(&error) && Instant::now() < patience => {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             Err(error) => {
-                let error = anyhow::Error::new(error);
                 let hint = hint(&error);
                 return Err(error.context(format!("cannot open it{hint}")));
             }
         }
-    };
-    check(&mut connection).await?;
-    Ok(connection)
+    }
 }
 
 /// For reading what is there, without a log or a lock beside it.
@@ -120,11 +123,11 @@ fn is_damage(error: &anyhow::Error) -> bool {
         || error.downcast_ref::<sqlx::Error>().and_then(code).is_some_and(|code| matches!(code, 11 | 26))
 }
 
-/// `SQLITE_BUSY` or `SQLITE_LOCKED`, or a protocol that others are in the middle of; or its log is gone, because another moves
-/// it aside (`SQLITE_IOERR_DELETE_NOENT`).
-fn is_busy(error: &sqlx::Error) -> bool {
-    const LOG_IS_GONE: u32 = 5898;
-    extended_code(error).is_some_and(|code| matches!(code & 0xff, 5 | 6 | 15) || code == LOG_IS_GONE)
+/// `SQLITE_BUSY` or `SQLITE_LOCKED`, or a protocol that others are in the middle of; or the file or its log is gone or empty for
+/// a moment, because another moves it aside (`SQLITE_IOERR_DELETE_NOENT`, `SQLITE_IOERR_SHORT_READ`).
+fn is_passing(error: &anyhow::Error) -> bool {
+    let code = error.downcast_ref::<sqlx::Error>().and_then(extended_code);
+    code.is_some_and(|code| matches!(code & 0xff, 5 | 6 | 15) || matches!(code, 5898 | 522))
 }
 
 /// What an error means where the disk takes nothing: `SQLITE_IOERR` or `SQLITE_FULL`, `SQLITE_READONLY` or
