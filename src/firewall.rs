@@ -125,16 +125,7 @@ impl Firewall {
     /// What would be brought in: the text for each program, where something differs.
     #[must_use]
     pub fn plan(&self, layout: impl Fn(Version) -> Layout) -> Vec<(String, String)> {
-        self.changes(&layout).map(|(program, text)| (program.restore_name(), text)).collect()
-    }
-
-    fn changes(&self, layout: &impl Fn(Version) -> Layout) -> impl Iterator<Item = (&Program, String)> {
-        self.tables.iter().filter_map(move |Table { program, saved }| {
-            let wanted = layout(program.version);
-            // What we left where the host's rules were before is taken away.
-            let wanted = if program.variant == self.variant { wanted } else { wanted.nothing() };
-            Some((program, change::text(saved, &wanted)?))
-        })
+        self.pending(&layout).into_iter().map(|(program, text)| (program.restore_name(), text)).collect()
     }
 
     /// Makes our chains as `layout` says, and reads them back; whether something had to be changed.
@@ -171,8 +162,15 @@ impl Firewall {
         )
     }
 
+    /// The text for each program where something differs.
     fn pending(&self, layout: &impl Fn(Version) -> Layout) -> Vec<(Program, String)> {
-        self.changes(layout).map(|(program, text)| (program.clone(), text)).collect()
+        let pending = |Table { program, saved }: &Table| {
+            let wanted = layout(program.version);
+            // What we left where the host's rules were before is taken away.
+            let wanted = if program.variant == self.variant { wanted } else { wanted.nothing() };
+            Some((program.clone(), change::text(saved, &wanted)?))
+        };
+        self.tables.iter().filter_map(pending).collect()
     }
 }
 

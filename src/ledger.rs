@@ -166,10 +166,21 @@ impl Ledger {
     /// `bans` is what fail2ban remembers, which it does a moment after it has called for a block, or not at all; so what it never
     /// had proves nothing.
     pub fn follow(&mut self, jail: &str, bans: &BTreeSet<Offender>, now: i64) -> anyhow::Result<Vec<Block>> {
-        let confirmed = self.active_of(Some(jail), true, now)?;
-        let lifted =
-            confirmed.iter().map(|block| &block.offender).filter(|offender| !bans.contains(offender));
-        let lifted: Vec<Offender> = lifted.cloned().collect();
+        self.compare(jail, bans, true, now)
+    }
+
+    /// Confirms what of a jail is among `bans`, and removes what is not; of what is not, only what was confirmed before if
+    /// `confirmed`.
+    fn compare(
+        &mut self,
+        jail: &str,
+        bans: &BTreeSet<Offender>,
+        confirmed: bool,
+        now: i64,
+    ) -> anyhow::Result<Vec<Block>> {
+        let active = self.active_of(Some(jail), confirmed, now)?;
+        let offenders = active.into_iter().map(|block| block.offender);
+        let lifted: Vec<Offender> = offenders.filter(|offender| !bans.contains(offender)).collect();
         self.write(async |transaction| {
             confirm(transaction, jail, bans).await?;
             delete(transaction, &lifted, Some(jail)).await
@@ -256,16 +267,7 @@ impl Ledger {
             now,
         )?;
         let (Some(jail), Some(bans)) = (jail, bans) else { return Ok(count) };
-        let lifted: Vec<Offender> = self
-            .active_of(Some(jail), false, now)?
-            .into_iter()
-            .map(|block| block.offender)
-            .filter(|offender| !bans.contains(offender))
-            .collect();
-        self.write(async |transaction| {
-            confirm(transaction, jail, bans).await?;
-            delete(transaction, &lifted, Some(jail)).await
-        })?;
+        let lifted = self.compare(jail, bans, false, now)?;
         Ok(count.saturating_sub(lifted.len() as u64))
     }
 

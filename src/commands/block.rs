@@ -234,7 +234,7 @@ struct Whom {
 }
 
 impl Whom {
-    /// Who is meant; the jail's name has been checked, too.
+    /// Who is meant, or why nobody is; an error where two addresses are named.
     fn offender(&self) -> anyhow::Result<Result<Offender, NotAnAccount>> {
         let mut offender = match Offender::parse(&self.id) {
             Ok(offender) => offender,

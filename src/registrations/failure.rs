@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use super::AHEAD_MS;
 use crate::state_file;
@@ -50,6 +51,11 @@ impl Memory {
     /// Whether we are the one who asks.
     pub(super) fn try_lock(&self) -> io::Result<bool> {
         state_file::try_lock(&self.0)
+    }
+
+    /// The same, again and again for so long.
+    pub(super) fn lock_within(&self, patience: Duration) -> io::Result<bool> {
+        state_file::lock_within(&self.0, patience)
     }
 
     pub(super) fn try_clone(&self) -> io::Result<Self> {

@@ -126,12 +126,8 @@ impl Registry {
     /// the source cannot be read. Waits a moment for the processes that share the memory.
     pub fn remember(&self, found: &Found, now: i64) -> io::Result<()> {
         let memory = Memory::open(&self.run_dir)?;
-        let patience = Instant::now() + PATIENCE;
-        while !memory.try_lock()? {
-            if Instant::now() > patience {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            std::thread::sleep(LONGEST_WAIT);
+        if !memory.lock_within(PATIENCE)? {
+            return Err(io::ErrorKind::TimedOut.into());
         }
         seen::remember(&self.state_dir, found, now)
     }

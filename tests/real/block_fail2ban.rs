@@ -151,17 +151,6 @@ impl Site {
     }
 }
 
-/// fail2ban had nothing to complain about, but for a socket that a killed one left behind.
-#[track_caller]
-fn content(fail2ban: &Fail2ban<'_>) {
-    let log = fail2ban.log();
-    let complaints: Vec<_> = log
-        .lines()
-        .filter(|line| line.contains("ERROR") && !line.ends_with("Fail2ban seems to be already running"))
-        .collect();
-    assert!(complaints.is_empty(), "{complaints:#?}");
-}
-
 #[test]
 fn a_forgotten_phone_is_blocked_for_its_time_and_nobody_else_of_the_office() {
     let site = Site::new(UNVERIFIED);
@@ -185,7 +174,7 @@ fn a_forgotten_phone_is_blocked_for_its_time_and_nobody_else_of_the_office() {
     site.fail(5);
     site.awaits(&["ban", "unban"]);
     site.is_open();
-    content(&fail2ban);
+    fail2ban.is_content();
     let journal = site.pbx.world.journal();
     let of_ours: Vec<_> = journal
         .iter()
@@ -235,7 +224,7 @@ fn a_block_outlives_fail2ban_and_comes_back_with_it() {
     fail2ban.start_again();
     site.awaits(&["start"]);
     site.holds();
-    content(&fail2ban);
+    fail2ban.is_content();
 }
 
 #[test]
@@ -266,7 +255,7 @@ fn an_operator_lets_go_of_one_and_of_all() {
     fail2ban.client(&["restart", JAIL]).unwrap();
     site.awaits(&["stop", "start"]);
     site.is_open();
-    content(&fail2ban);
+    fail2ban.is_content();
 }
 
 /// fail2ban does not call our action for a ban that it has restored, until it has made a new one.
@@ -334,7 +323,7 @@ fn an_account_that_exists_is_never_blocked() {
         site.awaits(&["unban"]);
     }
     site.is_open();
-    content(&fail2ban);
+    fail2ban.is_content();
 }
 
 #[test]
@@ -346,7 +335,7 @@ fn an_address_that_fail2ban_may_ban_blocks_no_account() {
     site.awaits(&["ban"]);
     assert_eq!(site.refused(), BTreeSet::from([format!("{FORGOTTEN}: source-not-exempt")]));
     site.is_open();
-    content(&fail2ban);
+    fail2ban.is_content();
 }
 
 #[test]
@@ -384,7 +373,7 @@ fn recorded_injections_block_nobody_who_is_innocent() {
     // And no rule names an address.
     let saved = site.pbx.saved();
     assert!(!saved.contains(" -s "), "{saved}");
-    content(&fail2ban);
+    fail2ban.is_content();
 }
 
 /// Whether `SIPp`, at the office, can log in as an account.
@@ -425,5 +414,5 @@ fn sipp_gets_in_but_as_the_blocked_account() {
     fail2ban.client(&["set", JAIL, "unbanip", FORGOTTEN]).unwrap();
     site.awaits(&["unban"]);
     assert!(sipp_gets_in(pbx, FORGOTTEN));
-    content(&fail2ban);
+    fail2ban.is_content();
 }

@@ -83,14 +83,16 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
                 "" => block.why.clone(),
                 evidence => format!("{}; {evidence}", block.why),
             };
-            if call.config.block_mode() == Mode::Observe {
-                call.record(&subject, "block", reason, source, &detail);
+            let observed = call.config.block_mode() == Mode::Observe;
+            if !observed {
+                // First the ledger, then the kernel: what is interrupted in between is done by the next call.
+                ledger.put(std::slice::from_ref(&block), call.now())?;
+            }
+            call.record(&subject, "block", reason, source, &detail);
+            if observed {
                 say(&format!("{subject} would be blocked, but mode is observe: {}.", block.why));
                 return Ok(Exit::Yes);
             }
-            // First the ledger, then the kernel: what is interrupted in between is done by the next call.
-            ledger.put(std::slice::from_ref(&block), call.now())?;
-            call.record(&subject, "block", reason, source, &detail);
             let active = settle(call, &mut ledger)?.active;
             if active.iter().any(|other| other.offender == block.offender) {
                 say(&format!("{subject} is blocked for {}: {}.", span(block.until - call.now()), block.why));

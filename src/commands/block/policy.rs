@@ -151,6 +151,9 @@ fn exempt(call: &Call, source: IpAddr) -> Result<Exempt, No> {
     let phone = |words: &str| {
         Ok(Exempt { words: format!("{source} {words}"), network: neighbourhood(call, source).to_string() })
     };
+    let unknown = |why: &str| {
+        Err(("exemption-unknown", format!("nobody knows whether {source} is exempt from fail2ban: {why}")))
+    };
     match exemption {
         Exemption::Allowed { list } => Ok(Exempt {
             words: format!("{source} is on the allow list {list}"),
@@ -163,18 +166,9 @@ fn exempt(call: &Call, source: IpAddr) -> Result<Exempt, No> {
             format!("{source} is not exempt from fail2ban, which can ban the address (only-exempt is set)"),
         )),
         Exemption::Standing(Standing::Unknown) => {
-            let failure = answer.and_then(|answer| answer.failure).unwrap_or_default();
-            Err((
-                "exemption-unknown",
-                format!("nobody knows whether {source} is exempt from fail2ban: {failure}"),
-            ))
+            unknown(&answer.and_then(|answer| answer.failure).unwrap_or_default())
         }
-        Exemption::AllowListUnreadable(error) => Err((
-            "exemption-unknown",
-            format!(
-                "nobody knows whether {source} is exempt from fail2ban: the allow lists cannot be read: {error}"
-            ),
-        )),
+        Exemption::AllowListUnreadable(error) => unknown(&format!("the allow lists cannot be read: {error}")),
     }
 }
 

@@ -137,6 +137,17 @@ impl<'a> Fail2ban<'a> {
         client("-d")
     }
 
+    /// It had nothing to complain about, but for a socket that a killed one left behind.
+    #[track_caller]
+    pub fn is_content(&self) {
+        let log = self.log();
+        let complaints: Vec<_> = log
+            .lines()
+            .filter(|line| line.contains("ERROR") && !line.ends_with("Fail2ban seems to be already running"))
+            .collect();
+        assert!(complaints.is_empty(), "{complaints:#?}");
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("fail2ban.log")).unwrap()
     }
