@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use jiff::Timestamp;
@@ -18,6 +18,14 @@ pub mod lists;
 mod screen;
 
 const SYSLOG: &str = "/dev/log";
+
+/// Which settings file.
+#[derive(Debug, clap::Args)]
+struct Settings {
+    /// The settings file [default: /etc/ringfence/ringfence.toml]
+    #[arg(long, value_name = "FILE", env = "RINGFENCE_CONFIG", hide_env = true, global = true)]
+    config: Option<PathBuf>,
+}
 
 /// The command line, or how to leave after help, version or an error was printed.
 fn parse<A: Parser>() -> Result<A, Exit> {

@@ -59,6 +59,17 @@ pub struct Block {
     pub evidence: String,
 }
 
+impl Block {
+    /// On whose word, for people: the jail, or `by hand`.
+    #[must_use]
+    pub fn word(&self) -> &str {
+        if self.jail.is_empty() { BY_HAND } else { &self.jail }
+    }
+}
+
+/// On whose word a block is that no jail asked for.
+pub const BY_HAND: &str = "by hand";
+
 /// The blocks of this host.
 #[derive(Debug)]
 pub struct Ledger {

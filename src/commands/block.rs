@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -11,7 +10,7 @@ use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
 use crate::account::{NotAnAccount, Offender};
-use crate::commands::{an_address, causes, give_up, parse, record};
+use crate::commands::{Settings, an_address, causes, give_up, parse, record};
 use crate::config::{Config, Mode};
 use crate::evidence::{Decision, visible, visible_within};
 use crate::exit::Exit;
@@ -41,9 +40,8 @@ const TOOL: &str = "ringfence-block";
     after_long_help = AFTER_LONG_HELP
 )]
 pub struct Args {
-    /// The settings file [default: /etc/ringfence/ringfence.toml]
-    #[arg(long, value_name = "FILE", env = "RINGFENCE_CONFIG", hide_env = true, global = true)]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
 
     #[command(subcommand)]
     command: Command,
@@ -127,7 +125,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
-    let call = Call { config: Config::load_without(args.config.as_deref(), &UNNEEDED)?, now };
+    let call = Call { config: Config::load_without(args.settings.config.as_deref(), &UNNEEDED)?, now };
     let (name, done) = match &args.command {
         Command::Ban(args) => ("ban", ban::run(&call, args)),
         Command::Unban(args) => ("unban", unban::run(&call, args)),
@@ -211,8 +209,7 @@ impl Call {
             return;
         }
         for block in ended {
-            let source = if block.jail.is_empty() { "by hand" } else { &block.jail };
-            self.record(&block.offender.to_string(), "unblock", reason, source, detail);
+            self.record(&block.offender.to_string(), "unblock", reason, block.word(), detail);
         }
     }
 }

@@ -1,12 +1,11 @@
 //! `ringfence-lists`: black- and whitelists that never hurt the host.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
-use crate::commands::{give_up, parse};
+use crate::commands::{Settings, give_up, parse};
 use crate::config::{Config, ListName};
 use crate::exit::Exit;
 use crate::feeds::store::Busy;
@@ -36,9 +35,8 @@ const TOOL: &str = "ringfence-lists";
     after_long_help = AFTER_LONG_HELP
 )]
 pub struct Args {
-    /// The settings file [default: /etc/ringfence/ringfence.toml]
-    #[arg(long, value_name = "FILE", env = "RINGFENCE_CONFIG", hide_env = true, global = true)]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
 
     #[command(subcommand)]
     command: Command,
@@ -112,7 +110,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
-    let settings = || Config::load(args.config.as_deref());
+    let settings = || Config::load(args.settings.config.as_deref());
     match &args.command {
         Command::Merge(args) => merge::run(args),
         Command::Refresh(args) => fetch::run(&settings()?, args, Then::Load, now),

@@ -7,7 +7,7 @@ use crate::address;
 use crate::commands::screen::span;
 use crate::config::Mode;
 use crate::exit::Exit;
-use crate::ledger::{Block, LONGEST_BLOCK};
+use crate::ledger::{BY_HAND, Block, LONGEST_BLOCK};
 
 /// The command line of `ban`.
 #[derive(Debug, clap::Args)]
@@ -31,7 +31,7 @@ pub(super) struct Args {
 pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     let jail = args.whom.jail()?;
     let refused = |subject: &str, reason: &str, detail: &str| {
-        call.record(subject, "refuse", reason, jail.unwrap_or("by hand"), detail);
+        call.record(subject, "refuse", reason, jail.unwrap_or(BY_HAND), detail);
         complain(&format!("{subject:?} is not blocked: {detail}"));
         // fail2ban would only try it again.
         Ok(if jail.is_some() { Exit::Yes } else { Exit::No })
@@ -78,7 +78,6 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
         Verdict::Block { reason, why, evidence } => {
             let Request { offender, jail, seen_from, since, until } = request;
             let block = Block { offender, jail: jail.to_owned(), seen_from, since, until, why, evidence };
-            let source = if block.jail.is_empty() { "by hand" } else { &block.jail };
             let detail = match block.evidence.as_str() {
                 "" => block.why.clone(),
                 evidence => format!("{}; {evidence}", block.why),
@@ -88,7 +87,7 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
                 // First the ledger, then the kernel: what is interrupted in between is done by the next call.
                 ledger.put(std::slice::from_ref(&block), call.now())?;
             }
-            call.record(&subject, "block", reason, source, &detail);
+            call.record(&subject, "block", reason, block.word(), &detail);
             if observed {
                 say(&format!("{subject} would be blocked, but mode is observe: {}.", block.why));
                 return Ok(Exit::Yes);

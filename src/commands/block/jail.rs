@@ -12,7 +12,7 @@ use crate::account::Offender;
 use crate::commands::causes;
 use crate::exit::Exit;
 use crate::fail2ban;
-use crate::ledger::OfJail;
+use crate::ledger::{BY_HAND, OfJail};
 
 /// The command line of `start`, `stop` and `flush`.
 #[derive(Debug, clap::Args)]
@@ -77,7 +77,7 @@ pub(super) fn bans(call: &Call, jail: &str) -> anyhow::Result<Option<BTreeSet<Of
 fn record(call: &Call, jail: OfJail<'_>, decision: &str, count: u64) {
     if count > 0 {
         let subject = jail.map_or_else(|| "all blocks".to_owned(), |jail| format!("jail {jail}"));
-        call.record(&subject, decision, "jail", jail.unwrap_or("by hand"), &blocks(count));
+        call.record(&subject, decision, "jail", jail.unwrap_or(BY_HAND), &blocks(count));
     }
 }
 

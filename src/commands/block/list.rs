@@ -84,14 +84,15 @@ fn render(entries: &[Entry], asked: bool, now: i64) -> String {
     }
     let mut columns = Columns::new(&["ACCOUNT", "SOURCE", "SINCE", "REMAINING", "HITS", "JAIL", "WHY"], &[4]);
     for entry in entries {
-        let Entry { block: Block { offender, jail, since, until, why, .. }, hits } = entry;
+        let Entry { block, hits } = entry;
+        let Block { offender, since, until, why, .. } = block;
         columns.row([
             offender.account.to_string(),
             offender.source.map_or_else(|| "everywhere".to_owned(), |source| source.to_string()),
             format!("{} ago", span(now.saturating_sub(*since))),
             span(until.saturating_sub(now)),
             hits.map_or_else(|| if asked { "-" } else { "?" }.to_owned(), |hits| hits.to_string()),
-            if jail.is_empty() { "by hand".to_owned() } else { jail.clone() },
+            block.word().to_owned(),
             why.clone(),
         ]);
     }
