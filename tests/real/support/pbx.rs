@@ -100,16 +100,21 @@ impl Pbx {
         self.does(&["unban", "--", id]);
     }
 
+    /// The blocks, as they are listed.
+    #[track_caller]
+    pub fn list(&self) -> Vec<serde_json::Value> {
+        let call = self.block(&["list", "--json"]);
+        assert_eq!((call.code, call.stderr.as_str()), (0, ""));
+        serde_json::from_str(&call.stdout).unwrap()
+    }
+
     /// Who is blocked, and how often each was met.
     #[track_caller]
     pub fn hits(&self) -> Vec<(String, u64)> {
-        let call = self.block(&["list", "--json"]);
-        assert_eq!((call.code, call.stderr.as_str()), (0, ""));
-        let entries: Vec<serde_json::Value> = serde_json::from_str(&call.stdout).unwrap();
         let hits = |entry: &serde_json::Value| {
             (entry["account"].as_str().unwrap().to_owned(), entry["hits"].as_u64().unwrap())
         };
-        entries.iter().map(hits).collect()
+        self.list().iter().map(hits).collect()
     }
 
     /// All rules of all kinds, without counters.
