@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::address;
 use crate::config::Config;
-use crate::evidence::{Decision, Journal};
+use crate::evidence::{Decision, Journal, visible};
 use crate::exit::Exit;
 
 pub mod block;
@@ -58,6 +58,11 @@ fn give_up(tool: &str, error: &anyhow::Error) -> Exit {
     }
     let _ = writeln!(io::stderr(), "{tool}: {}", causes(error));
     Exit::Broken
+}
+
+/// One line of a tool on standard error. That nobody listens is no error of ours.
+fn complain(tool: &str, text: &str) {
+    let _ = writeln!(io::stderr(), "{tool}: {}", visible(text));
 }
 
 /// An address of a command line.

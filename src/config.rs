@@ -18,7 +18,7 @@ mod values;
 
 pub use block::{Block, Fail2ban, Ledger};
 pub use error::ConfigError;
-pub use firewall::{Firewall, SipPorts};
+pub use firewall::{Firewall, Ports};
 pub use lists::{List, ListName};
 pub use values::{Ipv6Prefix, Percent, Secret, Span};
 
@@ -204,6 +204,7 @@ impl Config {
         let text =
             std::str::from_utf8(content).map_err(|error| ConfigError::encoding(file, content, error))?;
         let config: Self = toml::from_str(text).map_err(|error| ConfigError::content(file, text, &error))?;
+        config.firewall.check().map_err(|message| ConfigError::about(file, &message))?;
         if config.lists.contains_key(lists::CARRIERS) {
             let message = "the list `carriers` is made from FusionPBX's database; take another name, or see [fusionpbx]";
             return Err(ConfigError::about(file, message));
@@ -256,6 +257,18 @@ impl Config {
     #[must_use]
     pub fn block_mode(&self) -> Mode {
         self.block.mode.unwrap_or(self.mode)
+    }
+
+    /// The mode of `[firewall]`.
+    #[must_use]
+    pub fn firewall_mode(&self) -> Mode {
+        self.firewall.mode.unwrap_or(self.mode)
+    }
+
+    /// What `ringfence-firewall` remembers; there from its first `apply` to its `remove`.
+    #[must_use]
+    pub fn firewall_dir(&self) -> PathBuf {
+        self.state_dir.join("firewall")
     }
 
     /// The ledger's file.

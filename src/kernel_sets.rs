@@ -3,13 +3,19 @@
 //! New content goes into sets beside the live ones, is counted there, and then swapped in: a packet meets the old
 //! set or the new one, whole. What a crash leaves beside is cleared away by the next run.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use anyhow::{Context, bail};
 
 use crate::address_set::AddressSet;
+use crate::config::ListName;
 
 mod ipset;
+mod standing;
 
-pub use ipset::{Family, Header, Ipset, Refusal, Type};
+pub use ipset::{Family, Header, Ipset, Make, Refusal, Type};
+pub use standing::{Names, PORTS, fill_ports, make_standing, names, remove_standing};
 
 /// What our sets should hold, and that no address of `block` is in `allow`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -18,69 +24,113 @@ pub struct Content {
     pub allow: AddressSet,
     /// Who is blocked.
     pub block: AddressSet,
+    /// The lists that ports are restricted to. An empty one is left as it is: a rule that names its set would drop everybody.
+    pub lists: BTreeMap<ListName, AddressSet>,
 }
 
 /// One of our sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
-    /// In the kernel; at most 31 characters.
-    pub name: &'static str,
+    /// In the kernel; at most 27 characters, and with `.new` behind it 31.
+    pub name: Cow<'static, str>,
     side: Side,
-    kind: Type,
+    /// `None`: addresses and networks in one.
+    kind: Option<Type>,
     family: Family,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Side {
     Allow,
     Block,
+    /// What ports are restricted to.
+    List(ListName),
 }
 
-/// All our sets in the order in which they are swapped in: who is allowed first.
+/// What the names of the sets of lists begin with that ports are restricted to.
+const LIST: &str = "rf-to-";
+
+/// The sets of all lists together, in the order in which they are swapped in: who is allowed first.
 pub const SETS: [Set; 8] = [
-    Set { name: "rf-allow-ip4", side: Side::Allow, kind: Type::Addresses, family: Family::V4 },
-    Set { name: "rf-allow-net4", side: Side::Allow, kind: Type::Networks, family: Family::V4 },
-    Set { name: "rf-allow-ip6", side: Side::Allow, kind: Type::Addresses, family: Family::V6 },
-    Set { name: "rf-allow-net6", side: Side::Allow, kind: Type::Networks, family: Family::V6 },
-    Set { name: "rf-block-ip4", side: Side::Block, kind: Type::Addresses, family: Family::V4 },
-    Set { name: "rf-block-net4", side: Side::Block, kind: Type::Networks, family: Family::V4 },
-    Set { name: "rf-block-ip6", side: Side::Block, kind: Type::Addresses, family: Family::V6 },
-    Set { name: "rf-block-net6", side: Side::Block, kind: Type::Networks, family: Family::V6 },
+    Set::whole("rf-allow-ip4", Side::Allow, Type::Addresses, Family::V4),
+    Set::whole("rf-allow-net4", Side::Allow, Type::Networks, Family::V4),
+    Set::whole("rf-allow-ip6", Side::Allow, Type::Addresses, Family::V6),
+    Set::whole("rf-allow-net6", Side::Allow, Type::Networks, Family::V6),
+    Set::whole("rf-block-ip4", Side::Block, Type::Addresses, Family::V4),
+    Set::whole("rf-block-net4", Side::Block, Type::Networks, Family::V4),
+    Set::whole("rf-block-ip6", Side::Block, Type::Addresses, Family::V6),
+    Set::whole("rf-block-net6", Side::Block, Type::Networks, Family::V6),
 ];
 
+/// The name of the set of a list that ports are restricted to.
+#[must_use]
+pub fn of_list(list: &ListName, family: Family) -> String {
+    match family {
+        Family::V4 => format!("{LIST}{list}-net4"),
+        Family::V6 => format!("{LIST}{list}-net6"),
+    }
+}
+
+/// The sets of `content`, in the order in which they are swapped in.
+fn sets(content: &Content) -> Vec<Set> {
+    let lists = content.lists.keys().flat_map(|list| {
+        [Family::V4, Family::V6].map(|family| Set {
+            name: of_list(list, family).into(),
+            side: Side::List(list.clone()),
+            kind: None,
+            family,
+        })
+    });
+    SETS.into_iter().chain(lists).collect()
+}
+
 impl Set {
+    const fn whole(name: &'static str, side: Side, kind: Type, family: Family) -> Self {
+        Self { name: Cow::Borrowed(name), side, kind: Some(kind), family }
+    }
+
     /// The set beside it that is filled.
     fn beside(&self) -> String {
         format!("{}.new", self.name)
     }
 
-    fn addresses<'a>(&self, content: &'a Content) -> &'a AddressSet {
-        match self.side {
-            Side::Allow => &content.allow,
-            Side::Block => &content.block,
+    fn kind(&self) -> Type {
+        self.kind.unwrap_or(Type::Networks)
+    }
+
+    fn addresses<'a>(&self, content: &'a Content) -> Cow<'a, AddressSet> {
+        match &self.side {
+            Side::Allow => Cow::Borrowed(&content.allow),
+            Side::Block => Cow::Borrowed(&content.block),
+            Side::List(list) => content.lists.get(list).map_or_else(Cow::default, Cow::Borrowed),
         }
     }
 
     /// How many entries it should have.
     #[must_use]
     pub fn entries(&self, content: &Content) -> u32 {
-        let AddressSet { v4, v6 } = self.addresses(content);
+        let addresses = self.addresses(content);
         let count = match self.family {
-            Family::V4 => ipset::members(v4, self.kind).count(),
-            Family::V6 => ipset::members(v6, self.kind).count(),
+            Family::V4 => ipset::members(&addresses.v4, self.kind).count(),
+            Family::V6 => ipset::members(&addresses.v6, self.kind).count(),
         };
         u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Whether what is there stays: a rule that drops whoever is not in it would drop everybody.
+    fn stays(&self, content: &Content) -> bool {
+        matches!(self.side, Side::List(_)) && self.entries(content) == 0
     }
 
     fn fill(&self, name: &str, content: &Content, kernel: &mut Ipset) -> anyhow::Result<()> {
         let entries = self.entries(content);
         kernel
-            .create(name, self.kind, self.family, entries)
+            .create(name, &Make::plain(self.kind(), Some(self.family), entries))
             .with_context(|| format!("cannot make the set {name}"))?;
-        let AddressSet { v4, v6 } = self.addresses(content);
+        let addresses = self.addresses(content);
         match self.family {
-            Family::V4 => kernel.add(name, ipset::members(v4, self.kind)),
-            Family::V6 => kernel.add(name, ipset::members(v6, self.kind)),
+            Family::V4 => kernel.add(name, ipset::members(&addresses.v4, self.kind)),
+            Family::V6 => kernel.add(name, ipset::members(&addresses.v6, self.kind)),
         }
         .with_context(|| format!("cannot fill the set {name} with {entries} entries"))?;
         match kernel.header(name)? {
@@ -96,35 +146,44 @@ impl Set {
 
     /// Exchanges what is live and what is beside it.
     fn swap(&self, kernel: &mut Ipset) -> Result<(), Refusal> {
-        kernel.swap(&self.beside(), self.name)
+        kernel.swap(&self.beside(), &self.name)
     }
 
     /// What is there under its name, if it is a set that ours can be swapped with.
     fn live(&self, kernel: &mut Ipset) -> anyhow::Result<Option<Header>> {
-        let header =
-            kernel.header(self.name).with_context(|| format!("cannot look at the set {}", self.name))?;
-        if let Some(header) = &header
-            && !header.is(self.kind, self.family)
-        {
-            let other = Family::of(header.family);
-            bail!(
-                "the set {name} is there as {}{}, and not as {} family {}, so it is not ours; remove it (ipset destroy {name})",
-                header.type_name,
-                other.map_or_else(String::new, |family| format!(" family {}", family.name())),
-                self.kind.name(),
-                self.family.name(),
-                name = self.name,
-            );
-        }
-        Ok(header)
+        live(kernel, &self.name, self.kind(), Some(self.family))
     }
+}
+
+/// What is there under a name of ours; an error if it cannot be ours.
+fn live(
+    kernel: &mut Ipset,
+    name: &str,
+    kind: Type,
+    family: Option<Family>,
+) -> anyhow::Result<Option<Header>> {
+    let header = kernel.header(name).with_context(|| format!("cannot look at the set {name}"))?;
+    if let Some(header) = &header
+        && !header.is(kind, family)
+    {
+        let spelled = |kind: &str, family: Option<Family>| {
+            let family = family.map_or_else(String::new, |family| format!(" family {}", family.name()));
+            format!("{kind}{family}")
+        };
+        bail!(
+            "the set {name} is there as {}, and not as {}, so it is not ours; remove it (ipset destroy {name})",
+            spelled(&header.type_name, Family::of(header.family)),
+            spelled(kind.name(), family),
+        );
+    }
+    Ok(header)
 }
 
 /// Whether the live sets are all there with as many entries as `content` has.
 pub fn hold(kernel: &mut Ipset, content: &Content) -> anyhow::Result<bool> {
-    for set in &SETS {
+    for set in sets(content) {
         let entries = set.live(kernel)?.map(|header| header.entries);
-        if entries != Some(set.entries(content)) {
+        if entries != Some(set.entries(content)) && !(set.stays(content) && entries.is_some()) {
             return Ok(false);
         }
     }
@@ -137,7 +196,7 @@ pub fn hold(kernel: &mut Ipset, content: &Content) -> anyhow::Result<bool> {
 /// All sets are filled and counted before the first is swapped in; then those that allow come before those that block. Only one
 /// process at a time may do it: hold the lists' lock.
 pub fn load(kernel: &mut Ipset, content: &Content) -> anyhow::Result<()> {
-    for set in &SETS {
+    for set in sets(content) {
         set.live(kernel)?;
     }
     clear_away(kernel)?;
@@ -147,11 +206,19 @@ pub fn load(kernel: &mut Ipset, content: &Content) -> anyhow::Result<()> {
     loaded
 }
 
-/// Makes those of our sets that are missing, empty: a rule that names a set cannot be loaded without it.
-pub fn make_missing(kernel: &mut Ipset) -> anyhow::Result<()> {
-    for set in &SETS {
+/// Makes those of our sets that are missing, empty: a rule that names a set cannot be loaded without it. `lists` are those that
+/// ports are restricted to.
+pub fn make_missing<'a>(
+    kernel: &mut Ipset,
+    lists: impl IntoIterator<Item = &'a ListName>,
+) -> anyhow::Result<()> {
+    let empty = Content {
+        lists: lists.into_iter().map(|list| (list.clone(), AddressSet::default())).collect(),
+        ..Content::default()
+    };
+    for set in sets(&empty) {
         if set.live(kernel)?.is_none() {
-            set.fill(set.name, &Content::default(), kernel)?;
+            set.fill(&set.name, &empty, kernel)?;
         }
     }
     Ok(())
@@ -159,24 +226,30 @@ pub fn make_missing(kernel: &mut Ipset) -> anyhow::Result<()> {
 
 /// Removes what is beside the live sets, where a crash left it.
 pub fn clear_away(kernel: &mut Ipset) -> anyhow::Result<()> {
-    for set in &SETS {
-        let name = set.beside();
-        kernel.destroy(&name).with_context(|| format!("cannot remove the set {name}"))?;
+    let beside = |name: &String| {
+        let live = name.strip_suffix(".new");
+        live.is_some_and(|live| live.starts_with(LIST) || SETS.iter().any(|set| set.name == live))
+    };
+    for name in kernel.names().context("cannot list the sets")?.iter().filter(|name| beside(name)) {
+        kernel.destroy(name).with_context(|| format!("cannot remove the set {name}"))?;
     }
     Ok(())
 }
 
 fn fill_and_swap(kernel: &mut Ipset, content: &Content) -> anyhow::Result<()> {
-    for set in &SETS {
+    let mut sets = sets(content);
+    sets.retain(|set| !set.stays(content));
+    for set in &sets {
         set.fill(&set.beside(), content, kernel)?;
     }
     // A set that took the place of none could not be swapped back.
-    make_missing(kernel)?;
-    for (done, set) in SETS.iter().enumerate() {
+    make_missing(kernel, content.lists.keys())?;
+    for (done, set) in sets.iter().enumerate() {
         if let Err(refusal) = set.swap(kernel) {
             let error = anyhow::Error::new(refusal).context(format!("cannot swap the set {}", set.name));
-            let swapped = SETS[..done].iter().rev();
-            let stuck: Vec<_> = swapped.filter(|set| set.swap(kernel).is_err()).map(|set| set.name).collect();
+            let swapped = sets[..done].iter().rev();
+            let stuck: Vec<_> =
+                swapped.filter(|set| set.swap(kernel).is_err()).map(|set| set.name.as_ref()).collect();
             return Err(if stuck.is_empty() {
                 error
             } else {

@@ -144,7 +144,7 @@ fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
 
 /// One line on standard error.
 fn complain(text: &str) {
-    let _ = writeln!(io::stderr(), "{TOOL}: {}", visible(text));
+    super::complain(TOOL, text);
 }
 
 /// One line about what was done, for who sits at a terminal; fail2ban and cron hear nothing.

@@ -16,6 +16,7 @@ mod load;
 mod merge;
 mod protection;
 mod report;
+pub(super) mod restricted;
 mod session;
 mod show;
 

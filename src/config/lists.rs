@@ -177,6 +177,8 @@ pub struct List {
     pub max_growth: Percent,
     /// What an allow list exempts from.
     pub exempts: Exempts,
+    /// The code of its country, in small letters, where it is a country's.
+    pub country: Option<String>,
 }
 
 values::span!(
@@ -226,6 +228,7 @@ impl TryFrom<Written> for List {
     type Error = String;
 
     fn try_from(mut written: Written) -> Result<Self, String> {
+        let country = written.country.as_ref().map(|country| country.to_ascii_lowercase());
         let source = written.source()?;
         if written.kind == Kind::Allow && written.mode.is_some() {
             return Err("mode belongs to block lists; an allow list blocks nothing".into());
@@ -248,6 +251,7 @@ impl TryFrom<Written> for List {
             max_shrink: written.max_shrink.unwrap_or(Percent::new(50)),
             max_growth: written.max_growth.unwrap_or(Percent::new(300)),
             exempts: written.exempts(&source)?,
+            country,
             source,
         })
     }
@@ -372,6 +376,7 @@ impl List {
             max_shrink: Percent::new(100),
             max_growth: Percent::new(10_000),
             exempts: Exempts::ALL,
+            country: None,
         }
     }
 

@@ -32,12 +32,19 @@ const ATTR_LINENO: u16 = 9;
 
 const ATTR_IP: u16 = 1;
 const ATTR_CIDR: u16 = 3;
+const ATTR_PORT: u16 = 4;
+const ATTR_PORT_TO: u16 = 5;
+const ATTR_TIMEOUT: u16 = 6;
 const ATTR_HASHSIZE: u16 = 18;
 const ATTR_MAXELEM: u16 = 19;
+const ATTR_NETMASK: u16 = 20;
 const ATTR_ELEMENTS: u16 = 24;
+const ATTR_NAME: u16 = 18;
+const ATTR_SIZE: u16 = 23;
 const ATTR_IPADDR_IPV4: u16 = 1;
 const ATTR_IPADDR_IPV6: u16 = 2;
 
+const FLAG_LIST_SETNAME: u32 = 2;
 const FLAG_LIST_HEADER: u32 = 4;
 
 /// Bytes an entry needs at most: two nests, an IPv6 address, a prefix.
@@ -73,6 +80,14 @@ impl Family {
         }
     }
 
+    /// As netlink has it where there may be none.
+    const fn number(family: Option<Self>) -> u8 {
+        match family {
+            Some(family) => family as u8,
+            None => 0,
+        }
+    }
+
     /// As `ipset` calls it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -90,6 +105,10 @@ pub enum Type {
     Addresses,
     /// `hash:net`: networks.
     Networks,
+    /// `bitmap:port`: ports, of whatever protocol.
+    Ports,
+    /// `list:set`: other sets; what is in one of them is in it.
+    Sets,
 }
 
 impl Type {
@@ -99,6 +118,8 @@ impl Type {
         match self {
             Self::Addresses => "hash:ip",
             Self::Networks => "hash:net",
+            Self::Ports => "bitmap:port",
+            Self::Sets => "list:set",
         }
     }
 }
@@ -117,8 +138,31 @@ pub struct Header {
 impl Header {
     /// Whether it is of this type and family.
     #[must_use]
-    pub fn is(&self, kind: Type, family: Family) -> bool {
-        self.type_name == kind.name() && self.family == family as u8
+    pub fn is(&self, kind: Type, family: Option<Family>) -> bool {
+        self.type_name == kind.name() && self.family == Family::number(family)
+    }
+}
+
+/// How a set is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Make {
+    /// What it holds.
+    pub kind: Type,
+    /// Of which family; `None` for ports and sets.
+    pub family: Option<Family>,
+    /// With room for so many, and at least for 65,536.
+    pub entries: u32,
+    /// Seconds after which an entry goes; `None` if none ever does.
+    pub timeout: Option<u32>,
+    /// Addresses with so many bits in common are one entry.
+    pub netmask: Option<u8>,
+}
+
+impl Make {
+    /// Without timeout and netmask.
+    #[must_use]
+    pub const fn plain(kind: Type, family: Option<Family>, entries: u32) -> Self {
+        Self { kind, family, entries, timeout: None, netmask: None }
     }
 }
 
@@ -199,13 +243,13 @@ impl Member for u128 {
     }
 }
 
-/// The entries of `ranges` for a set of this type: single addresses, or the networks that are larger.
-pub(super) fn members<T: Member>(ranges: &Ranges<T>, kind: Type) -> impl Iterator<Item = Block<T>> {
-    let single = kind == Type::Addresses;
-    ranges
-        .blocks()
-        .flat_map(halves)
-        .filter(move |block| (block.prefix == T::WIDTH) == single && !(single && is_unspecified(block.start)))
+/// The entries of `ranges` for a set of this type: single addresses, or the networks that are larger; without a type, both.
+pub(super) fn members<T: Member>(ranges: &Ranges<T>, kind: Option<Type>) -> impl Iterator<Item = Block<T>> {
+    let single = kind.map(|kind| kind == Type::Addresses);
+    ranges.blocks().flat_map(halves).filter(move |block| {
+        single.is_none_or(|single| (block.prefix == T::WIDTH) == single)
+            && !(single == Some(true) && is_unspecified(block.start))
+    })
 }
 
 /// 0.0.0.0 and :: are no members of `hash:ip`: the kernel refuses them there (4353), and one of them in a list would make
@@ -230,29 +274,45 @@ impl Ipset {
         }
     }
 
-    /// Makes an empty set with room for `entries`.
-    pub fn create(&mut self, name: &str, kind: Type, family: Family, entries: u32) -> Result<()> {
+    /// Makes an empty set.
+    pub fn create(&mut self, name: &str, make: &Make) -> Result<()> {
+        let Make { kind, family, entries, timeout, netmask } = *make;
         let revision = self.revision(kind, family)?;
         let mut message = request(CREATE, Ask::Create);
         message.put_text(ATTR_SETNAME, name);
         message.put_text(ATTR_TYPENAME, kind.name());
         message.put(ATTR_REVISION, &[revision]);
-        message.put(ATTR_FAMILY, &[family as u8]);
+        message.put(ATTR_FAMILY, &[Family::number(family)]);
         let data = message.begin_nest(ATTR_DATA);
-        // A bucket that would get more than 12 entries makes the kernel build a table of twice the size, with all that is in
-        // it. Among many buckets of nearly four entries that is certain to happen to one; of two, it nearly never does.
-        let hashsize = (entries / 2).next_power_of_two().max(HASHSIZE);
-        message.put_big_endian(ATTR_HASHSIZE, &hashsize.to_be_bytes());
-        message.put_big_endian(ATTR_MAXELEM, &entries.max(MAXELEM).to_be_bytes());
+        match kind {
+            Type::Addresses | Type::Networks => {
+                // A bucket that would get more than 12 entries makes the kernel build a table of twice the size, with all that is
+                // in it. Among many buckets of nearly four entries that is certain to happen to one; of two, it nearly never does.
+                let hashsize = (entries / 2).next_power_of_two().max(HASHSIZE);
+                message.put_big_endian(ATTR_HASHSIZE, &hashsize.to_be_bytes());
+                message.put_big_endian(ATTR_MAXELEM, &entries.max(MAXELEM).to_be_bytes());
+            }
+            Type::Ports => {
+                message.put_big_endian(ATTR_PORT, &0_u16.to_be_bytes());
+                message.put_big_endian(ATTR_PORT_TO, &u16::MAX.to_be_bytes());
+            }
+            Type::Sets => message.put_big_endian(ATTR_SIZE, &entries.to_be_bytes()),
+        }
+        if let Some(seconds) = timeout {
+            message.put_big_endian(ATTR_TIMEOUT, &seconds.to_be_bytes());
+        }
+        if let Some(bits) = netmask {
+            message.put(ATTR_NETMASK, &[bits]);
+        }
         message.end_nest(data);
         self.ask(message)
     }
 
     /// The newest revision of the type that the kernel has, as `ipset` takes it.
-    fn revision(&mut self, kind: Type, family: Family) -> Result<u8> {
+    fn revision(&mut self, kind: Type, family: Option<Family>) -> Result<u8> {
         let mut message = request(TYPE, Ask::Get);
         message.put_text(ATTR_TYPENAME, kind.name());
-        message.put(ATTR_FAMILY, &[family as u8]);
+        message.put(ATTR_FAMILY, &[Family::number(family)]);
         let mut revision = 0;
         self.socket
             .ask(message, |body| {
@@ -289,6 +349,43 @@ impl Ipset {
             self.ask(message)?;
         }
         Ok(())
+    }
+
+    /// Adds ports from the first to the last.
+    pub fn add_ports(&mut self, name: &str, first: u16, last: u16) -> Result<()> {
+        self.add_one(name, |message| {
+            message.put_big_endian(ATTR_PORT, &first.to_be_bytes());
+            message.put_big_endian(ATTR_PORT_TO, &last.to_be_bytes());
+        })
+    }
+
+    /// Adds another set.
+    pub fn add_set(&mut self, name: &str, member: &str) -> Result<()> {
+        self.add_one(name, |message| message.put_text(ATTR_NAME, member))
+    }
+
+    fn add_one(&mut self, name: &str, put: impl FnOnce(&mut Message)) -> Result<()> {
+        let mut message = request(ADD, Ask::Do);
+        message.put_text(ATTR_SETNAME, name);
+        let data = message.begin_nest(ATTR_DATA);
+        put(&mut message);
+        message.end_nest(data);
+        self.ask(message)
+    }
+
+    /// The names of all sets that there are, whoever made them.
+    pub fn names(&mut self) -> Result<Vec<String>> {
+        let mut message = request(LIST, Ask::Dump);
+        message.put_big_endian(ATTR_FLAGS, &FLAG_LIST_SETNAME.to_be_bytes());
+        let mut names = vec![];
+        self.socket
+            .ask(message, |body| {
+                if let Some(name) = body.get(4..).and_then(|body| attribute(body, ATTR_SETNAME)) {
+                    names.push(String::from_utf8_lossy(name).trim_end_matches('\0').to_owned());
+                }
+            })
+            .map_err(Refusal)?;
+        Ok(names)
     }
 
     /// What the kernel says of the set; `None` if it is not there.

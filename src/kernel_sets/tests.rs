@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::*;
 use crate::address_set::AddressRange;
+use crate::config::firewall::PortRange;
 use crate::netlink;
 
 fn apart(test: impl FnOnce(Ipset) + Send + 'static) {
@@ -16,7 +17,7 @@ fn set(text: &str) -> AddressSet {
 }
 
 fn content(allow: &str, block: &str) -> Content {
-    Content { allow: set(allow), block: set(block) }
+    Content { allow: set(allow), block: set(block), ..Content::default() }
 }
 
 /// What the real `ipset` answers.
@@ -47,7 +48,7 @@ impl Drop for Beside {
 fn every_other(first: u32, count: u32) -> Content {
     let address =
         |n: u32| AddressRange::from(std::net::IpAddr::from((n * 2 + first + (1 << 28)).to_be_bytes()));
-    Content { allow: AddressSet::default(), block: (0..count).map(address).collect() }
+    Content { block: (0..count).map(address).collect(), ..Content::default() }
 }
 
 /// The entries of all sets, in order.
@@ -100,7 +101,7 @@ fn addresses_the_kernel_refuses_are_left_out() {
         assert_eq!(entries(), ["rf-allow-ip4 203.0.113.7", "rf-block-net4 0.0.0.0/31"]);
         assert!(hold(&mut kernel, &unspecified).unwrap());
 
-        kernel.create("one", Type::Addresses, Family::V6, 1).unwrap();
+        kernel.create("one", &Make::plain(Type::Addresses, Some(Family::V6), 1)).unwrap();
         let unspecified = std::iter::once(crate::address_set::Block { start: 0_u128, prefix: 128 });
         assert_eq!(
             kernel.add("one", unspecified).unwrap_err().to_string(),
@@ -231,12 +232,12 @@ fn sets_that_somebody_lists_are_waited_for() {
 #[test]
 fn a_full_set_says_so() {
     apart(|mut kernel| {
-        kernel.create("small", Type::Networks, Family::V6, 1).unwrap();
+        kernel.create("small", &Make::plain(Type::Networks, Some(Family::V6), 1)).unwrap();
         let blocks = (0..70_000_u128).map(|n| crate::address_set::Block { start: n << 64, prefix: 64 });
         let error = kernel.add("small", blocks).unwrap_err();
         assert_eq!(error.to_string(), "the set is full (maxelem)");
         let twice = std::iter::repeat_n(crate::address_set::Block { start: 0_u128, prefix: 64 }, 2);
-        kernel.create("twice", Type::Networks, Family::V6, 1).unwrap();
+        kernel.create("twice", &Make::plain(Type::Networks, Some(Family::V6), 1)).unwrap();
         assert_eq!(kernel.add("twice", twice).unwrap_err().to_string(), "it is in the set already");
         assert_eq!(
             kernel.swap("small", "missing").unwrap_err().to_string(),
@@ -258,4 +259,60 @@ fn without_privilege_it_says_what_to_do() {
     if let Ok(error) = thread.join().unwrap() {
         assert!(format!("{error:#}").contains("run as root, or with CAP_NET_ADMIN"), "{error:#}");
     }
+}
+
+#[test]
+fn one_look_asks_all_sets_and_follows_their_swaps() {
+    apart(|mut kernel| {
+        load(&mut kernel, &content("203.0.113.7", "198.51.100.0/24 2001:db8:bad::/48")).unwrap();
+        make_standing(&mut kernel).unwrap();
+        make_standing(&mut kernel).unwrap();
+        let groups = |names: Names| [names.allowed, names.blocked, names.known];
+        for (group, members) in
+            groups(names(Family::V4)).into_iter().chain(groups(names(Family::V6))).zip([3, 2, 6].repeat(2))
+        {
+            assert_eq!(kernel.header(group).unwrap().unwrap().entries, members, "{group}");
+        }
+        // What a crash left out is put in.
+        ipset(&["del", "rf-known4", "rf-slam-ip4"]);
+        ipset(&["del", "rf-known4", "rf-block-net4"]);
+        make_standing(&mut kernel).unwrap();
+        assert_eq!(kernel.header("rf-known4").unwrap().unwrap().entries, 6);
+        // The sets of lists stay exchangeable.
+        load(&mut kernel, &content("203.0.113.8", "198.51.100.0/25")).unwrap();
+        assert!(ipset(&["save", "rf-slam-ip6"]).contains("netmask 64 timeout 60"));
+
+        let ports = |list: &[&str]| -> Vec<PortRange> {
+            let text = format!("sip-ports = {list:?}");
+            toml::from_str::<crate::config::Firewall>(&text).unwrap().sip_ports.ranges().copied().collect()
+        };
+        fill_ports(&mut kernel, &ports(&["5060-5061", "4569"])).unwrap();
+        fill_ports(&mut kernel, &ports(&["5080", "65535"])).unwrap();
+        assert!(ipset(&["save", PORTS]).ends_with("add rf-ports 5080\nadd rf-ports 65535\n"));
+        assert_eq!(remove_standing(&mut kernel), [""; 0]);
+        assert_eq!(ipset(&["list", "-name"]).lines().count(), SETS.len() + 2, "seen addresses stay");
+    });
+}
+
+#[test]
+fn an_empty_list_that_ports_are_restricted_to_changes_nothing() {
+    apart(|mut kernel| {
+        let with = |addresses: &str| {
+            let name = ListName::try_from("a-long-name-of-1".to_owned()).unwrap();
+            Content { lists: [(name, set(addresses))].into(), ..Content::default() }
+        };
+        load(&mut kernel, &with("203.0.113.0/24 198.51.100.7")).unwrap();
+        let there =
+            ["rf-to-a-long-name-of-1-net4 198.51.100.7", "rf-to-a-long-name-of-1-net4 203.0.113.0/24"];
+        assert_eq!(entries(), there);
+        assert!(hold(&mut kernel, &with("203.0.113.0/24 198.51.100.7")).unwrap());
+        assert!(hold(&mut kernel, &with("")).unwrap());
+        load(&mut kernel, &with("")).unwrap();
+        assert_eq!(entries(), there);
+        load(&mut kernel, &with("2001:db8::/32")).unwrap();
+        assert_eq!(entries(), [&there[..], &["rf-to-a-long-name-of-1-net6 2001:db8::/32"]].concat());
+        ipset(&["create", "rf-to-x-net4.new", "hash:net"]);
+        clear_away(&mut kernel).unwrap();
+        assert!(!kernel.names().unwrap().iter().any(|name| name.contains('.')));
+    });
 }

@@ -25,7 +25,7 @@ use std::net::IpAddr;
 
 use crate::account::{Offender, SipAccount};
 use crate::config::block::{LogPrefix, Tcp};
-use crate::config::{Config, SipPorts};
+use crate::config::{Config, Ports};
 use crate::firewall::{Chain, Layout, Rule, Version};
 
 /// What the names of our chains begin with; also the name of the first.
@@ -39,7 +39,7 @@ const MAX_PATTERN: usize = 127;
 /// What the rules depend on, beside who is blocked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    ports: SipPorts,
+    ports: Ports,
     tcp: Tcp,
     log_prefix: LogPrefix,
 }

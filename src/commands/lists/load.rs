@@ -1,5 +1,6 @@
 //! `ringfence-lists load`: what was put together goes into the kernel, and to `ringfence-ignore`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, IsTerminal, Write};
@@ -10,10 +11,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::session::COMPILED;
-use super::{TOOL, protection};
+use super::{TOOL, protection, restricted};
+use crate::address_set::AddressSet;
 use crate::allow::{self, Allowed};
-use crate::commands::record;
-use crate::config::{Config, Mode};
+use crate::commands::{complain, record};
+use crate::config::{Config, ListName, Mode};
 use crate::evidence::Decision;
 use crate::exit::Exit;
 use crate::feeds::compile::Compiled;
@@ -112,25 +114,30 @@ pub(super) fn run(config: &Config, args: &Args, now: Timestamp) -> anyhow::Resul
 /// Brings the lists in the store into the kernel, where it does not hold them already. Only who has the lock may.
 pub(super) fn load(config: &Config, store: &Store, force: bool, now: Timestamp) -> anyhow::Result<Done> {
     let mut kernel = Ipset::open().context("cannot talk to the kernel's ipset")?;
+    // A rule that names a list that is not there is the firewall's trouble, and no reason to keep old lists.
+    let lists = restricted::read(config, store, now).unwrap_or_else(|error| {
+        complain(TOOL, &error);
+        BTreeMap::new()
+    });
     let compiled = match store.read::<Compiled>(COMPILED) {
         Ok(Some(compiled)) => compiled,
         // Nothing was put together yet, or the store is gone: whoever is exempt stays so.
         Ok(None) => {
-            kernel_sets::make_missing(&mut kernel)?;
+            make_missing(config, &mut kernel, &lists)?;
             return Ok(Done::Empty);
         }
         Err(error) => {
-            // Rules that name our sets must not fail for want of them.
-            kernel_sets::make_missing(&mut kernel)?;
+            make_missing(config, &mut kernel, &lists)?;
             return Err(error.context("the lists put together are lost; the sets stay as they are until the next ringfence-lists fetch"));
         }
     };
-    let content = content(config, &compiled, now);
+    let content = content(config, &compiled, lists, now);
     let loaded = Loaded::of(&content, &compiled.fail2ban, now);
     let last = Loaded::read(config);
     let same = last.as_ref().is_some_and(|last| last.digest == loaded.digest);
     let table = allow::path(&config.state_dir);
     if same && !force && table.exists() && kernel_sets::hold(&mut kernel, &content)? {
+        make_missing(config, &mut kernel, &content.lists)?;
         kernel_sets::clear_away(&mut kernel)?;
         return Ok(Done::Same);
     }
@@ -147,23 +154,44 @@ pub(super) fn load(config: &Config, store: &Store, force: bool, now: Timestamp) 
     // First of all: what cannot be written down must not be begun.
     Loaded { digest: None, ..last.unwrap_or_default() }.write(config)?;
     kernel_sets::load(&mut kernel, &content)?;
+    make_standing(config, &mut kernel)?;
     record(config, &decision(config, &loaded), now);
     loaded.write(config)?;
     Ok(Done::Loaded)
 }
 
+/// Rules that name our sets must not fail for want of them, whoever fills them.
+fn make_missing(
+    config: &Config,
+    kernel: &mut Ipset,
+    lists: &BTreeMap<ListName, AddressSet>,
+) -> anyhow::Result<()> {
+    kernel_sets::make_missing(kernel, lists.keys())?;
+    make_standing(config, kernel)
+}
+
+/// The sets that `ringfence-firewall`'s rules need beside those of lists, on a host that has it.
+fn make_standing(config: &Config, kernel: &mut Ipset) -> anyhow::Result<()> {
+    if config.firewall_dir().exists() { kernel_sets::make_standing(kernel) } else { Ok(()) }
+}
+
 /// What the sets should hold. Who must not be blocked is looked up once more: since the lists were put together, this host may have
 /// got another address, and phones may have come.
-fn content(config: &Config, compiled: &Compiled, now: Timestamp) -> Content {
+fn content(
+    config: &Config,
+    compiled: &Compiled,
+    lists: BTreeMap<ListName, AddressSet>,
+    now: Timestamp,
+) -> Content {
     if config.mode == Mode::Observe {
-        return Content { allow: compiled.allow.clone(), ..Content::default() };
+        return Content { allow: compiled.allow.clone(), lists, ..Content::default() };
     }
     let (mut found, _) = protection::local(config, now);
     found.protected.extend(guard::special());
     let allowed = compiled.allow.union(&compiled.unblocked);
     found.protected.push(Protected { why: Why::Allowed, name: String::new(), addresses: allowed });
     let (block, _) = guard::cut(&compiled.block, &found.protected);
-    Content { allow: compiled.allow.clone(), block }
+    Content { allow: compiled.allow.clone(), block, lists }
 }
 
 fn decision(config: &Config, loaded: &Loaded) -> Decision {

@@ -300,14 +300,18 @@ pub(super) fn remembered_carriers(config: &Config, store: &Store) -> Vec<Protect
     if wanted { carriers::Remembered::read(store).protected() } else { vec![] }
 }
 
-fn with_carriers(config: &Config, carriers: bool) -> BTreeMap<ListName, List> {
+pub(super) fn with_carriers(config: &Config, carriers: bool) -> BTreeMap<ListName, List> {
     let carriers = carriers.then(|| (ListName::carriers(), List::carriers()));
     config.lists.clone().into_iter().chain(carriers).collect()
 }
 
 /// The last good copies, and in words which of them are damaged and as good as none. A copy of what the list was before its
 /// settings changed is none of it, and what APIBAN reported too long ago is in none.
-fn read_copies(store: &Store, lists: &BTreeMap<ListName, List>, now: u32) -> (Copies, Vec<String>) {
+pub(super) fn read_copies(
+    store: &Store,
+    lists: &BTreeMap<ListName, List>,
+    now: u32,
+) -> (Copies, Vec<String>) {
     let mut copies = BTreeMap::new();
     let mut lost = vec![];
     for (name, list) in lists {

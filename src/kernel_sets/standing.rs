@@ -1,0 +1,132 @@
+//! Sets that are not filled from lists, and sets of sets, so that one rule asks all of them.
+
+use anyhow::Context;
+
+use super::ipset::{Family, Ipset, Make, Type};
+use crate::config::firewall::PortRange;
+
+/// Ports on which every packet is looked at, whether a connection is established or not.
+pub const PORTS: &str = "rf-ports";
+
+const PORTS_BESIDE: &str = "rf-ports.new";
+
+/// Seconds for which an address that was seen registered stays.
+const SEEN_FOR: u32 = 24 * 60 * 60;
+
+/// Seconds for which who exceeded a limit stays blocked, unless he goes on, where a rule does not say.
+const SLAMMING_FOR: u32 = 60;
+
+/// Room in a set of sets.
+const MEMBERS: u32 = 8;
+
+/// The names of sets of one family in the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    /// `hash:ip` with timeouts: addresses with live registrations, and whom `ringfence-allow` named.
+    pub seen: &'static str,
+    /// `hash:ip` with timeouts: who exceeded a limit.
+    pub slamming: &'static str,
+    /// `list:set`: who is allowed, and who was seen.
+    pub allowed: &'static str,
+    /// `list:set`: who is on a block list.
+    pub blocked: &'static str,
+    /// `list:set`: all of these.
+    pub known: &'static str,
+    allowed_members: [&'static str; 3],
+    blocked_members: [&'static str; 2],
+}
+
+/// The names for a family.
+#[must_use]
+pub const fn names(family: Family) -> Names {
+    match family {
+        Family::V4 => Names {
+            seen: "rf-seen-ip4",
+            slamming: "rf-slam-ip4",
+            allowed: "rf-allow4",
+            blocked: "rf-block4",
+            known: "rf-known4",
+            allowed_members: ["rf-allow-ip4", "rf-allow-net4", "rf-seen-ip4"],
+            blocked_members: ["rf-block-ip4", "rf-block-net4"],
+        },
+        Family::V6 => Names {
+            seen: "rf-seen-ip6",
+            slamming: "rf-slam-ip6",
+            allowed: "rf-allow6",
+            blocked: "rf-block6",
+            known: "rf-known6",
+            allowed_members: ["rf-allow-ip6", "rf-allow-net6", "rf-seen-ip6"],
+            blocked_members: ["rf-block-ip6", "rf-block-net6"],
+        },
+    }
+}
+
+impl Names {
+    /// The sets of sets and what is in them, in an order in which they can be made.
+    fn groups(&self) -> [(&'static str, Vec<&'static str>); 3] {
+        let all = [&self.allowed_members[..], &self.blocked_members, &[self.slamming]].concat();
+        [
+            (self.allowed, self.allowed_members.to_vec()),
+            (self.blocked, self.blocked_members.to_vec()),
+            (self.known, all),
+        ]
+    }
+}
+
+/// Makes those that are missing; those of lists are there ([`make_missing`](super::make_missing)).
+pub fn make_standing(kernel: &mut Ipset) -> anyhow::Result<()> {
+    for family in [Family::V4, Family::V6] {
+        let names = names(family);
+        let plain = Make::plain(Type::Addresses, Some(family), 0);
+        make(kernel, names.seen, Make { timeout: Some(SEEN_FOR), ..plain })?;
+        // Whoever has an IPv6 address has a /64 of them.
+        let netmask = (family == Family::V6).then_some(64);
+        make(kernel, names.slamming, Make { timeout: Some(SLAMMING_FOR), netmask, ..plain })?;
+        for (group, members) in names.groups() {
+            let there = make(kernel, group, Make::plain(Type::Sets, None, MEMBERS))?;
+            // A crash may have left some of them out.
+            for member in members.into_iter().skip(there as usize) {
+                kernel
+                    .add_set(group, member)
+                    .with_context(|| format!("cannot put the set {member} into {group}"))?;
+            }
+        }
+    }
+    make(kernel, PORTS, Make::plain(Type::Ports, None, 0)).map(drop)
+}
+
+/// How many entries are in it.
+fn make(kernel: &mut Ipset, name: &str, make: Make) -> anyhow::Result<u32> {
+    if let Some(header) = super::live(kernel, name, make.kind, make.family)? {
+        return Ok(header.entries);
+    }
+    kernel.create(name, &make).with_context(|| format!("cannot make the set {name}"))?;
+    Ok(0)
+}
+
+/// Replaces the ports in [`PORTS`].
+pub fn fill_ports<'a>(
+    kernel: &mut Ipset,
+    ports: impl IntoIterator<Item = &'a PortRange>,
+) -> anyhow::Result<()> {
+    let fill = |kernel: &mut Ipset| {
+        kernel.destroy(PORTS_BESIDE)?;
+        kernel.create(PORTS_BESIDE, &Make::plain(Type::Ports, None, 0))?;
+        for range in ports {
+            kernel.add_ports(PORTS_BESIDE, range.first(), range.last())?;
+        }
+        kernel.swap(PORTS_BESIDE, PORTS)?;
+        kernel.destroy(PORTS_BESIDE)
+    };
+    fill(kernel).with_context(|| format!("cannot fill the set {PORTS}"))
+}
+
+/// Removes the sets that nothing but the firewall's rules needs; what another rule names is left, and said by its name.
+pub fn remove_standing(kernel: &mut Ipset) -> Vec<&'static str> {
+    let of = |family| {
+        let Names { slamming, allowed, blocked, known, .. } = names(family);
+        [known, allowed, blocked, slamming]
+    };
+    let all = [of(Family::V4), of(Family::V6)].concat().into_iter().chain([PORTS]);
+    all.filter(|name| kernel.destroy(name).is_err()).collect()
+}
