@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Parser;
 use jiff::Timestamp;
@@ -13,6 +15,7 @@ use crate::evidence::{Decision, Journal, visible};
 use crate::exit::Exit;
 
 pub mod block;
+pub mod firewall;
 pub mod ignore;
 pub mod lists;
 mod screen;
@@ -68,6 +71,12 @@ fn complain(tool: &str, text: &str) {
 /// An address of a command line.
 fn an_address(text: &str) -> Result<IpAddr, String> {
     address::parse_text(text).ok_or_else(|| "not an IPv4 or IPv6 address".into())
+}
+
+/// A time span of a command line, like `60s` or `2h 30m`.
+fn duration(text: &str, allowed: RangeInclusive<Duration>) -> Result<Duration, String> {
+    let span = crate::config::span_of(text).ok_or("not a time span; write it like 60s or 2h 30m")?;
+    if allowed.contains(&span) { Ok(span) } else { Err("out of range".into()) }
 }
 
 /// Leaves evidence of a decision. A journal that cannot be written to says so in syslog; the decision stands.

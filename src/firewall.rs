@@ -9,17 +9,24 @@ use std::collections::HashMap;
 use std::fmt;
 
 use anyhow::bail;
+use serde::{Deserialize, Serialize};
 
 use crate::evidence::visible_within;
 
 mod change;
+pub mod concerns;
 mod layout;
 mod nft;
+pub mod order;
+mod pattern;
 mod programs;
 mod saved;
+mod turn;
 
-pub use layout::{Chain, Layout, Rule, Tag};
+pub use layout::{Chain, Hook, Layout, Rule, Tag};
+pub use pattern::{Case, Pattern};
 pub use saved::Saved;
+pub use turn::take_turn;
 
 use programs::{All, Program};
 
@@ -33,6 +40,17 @@ pub enum Version {
     V4,
     /// `ip6tables`.
     V6,
+}
+
+impl Version {
+    /// What the names of its programs begin with.
+    #[must_use]
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::V4 => "iptables",
+            Self::V6 => "ip6tables",
+        }
+    }
 }
 
 /// The two implementations of iptables, each with rules of its own in the kernel.
@@ -73,6 +91,24 @@ struct Table {
 pub struct Firewall {
     variant: Variant,
     tables: Vec<Table>,
+}
+
+/// What is there of one owner, so that it can be brought in again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    v4: Layout,
+    v6: Layout,
+}
+
+impl Kept {
+    /// For [`Firewall::bring_in`].
+    #[must_use]
+    pub fn layout(&self, version: Version) -> Layout {
+        match version {
+            Version::V4 => self.v4.clone(),
+            Version::V6 => self.v6.clone(),
+        }
+    }
 }
 
 /// How often a rule matched.
@@ -122,6 +158,29 @@ impl Firewall {
         sums
     }
 
+    /// Which of the two the host uses.
+    #[must_use]
+    pub fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    /// Whether rules that are not ours, and not in a chain of ours, ask for the state of connections.
+    #[must_use]
+    pub fn tracks_connections(&self) -> bool {
+        self.tables.iter().any(|table| table.saved.tracks_connections())
+    }
+
+    /// What is there of the owner of the chains that begin with `prefix`.
+    #[must_use]
+    pub fn keep(&self, prefix: &str) -> Kept {
+        let of = |version| {
+            let mut tables = self.tables.iter().map(|table| (&table.program, &table.saved));
+            let found = tables.find(|(program, _)| **program == Program { version, variant: self.variant });
+            found.map_or_else(|| Layout::nothing(prefix), |(_, saved)| Layout::of(saved, prefix))
+        };
+        Kept { v4: of(Version::V4), v6: of(Version::V6) }
+    }
+
     /// What would be brought in: the text for each program, where something differs.
     #[must_use]
     pub fn plan(&self, layout: impl Fn(Version) -> Layout) -> Vec<(String, String)> {
@@ -130,15 +189,49 @@ impl Firewall {
 
     /// Makes our chains as `layout` says, and reads them back; whether something had to be changed.
     ///
-    /// After an error each of IPv4 and IPv6 has the old rules or the new ones. Only one process at a time may do it.
+    /// After an error IPv4 and IPv6 have both the old rules; if even these cannot be brought in again, the error says so. Only who has
+    /// the turn ([`take_turn`]) may do it.
     pub fn bring_in(&mut self, layout: impl Fn(Version) -> Layout) -> anyhow::Result<bool> {
         let mut pending = self.pending(&layout);
         let changed = !pending.is_empty();
+        let before: Vec<_> = pending.iter().map(|(program, _)| self.before(program, &layout)).collect();
+        let done = self.bring_in_all(&mut pending, &layout);
+        let Err(error) = done else { return Ok(changed) };
+        match Self::read().and_then(|mut there| there.take_back(&before)) {
+            Ok(()) => Err(error),
+            Err(undo) => Err(error.context(format!("the old rules could not be brought in again: {undo:#}"))),
+        }
+    }
+
+    /// What the owner of the layout has in a table.
+    fn before(&self, program: &Program, layout: &impl Fn(Version) -> Layout) -> (Program, Layout) {
+        let prefix = layout(program.version).prefix;
+        let table = self.tables.iter().find(|table| table.program == *program);
+        let kept =
+            table.map_or_else(|| Layout::nothing(&prefix), |Table { saved, .. }| Layout::of(saved, &prefix));
+        (program.clone(), kept)
+    }
+
+    /// Where one of IPv4 and IPv6 has something new.
+    fn take_back(&mut self, before: &[(Program, Layout)]) -> anyhow::Result<()> {
+        let text = |(program, layout): &(Program, Layout)| {
+            let table = self.tables.iter().find(|table| table.program == *program)?;
+            Some((program.clone(), change::text(&table.saved, layout)?))
+        };
+        let pending: Vec<_> = before.iter().filter_map(text).collect();
+        programs::restore_all(&pending)
+    }
+
+    fn bring_in_all(
+        &mut self,
+        pending: &mut Vec<(Program, String)>,
+        layout: &impl Fn(Version) -> Layout,
+    ) -> anyhow::Result<()> {
         for _ in 0..TRIES {
             if pending.is_empty() {
-                return Ok(changed);
+                return Ok(());
             }
-            let done = programs::restore_all(&pending);
+            let done = programs::restore_all(pending);
             *self = match Self::read() {
                 Ok(read) => read,
                 Err(error) => {
@@ -146,15 +239,18 @@ impl Firewall {
                     return Err(error.context("the rules were brought in, but cannot be read back"));
                 }
             };
-            let left = self.pending(&layout);
-            // What is to be done is another thing only if somebody came in between our look and our change.
-            if left == pending {
+            let left = self.pending(layout);
+            // What is to be done is another thing only if somebody came in between our look and our change, or if one of two was done.
+            if left == *pending {
                 done?;
                 break;
             }
-            pending = left;
+            if done.is_err() && left.len() < pending.len() {
+                return done;
+            }
+            *pending = left;
         }
-        let Some((program, text)) = pending.first() else { return Ok(changed) };
+        let Some((program, text)) = pending.first() else { return Ok(()) };
         bail!(
             "the rules are not there after {} brought them in, so another program may be changing them; still to be done: {}",
             program.restore_name(),
@@ -167,7 +263,8 @@ impl Firewall {
         let pending = |Table { program, saved }: &Table| {
             let wanted = layout(program.version);
             // What we left where the host's rules were before is taken away.
-            let wanted = if program.variant == self.variant { wanted } else { wanted.nothing() };
+            let wanted =
+                if program.variant == self.variant { wanted } else { Layout::nothing(&wanted.prefix) };
             Some((program.clone(), change::text(saved, &wanted)?))
         };
         self.tables.iter().filter_map(pending).collect()

@@ -12,7 +12,7 @@ mod network;
 mod resolvers;
 mod sessions;
 
-pub use network::{addresses, gateways};
+pub use network::{addresses, gateways, tracked_connections};
 
 /// Where to look.
 #[derive(Clone, Debug)]

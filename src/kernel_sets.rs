@@ -224,6 +224,32 @@ pub fn make_missing<'a>(
     Ok(())
 }
 
+/// Fills the sets of lists that are empty; no rule drops by an empty one. Those that hold something are the business of [`load`].
+pub fn fill_empty_lists(kernel: &mut Ipset, lists: &BTreeMap<ListName, AddressSet>) -> anyhow::Result<()> {
+    let content = Content { lists: lists.clone(), ..Content::default() };
+    for set in sets(&content).iter().filter(|set| matches!(set.side, Side::List(_)) && !set.stays(&content)) {
+        if set.live(kernel)?.is_some_and(|header| header.entries == 0) {
+            let (name, beside) = (&set.name, set.beside());
+            kernel.destroy(&beside).with_context(|| format!("cannot remove the set {beside}"))?;
+            set.fill(&beside, &content, kernel)?;
+            set.swap(kernel).with_context(|| format!("cannot swap the set {name}"))?;
+            kernel.destroy(&beside).with_context(|| format!("cannot remove the set {beside}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The names of all sets that rules of the firewall may name.
+#[must_use]
+pub fn all_names<'a>(lists: impl IntoIterator<Item = &'a ListName>) -> Vec<String> {
+    let content = Content {
+        lists: lists.into_iter().map(|list| (list.clone(), AddressSet::default())).collect(),
+        ..Content::default()
+    };
+    let of_lists = sets(&content).into_iter().map(|set| set.name.into_owned());
+    of_lists.chain(standing::all_names().map(str::to_owned)).collect()
+}
+
 /// Removes what is beside the live sets, where a crash left it.
 pub fn clear_away(kernel: &mut Ipset) -> anyhow::Result<()> {
     let beside = |name: &String| {

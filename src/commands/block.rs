@@ -155,6 +155,19 @@ fn say(text: &str) {
     }
 }
 
+/// The firewall's rules have changed, and with them the place where ours belong.
+pub(super) fn settle_after_firewall(config: &Config, now: Timestamp) {
+    let call = Call { config: config.clone(), now };
+    // Without a ledger nobody was ever blocked.
+    if !call.config.ledger_path().exists() {
+        return;
+    }
+    let settled = call.ledger().and_then(|mut ledger| settle::settle(&call, &mut ledger));
+    if let Err(error) = settled {
+        complain(&format!("blocked accounts: {}; ringfence-block expire tries again", causes(&error)));
+    }
+}
+
 /// So many, as people say it.
 fn blocks(count: u64) -> String {
     if count == 1 { "1 block".to_owned() } else { format!("{count} blocks") }

@@ -285,3 +285,43 @@ fn blocks_have_bounds() {
     let error = error(&format!("[firewall]\nsip-ports = [{}]", many.join(", ")));
     assert!(error.contains("15 are possible"), "{error}");
 }
+
+#[test]
+fn the_firewall_s_values_are_read_or_refused() {
+    let parse = |text: &str| Config::parse("r.toml".as_ref(), format!("[firewall]\n{text}").as_bytes());
+    let firewall = parse(
+        "register-limit = \"20/minute\"\ninvite-limit = \"5/second burst 50\"\noptions-limit = \"off\"\n\
+         limits = [{ ports = [\"22\", \"8000-8100\"], rate = \"6/hour burst 3\" }]\nagents = [\"friendly-scanner\"]\n\
+         slamming-for = \"5m\"\nallow-means = \"accept\"\nconnection-tracking = \"off\"",
+    )
+    .unwrap()
+    .firewall;
+    assert_eq!(firewall.register_limit.rate().unwrap().to_string(), "20/minute burst 20");
+    assert_eq!(firewall.invite_limit.rate().unwrap().memory().as_secs(), 10);
+    assert_eq!(firewall.options_limit.rate(), None);
+    assert_eq!(firewall.limits[0].rate.memory().as_secs(), 1800);
+    assert_eq!(firewall.limits[0].ports.to_string(), "22,8000:8100");
+    assert!(
+        firewall.limits[0].ports.meets(&parse("sip-ports = [\"7000-8000\"]").unwrap().firewall.sip_ports)
+    );
+    for (text, said) in [
+        ("register-limit = \"fast\"", "\"fast\" is no rate; write it like \"20/minute burst 40\""),
+        ("register-limit = \"0/minute\"", "is no rate"),
+        ("register-limit = \"20/week\"", "is no rate"),
+        ("register-limit = \"20/minute burst +4\"", "is no rate"),
+        ("register-limit = \"20000/minute\"", "with at most 10000 of each"),
+        ("limits = [{ ports = [\"5060\"], rate = \"1/minute\" }]", "are among those of SIP"),
+        ("limits = [{ ports = [\"22\"] }]", "missing field `rate`"),
+        ("restrict = [{ ports = [\"22\"], to = [] }]", "are restricted to nobody"),
+        ("restrict = [{ ports = [], to = [\"au\"] }]", "no ports are named"),
+        ("agents = [\"ab\"]", "cannot be looked for"),
+        ("agents = [\"r\u{e4}uber\"]", "cannot be looked for"),
+        ("slamming-for = \"0s\"", "out of range"),
+        ("allow-means = \"drop\"", "expected `return` or `accept`"),
+    ] {
+        let error = parse(text).unwrap_err().to_string();
+        assert!(error.contains(said), "{text}: {error}");
+    }
+    let many = format!("agents = {:?}", vec!["abc"; 33]);
+    assert!(parse(&many).unwrap_err().to_string().contains("32 are possible"));
+}

@@ -77,19 +77,21 @@ pub(super) fn spelled(span: Duration) -> String {
     jiff::SignedDuration::try_from(span).map_or_else(|_| format!("{span:?}"), |span| format!("{span:#}"))
 }
 
+/// Reads what people write: `800ms`, `2s`, `1h 30m`.
+#[must_use]
+pub fn span_of(text: &str) -> Option<Duration> {
+    let span = text.parse::<jiff::Span>().ok()?;
+    Duration::try_from(span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?).ok()
+}
+
 impl<'de, B: Bounds> Deserialize<'de> for Span<B> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let span = text
-            .parse::<jiff::Span>()
-            .and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()))
-            .ok()
-            .and_then(|span| Duration::try_from(span).ok())
-            .ok_or_else(|| {
-                de::Error::custom(format!(
-                    "{text:?} is not a time span; write it like \"800ms\", \"2s\" or \"1h\""
-                ))
-            })?;
+        let span = span_of(&text).ok_or_else(|| {
+            de::Error::custom(format!(
+                "{text:?} is not a time span; write it like \"800ms\", \"2s\" or \"1h\""
+            ))
+        })?;
         if span < B::MIN || span > B::MAX {
             let (min, max) = (spelled(B::MIN), spelled(B::MAX));
             return Err(de::Error::custom(format!("{text:?} is out of range; {min} to {max} are possible")));

@@ -1,13 +1,11 @@
 //! From what is there to what should be, in one transaction.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 
+use super::layout::INPUT;
 use super::saved::{Saved, SavedRule};
-use super::{Chain, Counters, Layout, Rule, Tag};
-
-/// Where packets for this host come by.
-const INPUT: &str = "INPUT";
+use super::{Chain, Counters, Hook, Layout, Rule, Tag};
 
 /// What iptables-restore is to be told, with `--noflush --counters`; `None` if all is as it should be.
 ///
@@ -20,18 +18,24 @@ pub(super) fn text(saved: &Saved, layout: &Layout) -> Option<String> {
     body += &hooks(saved, layout);
     for Chain { name, rules } in &layout.chains {
         let there = saved.chains.get(name).map(Vec::as_slice);
+        // Jumps of other tools of ours come first, and stay.
+        let guests = there.unwrap_or_default().iter().take_while(|rule| layout.is_guest(rule)).count();
+        let (guests, there) = (&there.unwrap_or_default()[..guests], there.map(|there| &there[guests..]));
         if let Some(Edits { surplus, missing }) = there.and_then(|there| edits(there, rules)) {
             // From the end: the places of the others stay what they are.
             for at in surplus.into_iter().rev() {
-                let _ = writeln!(body, "-D {name} {}", at + 1);
+                let _ = writeln!(body, "-D {name} {}", guests.len() + at + 1);
             }
             for at in missing {
-                let _ = writeln!(body, "-I {name} {} {}", at + 1, rules[at]);
+                let _ = writeln!(body, "-I {name} {} {}", guests.len() + at + 1, rules[at]);
             }
             continue;
         }
         // This empties a chain that is there.
         let _ = writeln!(declared, ":{name} - [0:0]");
+        for SavedRule { spec, counters: Counters { packets, bytes }, .. } in guests {
+            let _ = writeln!(body, "[{packets}:{bytes}] -A {name} {spec}");
+        }
         for rule in rules {
             let Counters { packets, bytes } = counters.get(&rule.tag()).copied().unwrap_or_default();
             let _ = writeln!(body, "[{packets}:{bytes}] -A {name} {rule}");
@@ -57,37 +61,53 @@ fn edits(there: &[SavedRule], wanted: &[Rule]) -> Option<Edits> {
     const FEW: usize = 32;
     let tags: BTreeSet<Tag> = wanted.iter().map(Rule::tag).collect();
     let (kept, surplus): (Vec<_>, Vec<_>) =
-        there.iter().enumerate().partition(|(_, rule)| rule.tag.is_some_and(|tag| tags.contains(&tag)));
-    let mut kept = kept.into_iter().map(|(_, rule)| rule.tag).peekable();
+        there.iter().enumerate().partition(|(_, rule)| tags.contains(&rule.id()));
+    let mut kept = kept.into_iter().map(|(_, rule)| rule.id()).peekable();
     let missing: Vec<usize> = wanted
         .iter()
         .enumerate()
-        .filter(|(_, rule)| kept.next_if_eq(&Some(rule.tag())).is_none())
+        .filter(|(_, rule)| kept.next_if_eq(&rule.tag()).is_none())
         .map(|(at, _)| at)
         .collect();
     let surplus: Vec<usize> = surplus.into_iter().map(|(at, _)| at).collect();
     (kept.next().is_none() && missing.len() + surplus.len() <= FEW).then_some(Edits { surplus, missing })
 }
 
-/// Puts the jumps to us into INPUT, once each: behind the leading rules of fail2ban and `event_guard`, and above all others. What
-/// somebody else put above them later is left there only if it is such a rule too.
+/// Puts the jumps to this layout where they belong, once each: in INPUT behind the leading rules of fail2ban and `event_guard`, and
+/// above all others; in a chain of another tool of ours at its head. What somebody else put above them later is left there only if
+/// it is such a rule too.
 fn hooks(saved: &Saved, layout: &Layout) -> String {
     let ours = |rule: &SavedRule| rule.target().is_some_and(|target| layout.owns(&target));
-    let input = saved.rules(INPUT);
-    let there: Vec<_> = input.iter().filter(|rule| ours(rule)).collect();
-    let leading = input.iter().take_while(|rule| ours(rule) || rule.is_ban());
-    let right = there.iter().map(|rule| rule.tag).eq(layout.hooks.iter().map(|rule| Some(rule.tag())))
-        && leading.clone().filter(|rule| ours(rule)).count() == there.len();
-    if right {
-        return String::new();
+    let place = |hook: &Hook| hook.chains.iter().find(|chain| saved.chains.contains_key(*chain)).cloned();
+    let mut wanted: BTreeMap<String, Vec<&Rule>> = BTreeMap::new();
+    for hook in &layout.hooks {
+        // A table that is not there yet has an INPUT all the same.
+        wanted.entry(place(hook).unwrap_or_else(|| INPUT.to_owned())).or_default().push(&hook.rule);
     }
+    let chains = saved.chains.keys().map(String::as_str).chain([INPUT]).filter(|chain| !layout.owns(chain));
+    let chains: BTreeSet<&str> = chains.collect();
     let mut text = String::new();
-    for rule in there {
-        let _ = writeln!(text, "-D {INPUT} {}", rule.spec);
-    }
-    let first = leading.filter(|rule| !ours(rule)).count() + 1;
-    for (at, rule) in layout.hooks.iter().enumerate() {
-        let _ = writeln!(text, "-I {INPUT} {} {rule}", first + at);
+    for chain in chains {
+        let (rules, wanted) = (saved.rules(chain), wanted.get(chain).map_or(&[][..], Vec::as_slice));
+        let there: Vec<_> = rules.iter().filter(|rule| ours(rule)).collect();
+        // A jump by somebody else, out of a chain of his own, is his business.
+        if wanted.is_empty() && chain != INPUT && there.iter().all(|rule| rule.tag.is_none()) {
+            continue;
+        }
+        let leads = |rule: &&SavedRule| ours(rule) || chain == INPUT && (rule.is_ban() || rule.tag.is_some());
+        let leading = rules.iter().take_while(leads);
+        let right = there.iter().map(|rule| rule.id()).eq(wanted.iter().map(|rule| rule.tag()))
+            && leading.clone().filter(|rule| ours(rule)).count() == there.len();
+        if right {
+            continue;
+        }
+        for rule in there {
+            let _ = writeln!(text, "-D {chain} {}", rule.spec);
+        }
+        let first = leading.filter(|rule| !ours(rule)).count() + 1;
+        for (at, rule) in wanted.iter().enumerate() {
+            let _ = writeln!(text, "-I {chain} {} {rule}", first + at);
+        }
     }
     text
 }
@@ -106,7 +126,8 @@ fn leftovers(saved: &Saved, layout: &Layout) -> String {
         .chains
         .iter()
         .filter(|(name, _)| !ours(name) && *name != INPUT)
-        .flat_map(|(_, rules)| rules.iter().filter_map(SavedRule::target))
+        // Our own jumps have been taken away.
+        .flat_map(|(_, rules)| rules.iter().filter(|rule| rule.tag.is_none()).filter_map(SavedRule::target))
         .collect();
     let mut text = String::new();
     for name in &left {

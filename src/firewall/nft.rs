@@ -1,13 +1,124 @@
-//! Whether there is a table of iptables-nft, asked of the kernel: a program would take milliseconds.
+//! Which tables of nftables there are, asked of the kernel: a program would take milliseconds.
+
+use std::fmt;
+use std::io;
 
 use rustix::io::Errno;
 
 use super::Version;
-use crate::netlink::{Ask, Error, Message, Socket, Subsystem};
+use crate::netlink::{Ask, Error, Message, Socket, Subsystem, attribute};
 
 /// `NFNL_SUBSYS_NFTABLES` and `NFT_MSG_GETTABLE`, in `linux/netfilter/nf_tables.h`.
 const GET_TABLE: u16 = 10 << 8 | 1;
 const NFTA_TABLE_NAME: u16 = 1;
+
+/// Bytes of `struct nfgenmsg`, of which the first is the family.
+const HEADER: usize = 4;
+
+/// Another program may change the tables while they are listed.
+const TRIES: usize = 5;
+
+/// Which packets a table sees: `NFPROTO_*` in `linux/netfilter.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Family {
+    /// IPv4 and IPv6.
+    Inet,
+    Ip,
+    Ip6,
+    Arp,
+    Netdev,
+    Bridge,
+    /// One that this build does not know.
+    Other(u8),
+}
+
+impl From<u8> for Family {
+    fn from(number: u8) -> Self {
+        match number {
+            1 => Self::Inet,
+            2 => Self::Ip,
+            3 => Self::Arp,
+            5 => Self::Netdev,
+            7 => Self::Bridge,
+            10 => Self::Ip6,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    /// As nft(8) names it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+            Self::Arp => "arp",
+            Self::Netdev => "netdev",
+            Self::Bridge => "bridge",
+            Self::Other(number) => return write!(f, "family-{number}"),
+        })
+    }
+}
+
+/// A table of nftables, whoever made it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NftTable {
+    pub(super) family: Family,
+    pub(super) name: String,
+}
+
+impl NftTable {
+    /// Whether it has the name of one that iptables-nft and its kin make.
+    pub(super) fn is_of_iptables(&self) -> bool {
+        match self.family {
+            Family::Ip | Family::Ip6 => {
+                matches!(self.name.as_str(), "filter" | "nat" | "mangle" | "raw" | "security")
+            }
+            // arptables-nft and ebtables-nft.
+            Family::Arp => self.name == "filter",
+            Family::Bridge => matches!(self.name.as_str(), "filter" | "nat" | "broute"),
+            Family::Inet | Family::Netdev | Family::Other(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for NftTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.family, self.name)
+    }
+}
+
+/// All tables of this network namespace, in order; none where the kernel has no nftables.
+pub(super) fn tables() -> io::Result<Vec<NftTable>> {
+    let mut socket = Socket::open(Subsystem::Netfilter)?;
+    let mut tries = 1;
+    loop {
+        let mut tables = vec![];
+        // NFPROTO_UNSPEC: of every family.
+        let done =
+            socket.ask(Message::new(GET_TABLE, Ask::Dump, &[0; HEADER]), |body| tables.extend(table(body)));
+        match done {
+            Ok(()) => {
+                tables.sort();
+                return Ok(tables);
+            }
+            Err(Error::Socket(error)) if error.kind() == io::ErrorKind::Interrupted && tries < TRIES => {
+                tries += 1;
+            }
+            Err(Error::Socket(error)) => return Err(error),
+            Err(Error::Refused(errno)) if errno == Errno::INVAL.raw_os_error() => return Ok(vec![]),
+            Err(Error::Refused(errno)) => return Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+fn table(body: &[u8]) -> Option<NftTable> {
+    let (header, attributes) = body.split_first_chunk::<HEADER>()?;
+    let name = attribute(attributes, NFTA_TABLE_NAME)?;
+    let name = String::from_utf8_lossy(name.strip_suffix(b"\0").unwrap_or(name)).into_owned();
+    Some(NftTable { family: header[0].into(), name })
+}
 
 /// Whether the table `filter` is there; `None` where the kernel does not say.
 pub(super) fn has_filter(version: Version) -> Option<bool> {
@@ -24,3 +135,6 @@ pub(super) fn has_filter(version: Version) -> Option<bool> {
         Err(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,19 +31,17 @@ pub(super) struct Program {
 }
 
 impl Program {
-    fn base(&self) -> &'static str {
-        match self.version {
-            Version::V4 => "iptables",
-            Version::V6 => "ip6tables",
-        }
+    /// What changes a single rule.
+    pub(super) fn name(&self) -> String {
+        format!("{}-{}", self.version.program(), self.variant)
     }
 
     pub(super) fn restore_name(&self) -> String {
-        format!("{}-{}-restore", self.base(), self.variant)
+        format!("{}-restore", self.name())
     }
 
     fn save_name(&self) -> String {
-        format!("{}-{}-save", self.base(), self.variant)
+        format!("{}-save", self.name())
     }
 
     fn read(&self) -> anyhow::Result<Table> {

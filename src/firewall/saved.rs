@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{Counters, Tag};
 
+/// Names of chains and sets of fail2ban and `event_guard` begin so.
+const BANS: [&str; 3] = ["f2b-", "fail2ban-", "sip-auth-"];
+
 /// A rule that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SavedRule {
@@ -14,12 +17,32 @@ pub(super) struct SavedRule {
     pub(super) tag: Option<Tag>,
 }
 
+/// What a rule does with the packets that it matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Accept,
+    /// `DROP` or `REJECT`.
+    Refuse,
+    Return,
+    /// `-j`: to a chain, and back from it; or a target that lets the packet go on, as `LOG`.
+    Jump(String),
+    /// `-g`: to a chain, and back to where this one was jumped to.
+    Goto(String),
+}
+
+/// What becomes, in the end, of packets that no condition matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Accepted,
+    Refused,
+}
+
 /// The table as it was saved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Saved {
     pub(super) chains: BTreeMap<String, Vec<SavedRule>>,
-    /// A chain whose packets do not pass unless a rule says so.
-    closed: bool,
+    /// Of the built-in chains.
+    policies: BTreeMap<String, Fate>,
 }
 
 impl Saved {
@@ -30,8 +53,14 @@ impl Saved {
         for line in text.lines() {
             if let Some(chain) = line.strip_prefix(':') {
                 let mut words = chain.split(' ');
-                saved.chains.entry(words.next().unwrap_or_default().to_owned()).or_default();
-                saved.closed |= words.next() == Some("DROP");
+                let name = words.next().unwrap_or_default();
+                saved.chains.entry(name.to_owned()).or_default();
+                let policy = match words.next() {
+                    Some("ACCEPT") => Fate::Accepted,
+                    Some("DROP") => Fate::Refused,
+                    _ => continue,
+                };
+                saved.policies.insert(name.to_owned(), policy);
             } else if let Some((chain, rule)) = rule(line) {
                 saved.chains.entry(chain.to_owned()).or_default().push(rule);
             }
@@ -42,7 +71,16 @@ impl Saved {
     /// How many rules and policies are not ours.
     pub(super) fn foreign(&self) -> usize {
         let rules = self.chains.values().flatten().filter(|rule| rule.tag.is_none()).count();
-        rules + usize::from(self.closed)
+        rules + usize::from(self.policies.values().any(|policy| *policy == Fate::Refused))
+    }
+
+    /// Whether rules that are not ours ask for the state of connections.
+    pub(super) fn tracks_connections(&self) -> bool {
+        let asks = |rule: &SavedRule| {
+            rule.tag.is_none()
+                && words(&rule.spec).iter().any(|word| matches!(word.as_str(), "--ctstate" | "--state"))
+        };
+        self.chains.values().flatten().any(asks)
     }
 
     /// Our rules, wherever they are.
@@ -54,9 +92,58 @@ impl Saved {
     pub(super) fn rules(&self, chain: &str) -> &[SavedRule] {
         self.chains.get(chain).map_or(&[], Vec::as_slice)
     }
+
+    /// What a built-in chain does with packets that no condition matches. A table that is not there lets them pass.
+    pub(super) fn fate(&self, chain: &str) -> Fate {
+        let policy = self.policies.get(chain).copied().unwrap_or(Fate::Accepted);
+        self.end_of(chain, &mut BTreeMap::new()).unwrap_or(policy)
+    }
+
+    /// `None` if some come out of the chain again. Each chain is walked once.
+    fn end_of(&self, chain: &str, known: &mut BTreeMap<String, Option<Fate>>) -> Option<Fate> {
+        if let Some(end) = known.get(chain) {
+            return *end;
+        }
+        // No packet ends in a circle.
+        known.insert(chain.to_owned(), None);
+        let end = self.walk(chain, known);
+        known.insert(chain.to_owned(), end);
+        end
+    }
+
+    fn walk(&self, chain: &str, known: &mut BTreeMap<String, Option<Fate>>) -> Option<Fate> {
+        for rule in self.rules(chain) {
+            let always = rule.is_unconditional();
+            let end = match rule.verdict() {
+                Some(Verdict::Accept) => Some(Fate::Accepted),
+                Some(Verdict::Refuse) => Some(Fate::Refused),
+                Some(Verdict::Jump(other) | Verdict::Goto(other)) => self.end_of(&other, known),
+                Some(Verdict::Return) | None => None,
+            };
+            let leaves = matches!(rule.verdict(), Some(Verdict::Return | Verdict::Goto(_)));
+            // What a condition sends out of a built-in chain is not what this is about.
+            let built_in = self.policies.contains_key(chain);
+            match end {
+                Some(_) if always => return end,
+                None if leaves && (always || !built_in) => return None,
+                _ => {}
+            }
+        }
+        None
+    }
 }
 
 impl SavedRule {
+    /// A rule that never matched, by what is printed of it.
+    pub(super) fn new(spec: &str) -> Self {
+        Self { spec: spec.to_owned(), counters: Counters::default(), tag: tag(spec) }
+    }
+
+    /// What it is known by, also if it is not ours.
+    pub(super) fn id(&self) -> Tag {
+        self.tag.unwrap_or_else(|| Tag::of_text(&self.spec))
+    }
+
     /// Where it sends packets.
     pub(super) fn target(&self) -> Option<String> {
         let words = words(&self.spec);
@@ -64,11 +151,56 @@ impl SavedRule {
         words.into_iter().nth(at + 1)
     }
 
+    /// What it does with packets; `None` if it only counts them.
+    pub(super) fn verdict(&self) -> Option<Verdict> {
+        let target = self.target()?;
+        if words(&self.spec).iter().any(|word| word == "-g") {
+            return Some(Verdict::Goto(target));
+        }
+        Some(match target.as_str() {
+            "ACCEPT" => Verdict::Accept,
+            "DROP" | "REJECT" => Verdict::Refuse,
+            "RETURN" => Verdict::Return,
+            _ => Verdict::Jump(target),
+        })
+    }
+
+    /// Whether it matches every packet.
+    pub(super) fn is_unconditional(&self) -> bool {
+        let words = words(&self.spec);
+        let mut words = words.iter().map(String::as_str).take_while(|word| !matches!(*word, "-j" | "-g"));
+        while let Some(word) = words.next() {
+            match word {
+                "-m" if words.next() == Some("comment") => {}
+                "--comment" => drop(words.next()),
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// The value of an option, unless it is negated.
+    pub(super) fn value(&self, option: &str) -> Option<String> {
+        let words = words(&self.spec);
+        let at = words.iter().position(|word| word == option)?;
+        let negated = at.checked_sub(1).is_some_and(|before| words[before] == "!");
+        if negated { None } else { words.into_iter().nth(at + 1) }
+    }
+
     /// Whether it is one of fail2ban's or `event_guard`'s, which come first: a jump to a chain of theirs, or a match of a set.
     pub(super) fn is_ban(&self) -> bool {
-        const THEIRS: [&str; 3] = ["f2b-", "fail2ban-", "sip-auth-"];
-        words(&self.spec).iter().any(|word| THEIRS.iter().any(|start| word.starts_with(start)))
+        self.ban().is_some()
     }
+
+    /// The name of that chain or set.
+    pub(super) fn ban(&self) -> Option<String> {
+        words(&self.spec).into_iter().find(|word| holds_bans(word))
+    }
+}
+
+/// Whether a chain or set of this name is fail2ban's or `event_guard`'s.
+pub(super) fn holds_bans(name: &str) -> bool {
+    BANS.iter().any(|start| name.starts_with(start))
 }
 
 /// `[packets:bytes] -A CHAIN rule`.
@@ -77,7 +209,7 @@ fn rule(line: &str) -> Option<(&str, SavedRule)> {
     let (packets, bytes) = counters.split_once(':')?;
     let counters = Counters { packets: packets.parse().ok()?, bytes: bytes.parse().ok()? };
     let (chain, spec) = rest.split_once(' ').unwrap_or((rest, ""));
-    Some((chain, SavedRule { spec: spec.to_owned(), counters, tag: tag(spec) }))
+    Some((chain, SavedRule { counters, ..SavedRule::new(spec) }))
 }
 
 fn tag(spec: &str) -> Option<Tag> {

@@ -4,13 +4,13 @@ use super::*;
 fn layout(rules: &[&str]) -> Layout {
     let rule = |text: &&str| Rule::new(*text, "DROP");
     Layout {
-        prefix: "RF-T",
+        prefix: "RF-T".to_owned(),
         chains: if rules.is_empty() {
             vec![]
         } else {
             vec![Chain { name: "RF-T".into(), rules: rules.iter().map(rule).collect() }]
         },
-        hooks: if rules.is_empty() { vec![] } else { vec![hook()] },
+        hooks: if rules.is_empty() { vec![] } else { vec![Hook::in_input(hook())] },
     }
 }
 

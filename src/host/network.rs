@@ -32,6 +32,13 @@ const AF_INET6: u8 = 10;
 /// A list that changes while it is read is read anew so many times.
 const TRIES: usize = 10;
 
+/// How many connections the kernel tracks in the network namespace of this process; 0 where it tracks none.
+#[must_use]
+pub fn tracked_connections() -> u64 {
+    let count = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").unwrap_or_default();
+    count.trim().parse().unwrap_or(0)
+}
+
 /// The addresses of all interfaces, in order; of a point-to-point link the one that is ours.
 pub fn addresses() -> anyhow::Result<Vec<IpAddr>> {
     let mut own = BTreeSet::new();

@@ -105,10 +105,7 @@ fn make(kernel: &mut Ipset, name: &str, make: Make) -> anyhow::Result<u32> {
 }
 
 /// Replaces the ports in [`PORTS`].
-pub fn fill_ports<'a>(
-    kernel: &mut Ipset,
-    ports: impl IntoIterator<Item = &'a PortRange>,
-) -> anyhow::Result<()> {
+pub fn fill_ports(kernel: &mut Ipset, ports: impl IntoIterator<Item = PortRange>) -> anyhow::Result<()> {
     let fill = |kernel: &mut Ipset| {
         kernel.destroy(PORTS_BESIDE)?;
         kernel.create(PORTS_BESIDE, &Make::plain(Type::Ports, None, 0))?;
@@ -119,6 +116,15 @@ pub fn fill_ports<'a>(
         kernel.destroy(PORTS_BESIDE)
     };
     fill(kernel).with_context(|| format!("cannot fill the set {PORTS}"))
+}
+
+/// The names of all of them.
+pub(super) fn all_names() -> impl Iterator<Item = &'static str> {
+    let of = |family| {
+        let Names { seen, slamming, allowed, blocked, known, .. } = names(family);
+        [seen, slamming, allowed, blocked, known]
+    };
+    [of(Family::V4), of(Family::V6)].into_iter().flatten().chain([PORTS])
 }
 
 /// Removes the sets that nothing but the firewall's rules needs; what another rule names is left, and said by its name.

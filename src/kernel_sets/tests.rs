@@ -286,8 +286,8 @@ fn one_look_asks_all_sets_and_follows_their_swaps() {
             let text = format!("sip-ports = {list:?}");
             toml::from_str::<crate::config::Firewall>(&text).unwrap().sip_ports.ranges().copied().collect()
         };
-        fill_ports(&mut kernel, &ports(&["5060-5061", "4569"])).unwrap();
-        fill_ports(&mut kernel, &ports(&["5080", "65535"])).unwrap();
+        fill_ports(&mut kernel, ports(&["5060-5061", "4569"])).unwrap();
+        fill_ports(&mut kernel, ports(&["5080", "65535"])).unwrap();
         assert!(ipset(&["save", PORTS]).ends_with("add rf-ports 5080\nadd rf-ports 65535\n"));
         assert_eq!(remove_standing(&mut kernel), [""; 0]);
         assert_eq!(ipset(&["list", "-name"]).lines().count(), SETS.len() + 2, "seen addresses stay");

@@ -2,7 +2,7 @@
 //! order and with whatever blanks around them, in `Authorization` as in `Proxy-Authorization`.
 //!
 //! ```text
-//! INPUT            SIP ports ------------> RF-BLOCK
+//! INPUT            SIP ports ------------> RF-BLOCK (from RINGFENCE-UDP, where ringfence-firewall is used)
 //! RF-BLOCK         no username=" --------> back
 //!                  realm="a.example.com" > RF-BLOCK-6f1e5c5e0c6c4d5b, one chain for each domain
 //! RF-BLOCK-6f1...  username="999" -------> RF-BLOCK-DENY, one rule for each account
@@ -19,14 +19,14 @@
 //! several realms, of which one has the user and another the domain.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fmt::{self, Write};
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use crate::account::{Offender, SipAccount};
 use crate::config::block::{LogPrefix, Tcp};
 use crate::config::{Config, Ports};
-use crate::firewall::{Chain, Layout, Rule, Version};
+use crate::firewall::{Case, Chain, Hook, Layout, Pattern, Rule, Version, order};
 
 /// What the names of our chains begin with; also the name of the first.
 pub const PREFIX: &str = "RF-BLOCK";
@@ -99,29 +99,27 @@ pub fn layout<'a>(
         }
     }
     if domains.is_empty() {
-        return Layout { prefix: PREFIX, chains: vec![], hooks: vec![] };
+        return Layout::nothing(PREFIX);
     }
-    let mut first = vec![Rule::new(pattern("!", "username=\"", Case::Heeded), "RETURN")];
+    let mut first = vec![Rule::new(Pattern::new("username=\"", Case::Heeded).absent().to_string(), "RETURN")];
     let mut leaves: Vec<Chain> = vec![];
     let mut names = HashSet::new();
     for (domain, offenders) in domains {
         let name = chain_name(domain, &mut names);
         // A phone takes the realm as it was told, and that is as it wrote the domain itself.
-        first.push(Rule::new(pattern("", &format!("realm=\"{domain}\""), Case::Ignored), &name));
+        first.push(Rule::new(Pattern::new(&format!("realm=\"{domain}\""), Case::Ignored).to_string(), &name));
         leaves.push(Chain { name, rules: offenders.into_iter().map(leaf).collect() });
     }
-    let mut chains = vec![
-        Chain { name: PREFIX.to_owned(), rules: first },
-        Chain { name: DENY.to_owned(), rules: deny(settings) },
-    ];
+    let mut chains = vec![Chain::new(PREFIX, first), Chain::new(DENY, deny(settings))];
     chains.extend(leaves);
-    Layout { prefix: PREFIX, chains, hooks: hooks(settings) }
+    Layout { prefix: PREFIX.to_owned(), chains, hooks: hooks(settings) }
 }
 
 /// The rule that matches an offender's packets in the chain of the domain: its counters are the offender's.
 #[must_use]
 pub fn leaf(offender: &Offender) -> Rule {
-    let user = pattern("", &format!("username=\"{}\"", offender.account.user()), Case::Heeded);
+    let user = format!("username=\"{}\"", offender.account.user());
+    let user = Pattern::new(&user, Case::Heeded).to_string();
     let matches = match offender.source {
         Some(source) => format!("-s {source} {user}"),
         None => user,
@@ -138,14 +136,20 @@ fn concerns(offender: &Offender, version: Version) -> bool {
 }
 
 /// Nothing that this host sends to itself is ever blocked.
-fn hooks(settings: &Settings) -> Vec<Rule> {
-    let protocols: &[&str] = match settings.tcp {
-        Tcp::Off => &["udp"],
-        Tcp::Reset => &["udp", "tcp"],
+fn hooks(settings: &Settings) -> Vec<Hook> {
+    let places = [("udp", order::UDP), ("tcp", order::TCP)];
+    let places = match settings.tcp {
+        Tcp::Off => &places[..1],
+        Tcp::Reset => &places[..],
     };
     let ports = &settings.ports;
-    let hook = |protocol| Rule::new(format!("! -i lo -p {protocol} -m multiport --dports {ports}"), PREFIX);
-    protocols.iter().map(hook).collect()
+    let hook = |(protocol, chain): &(&str, &str)| {
+        let rule = Rule::new(format!("! -i lo -p {protocol} -m multiport --dports {ports}"), PREFIX);
+        // Below what ringfence-firewall does before it comes to accounts, on a host that has it.
+        let input = Hook::in_input(rule);
+        Hook { chains: [vec![(*chain).to_owned()], input.chains].concat(), rule: input.rule }
+    };
+    places.iter().map(hook).collect()
 }
 
 fn deny(settings: &Settings) -> Vec<Rule> {
@@ -161,23 +165,6 @@ fn deny(settings: &Settings) -> Vec<Rule> {
     }
     rules.push(Rule::new("", "DROP"));
     rules
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Case {
-    Heeded,
-    Ignored,
-}
-
-/// In hexadecimal: whatever stands in it, nobody takes it for anything else.
-fn pattern(not: &str, text: &str, case: Case) -> String {
-    let icase = if case == Case::Ignored { " --icase" } else { "" };
-    let not = if not.is_empty() { String::new() } else { format!(" {not}") };
-    let mut pattern = format!("-m string --algo bm{icase}{not} --hex-string \"|");
-    for byte in text.bytes() {
-        let _ = write!(pattern, "{byte:02x}");
-    }
-    pattern + "|\""
 }
 
 /// A name of at most 28 characters that no other domain's chain has.

@@ -1,25 +1,17 @@
 //! The kernel holds what the ledger says: looked at and set right by every command.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use jiff::Timestamp;
-use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::Call;
 use crate::account::Offender;
 use crate::commands::causes;
 use crate::config::Mode;
-use crate::firewall::{Firewall, Layout, Version};
+use crate::firewall::{Firewall, Layout, Version, take_turn};
 use crate::ledger::{Block, Ended, Ledger};
 use crate::matcher::strings;
-use crate::state_file;
-
-/// So long a process waits for its turn at the kernel: less than fail2ban waits for us. Each takes milliseconds, if no other
-/// program holds the lock of iptables.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What came of it.
 pub(super) struct Settled {
@@ -31,7 +23,8 @@ pub(super) struct Settled {
 
 /// Ends what is over or too much, and brings the rest into the kernel where it is not there as it should be.
 pub(super) fn settle(call: &Call, ledger: &mut Ledger) -> anyhow::Result<Settled> {
-    let _lock = take_turn(call)?;
+    let _turn = take_turn(&call.config.run_dir)
+        .context("what is to be done is in the ledger, and the next call does it")?;
     // Who waited for his turn does not undo what another wrote meanwhile: neither what he knew nor when he came counts any more.
     let now = Timestamp::now().as_second();
     let max = call.config.block.max.get();
@@ -74,23 +67,4 @@ fn offenders(call: &Call, blocks: &[Block]) -> BTreeSet<Offender> {
         Mode::Enforce => blocks.iter().map(|block| block.offender.clone()).collect(),
         Mode::Observe => BTreeSet::new(),
     }
-}
-
-/// One process at a time; the turn ends with the file.
-fn take_turn(call: &Call) -> anyhow::Result<File> {
-    let path = call.config.run_dir.join("block.lock");
-    let open = || {
-        state_file::make_dir(&call.config.run_dir, 0o755)?;
-        state_file::open_own_for_update(&path, state_file::effective_user())
-    };
-    let file = open().with_context(|| format!("cannot open {} (this needs root)", path.display()))?;
-    // The programs of iptables inherit it: if we are killed, the next of us waits until they are done.
-    fcntl_setfd(&file, FdFlags::empty()).context("cannot hand down the lock")?;
-    if !state_file::lock_within(&file, PATIENCE)? {
-        bail!(
-            "another ringfence-block has been at it for {} s; what is to be done is in the ledger, and the next call does it",
-            PATIENCE.as_secs()
-        );
-    }
-    Ok(file)
 }

@@ -1,0 +1,188 @@
+//! `ringfence-firewall`: the base rules and their order, and the way back.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use jiff::Timestamp;
+
+use crate::commands::{Settings, causes, give_up, parse, record};
+use crate::config::{Config, Mode};
+use crate::evidence::{Decision, visible};
+use crate::exit::Exit;
+use crate::state_file;
+
+mod apply;
+mod confirm;
+mod confirmed;
+mod plan;
+mod remove;
+mod restore;
+mod session;
+mod undo;
+mod verify;
+mod wanted;
+mod watch;
+
+const TOOL: &str = "ringfence-firewall";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = TOOL,
+    version,
+    max_term_width = 100,
+    about = ABOUT,
+    long_about = LONG_ABOUT,
+    after_help = AFTER_HELP,
+    after_long_help = AFTER_LONG_HELP
+)]
+pub struct Args {
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what will be there, what differs from what is there, and what is odd on this host
+    Plan(plan::Args),
+    /// Bring the rules in; with --confirm-within they take themselves back unless confirmed
+    Apply(apply::Args),
+    /// Keep what was applied: you still have a session, so the rules let you in
+    Confirm,
+    /// Take away all rules of ours, and forget what was confirmed
+    Remove,
+    /// Put back what was confirmed last, if another program flushed it; at boot and every minute
+    Restore,
+    /// Prove that what was confirmed is there, and in its order
+    Verify(verify::Args),
+    /// Wait for the confirmation, or take back
+    #[command(hide = true)]
+    Watch(watch::Args),
+}
+
+const ABOUT: &str = "The order of checks in the kernel, with a way back";
+
+const LONG_ABOUT: &str = "\
+The order of checks in the kernel, with a way back
+
+Behind fail2ban's bans, in this order: impossible TCP flags; blocked accounts; who is allowed, or
+was seen registered, goes on to the host's own rules; who is on a block list is dropped; limits on
+REGISTER, INVITE and OPTIONS, where whoever exceeds one stays blocked as long as he goes on;
+ports that are for countries, carriers or other lists only. What is established and not SIP passes
+first of all. All of it is in chains of its own, with one jump in INPUT; your rules stay as they are.";
+
+const AFTER_HELP: &str = "\
+Exit status: 0 done, 1 refused, taken back or not as it should be, 2 broken or wrong usage.";
+
+const AFTER_LONG_HELP: &str = "\
+The first time:
+  ringfence-firewall plan                        what would be there, and what is odd on this host
+  ringfence-firewall apply --confirm-within 60s  it is there, for a minute
+  ringfence-firewall confirm                     from a new session: it stays
+
+Exit status:
+  0  done
+  1  refused (something waits for its confirmation, or nothing does), or not as it should be
+  2  broken, or wrong usage; nothing was changed
+
+Which way it fails:
+  IPv4 and IPv6 get the new rules both, or both keep the old ones. Before anything is changed, a
+  process of its own has been started that takes back what is not confirmed in time; it does so
+  at once if the change is killed half-way. It takes away only what is ours, so bans that were
+  made meanwhile stay. A list of restrict that is empty or missing opens its ports to all, and
+  that is said: it never closes them to all. A list or country that is not in the settings is an
+  error before anything is touched.
+
+Files:
+  /etc/ringfence/ringfence.toml          settings; RINGFENCE_CONFIG or --config names another file
+  /var/lib/ringfence/firewall/           the settings as they were confirmed
+  /run/ringfence/firewall.undo           what waits for its confirmation
+  /var/log/ringfence/decisions.jsonl     what was applied, taken back and repaired";
+
+/// Settings of other tools.
+const UNNEEDED: [&str; 3] = ["registrations", "ledger", "fail2ban"];
+
+/// The whole tool.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = match parse::<Args>() {
+        Ok(args) => args,
+        Err(exit) => return exit.into(),
+    };
+    let exit = run(&args, Timestamp::now()).unwrap_or_else(|error| {
+        let root = state_file::effective_user() == 0;
+        give_up(TOOL, &if root { error } else { error.context("this needs root") })
+    });
+    exit.into()
+}
+
+fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
+    let path = args.settings.config.as_deref();
+    // What was confirmed, and what must be taken back, does not depend on what stands in the settings by now.
+    let salvaged = || {
+        Config::load_without(path, &UNNEEDED).unwrap_or_else(|error| {
+            complain(&format!("{error}; going on without the rest of it"));
+            Config::salvage(path)
+        })
+    };
+    let config = match &args.command {
+        Command::Plan(_) | Command::Apply(_) => Config::load_without(path, &UNNEEDED)?,
+        _ => salvaged(),
+    };
+    let call = Call { config, now };
+    let (name, done) = match &args.command {
+        Command::Plan(args) => return plan::run(&call, args),
+        Command::Verify(args) => return verify::run(&call, args),
+        Command::Apply(args) => ("apply", apply::run(&call, args, path)),
+        Command::Confirm => ("confirm", confirm::run(&call)),
+        Command::Remove => ("remove", remove::run(&call)),
+        Command::Restore => ("restore", restore::run(&call)),
+        Command::Watch(args) => ("watch", watch::run(&call, args)),
+    };
+    done.inspect_err(|error| call.record(name, "fail", "call-failed", &causes(error)))
+}
+
+/// One line on standard error.
+fn complain(text: &str) {
+    super::complain(TOOL, text);
+}
+
+/// One line about what was done, for who sits at a terminal; timers hear nothing.
+fn say(text: &str) {
+    if io::stdout().is_terminal() {
+        // A closed pipe is no error of ours.
+        let _ = writeln!(io::stdout(), "{}", visible(text));
+    }
+}
+
+/// The settings, and when we were called: what every command needs.
+struct Call {
+    config: Config,
+    now: Timestamp,
+}
+
+impl Call {
+    fn run_dir(&self) -> &Path {
+        &self.config.run_dir
+    }
+
+    /// Leaves evidence about the rules as a whole.
+    fn record(&self, subject: &str, decision: &str, reason: &str, detail: &str) {
+        let mode = if self.config.firewall_mode() == Mode::Observe { "observe" } else { "" };
+        let decision = Decision {
+            tool: TOOL.to_owned(),
+            subject: subject.to_owned(),
+            decision: decision.to_owned(),
+            reason: reason.to_owned(),
+            source: "firewall".to_owned(),
+            mode: mode.to_owned(),
+            detail: detail.to_owned(),
+        };
+        record(&self.config, &decision, self.now);
+    }
+}

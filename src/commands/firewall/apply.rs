@@ -1,0 +1,145 @@
+//! `ringfence-firewall apply`: the rules go in, and the way back is open before.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use rustix::io::{FdFlags, fcntl_setfd};
+
+use super::undo::{self, Undo};
+use super::wanted::Wanted;
+use super::{Call, complain, confirmed, say, session, watch};
+use crate::commands::{block, duration};
+use crate::exit::Exit;
+use crate::firewall::{Firewall, take_turn};
+
+/// Longer than it takes; a change that hangs is taken back.
+const AT_MOST: Duration = Duration::from_mins(1);
+
+/// The command line of `apply`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Take it back unless `confirm` comes within this time (5s to 1h)
+    #[arg(long, value_name = "TIME", value_parser = patience, conflicts_with = "yes")]
+    confirm_within: Option<Duration>,
+
+    /// Keep it without confirmation, also over SSH
+    #[arg(long)]
+    yes: bool,
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::from_secs(5)..=Duration::from_hours(1))
+}
+
+pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Result<Exit> {
+    if args.confirm_within.is_none() && !args.yes && session::is_over_ssh() {
+        bail!(
+            "this session comes over SSH, and a mistake would lock you out; add --confirm-within 60s, or --yes"
+        );
+    }
+    let settings = confirmed::settings(path)?;
+    let turn = take_turn(call.run_dir())?;
+    undo::sweep(call)?;
+    if let Some(undo) = Undo::read(call)? {
+        complain(&format!(
+            "what was applied before waits for its confirmation, for {} more; confirm it, or let it be taken back",
+            crate::commands::screen::span(undo.until - call.now.as_second())
+        ));
+        return Ok(Exit::No);
+    }
+    let mut there = Firewall::read()?;
+    let wanted = Wanted::new(&call.config, &there, call.now)?;
+    for problem in wanted.unrestricted() {
+        complain(&problem);
+    }
+    let within = args.confirm_within.unwrap_or(AT_MOST);
+    let undo = Undo {
+        id: id(call.now),
+        until: call.now.as_second() + i64::try_from(within.as_secs()).unwrap_or(i64::MAX / 2),
+        confirmed: false,
+        settings,
+        kept: undo::keep(&there),
+    };
+    confirmed::make_dir(call)?;
+    undo.write(call)?;
+    let watch = Watch::start(&undo, within, path, &turn)?;
+    let done = wanted.prepare_sets().and_then(|()| there.bring_in(|version| wanted.layout(version)));
+    let changed = match done {
+        Ok(changed) => changed,
+        Err(error) => {
+            // The old rules are there; so are their sets.
+            undo.end(call)?;
+            if confirmed::read(call)?.is_none() {
+                undo::release_sets(call)?;
+            }
+            watch.done();
+            return Err(error.context("nothing was changed"));
+        }
+    };
+    let detail = if changed { "" } else { "they were there already" };
+    call.record("rules", "apply", "by-hand", detail);
+    if args.confirm_within.is_none() {
+        confirmed::write(call, &undo.settings)?;
+        undo.end(call)?;
+    }
+    watch.done();
+    drop(turn);
+    block::settle_after_firewall(&call.config, call.now);
+    say(&match args.confirm_within {
+        Some(within) => format!(
+            "Applied, for {}. Open a new session, and there: ringfence-firewall confirm",
+            crate::commands::screen::span(i64::try_from(within.as_secs()).unwrap_or(i64::MAX))
+        ),
+        None if changed => "Applied.".to_owned(),
+        None => "The rules were there already.".to_owned(),
+    });
+    Ok(Exit::Yes)
+}
+
+/// Tells two calls apart, also those of one moment.
+fn id(now: Timestamp) -> u64 {
+    let nanoseconds = now.as_nanosecond().unsigned_abs();
+    u64::try_from(nanoseconds & u128::from(u64::MAX >> 1)).unwrap_or_default()
+        ^ u64::from(std::process::id()) << 40
+}
+
+/// The process that takes back, whatever becomes of us and of our session.
+struct Watch {
+    child: Child,
+}
+
+impl Watch {
+    /// It is on its way when this returns.
+    fn start(undo: &Undo, within: Duration, path: Option<&Path>, turn: &File) -> anyhow::Result<Self> {
+        let mut command = Command::new("/proc/self/exe");
+        if let Some(path) = path {
+            command.arg("--config").arg(std::path::absolute(path)?);
+        }
+        command.arg("watch").arg(undo.id.to_string()).arg(within.as_millis().to_string());
+        command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        // Who waits for our end must not hold our turn.
+        fcntl_setfd(turn, FdFlags::CLOEXEC)?;
+        let child = command.spawn();
+        fcntl_setfd(turn, FdFlags::empty())?;
+        let mut child = child.context("cannot start the process that takes back; nothing was changed")?;
+        let mut ready = [0];
+        let told = child.stdout.take().map(|mut stdout| stdout.read_exact(&mut ready));
+        if !matches!(told, Some(Ok(()))) || ready != [watch::READY] {
+            bail!("the process that takes back ended at its start; nothing was changed");
+        }
+        Ok(Self { child })
+    }
+
+    /// The change is complete: from now on only time counts. Without this word it is taken back at once.
+    fn done(mut self) {
+        if let Some(mut stdin) = self.child.stdin.take() {
+            // One that is gone cannot take back; `restore` does it in its place.
+            let _ = stdin.write_all(&[watch::DONE]);
+        }
+    }
+}

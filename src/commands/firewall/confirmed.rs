@@ -1,0 +1,68 @@
+//! The settings as they were confirmed: what `restore` brings back, whatever was written into the file since.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+
+use super::Call;
+use crate::config::Config;
+use crate::state_file::{self, Durability};
+
+/// No settings file is longer.
+const LONGEST: u64 = 1 << 20;
+
+fn path(call: &Call) -> PathBuf {
+    call.config.firewall_dir().join("confirmed.toml")
+}
+
+/// The settings that were confirmed, with the directories of today; `None` if none were.
+pub(super) fn read(call: &Call) -> anyhow::Result<Option<Config>> {
+    let path = path(call);
+    let content = match state_file::read_regular(&path, LONGEST) {
+        Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let confirmed = Config::parse(&path, &content)
+        .map_err(|error| anyhow!("{error}; apply and confirm the settings once more"))?;
+    let Config { state_dir, run_dir, log_dir, .. } = call.config.clone();
+    Ok(Some(Config { state_dir, run_dir, log_dir, ..confirmed }))
+}
+
+/// Keeps them.
+pub(super) fn write(call: &Call, settings: &str) -> anyhow::Result<()> {
+    make_dir(call)?;
+    let path = path(call);
+    state_file::replace(&path, settings.as_bytes(), Durability::Durable)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// From now on the sets of our rules are made at every boot: somebody may save the rules.
+pub(super) fn make_dir(call: &Call) -> anyhow::Result<()> {
+    let dir = call.config.firewall_dir();
+    state_file::make_dir(&call.config.state_dir, 0o750)
+        .and_then(|()| state_file::make_dir(&dir, 0o750))
+        .with_context(|| format!("cannot make {}", dir.display()))
+}
+
+/// Forgets them.
+pub(super) fn forget(call: &Call) -> anyhow::Result<()> {
+    let dir = call.config.firewall_dir();
+    match std::fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What stands in the settings file now; nothing where there is none.
+pub(super) fn settings(path: Option<&Path>) -> anyhow::Result<String> {
+    let file = path.unwrap_or(Path::new(crate::config::DEFAULT_PATH));
+    match state_file::read_regular(file, LONGEST) {
+        Ok(content) => Ok(String::from_utf8_lossy(&content).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => Ok(String::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+    }
+}

@@ -1,0 +1,21 @@
+//! `ringfence-firewall remove`: as if we had never been here.
+
+use super::undo::{self, Undo};
+use super::{Call, say};
+use crate::commands::block;
+use crate::exit::Exit;
+use crate::firewall::{Firewall, Layout, order, take_turn};
+
+pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
+    let turn = take_turn(call.run_dir())?;
+    let changed = Firewall::read()?.bring_in(|_| Layout::nothing(order::PREFIX))?;
+    undo::release_sets(call)?;
+    if let Some(undo) = Undo::read(call)? {
+        undo.end(call)?;
+    }
+    call.record("rules", "remove", "by-hand", "");
+    drop(turn);
+    block::settle_after_firewall(&call.config, call.now);
+    say(if changed { "Removed." } else { "There was nothing to remove." });
+    Ok(Exit::Yes)
+}

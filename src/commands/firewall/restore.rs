@@ -1,0 +1,34 @@
+//! `ringfence-firewall restore`: what was confirmed is there again.
+
+use super::undo::{self, Undo};
+use super::wanted::Wanted;
+use super::{Call, confirmed, say};
+use crate::commands::block;
+use crate::exit::Exit;
+use crate::firewall::{Firewall, take_turn};
+
+pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
+    let turn = take_turn(call.run_dir())?;
+    let swept = undo::sweep(call)?;
+    if Undo::read(call)?.is_some() {
+        say("What was applied waits for its confirmation.");
+        return Ok(Exit::Yes);
+    }
+    let Some(config) = confirmed::read(call)? else {
+        say("Nothing was ever confirmed, so there is nothing to restore.");
+        return Ok(Exit::Yes);
+    };
+    let mut there = Firewall::read()?;
+    let wanted = Wanted::new(&config, &there, call.now)?;
+    wanted.prepare_sets()?;
+    let changed = there.bring_in(|version| wanted.layout(version))?;
+    if changed {
+        call.record("rules", "restore", "rules-repaired", "they were not as they had been confirmed");
+    }
+    drop(turn);
+    if changed || swept {
+        block::settle_after_firewall(&call.config, call.now);
+    }
+    say(if changed { "The rules are there again." } else { "The rules are there." });
+    Ok(Exit::Yes)
+}

@@ -1,0 +1,68 @@
+//! What the kernel should hold by some settings, on this host as it is.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, anyhow};
+use jiff::Timestamp;
+
+use crate::address_set::AddressSet;
+use crate::commands::lists::restricted;
+use crate::config::firewall::ConnectionTracking;
+use crate::config::{Config, ListName};
+use crate::feeds::store::Store;
+use crate::firewall::{Firewall, Layout, Version, order};
+use crate::host;
+use crate::kernel_sets::{self, Ipset};
+
+/// Rules, and the sets that they name.
+pub(super) struct Wanted {
+    settings: order::Settings,
+    lists: BTreeMap<ListName, AddressSet>,
+}
+
+impl Wanted {
+    /// An error names the list that there is not.
+    pub(super) fn new(config: &Config, there: &Firewall, now: Timestamp) -> anyhow::Result<Self> {
+        let lists = restricted::read(config, &Store::peek(&config.state_dir)?, now)
+            .map_err(|error| anyhow!(error))?;
+        let counts = lists.iter().map(|(name, set)| (name.clone(), set.count_networks())).collect();
+        let tracked = match config.firewall.connection_tracking {
+            ConnectionTracking::Auto => there.tracks_connections() || host::tracked_connections() > 0,
+            ConnectionTracking::On => true,
+            ConnectionTracking::Off => false,
+        };
+        let settings = order::Settings::new(config, tracked, &counts).map_err(|error| anyhow!(error))?;
+        Ok(Self { settings, lists })
+    }
+
+    pub(super) fn layout(&self, version: Version) -> Layout {
+        self.settings.layout(version)
+    }
+
+    pub(super) fn tracked(&self) -> bool {
+        self.settings.tracked()
+    }
+
+    /// What is open that should not be, for people.
+    pub(super) fn unrestricted(&self) -> Vec<String> {
+        self.settings.unrestricted()
+    }
+
+    /// The names of sets that rules need and that are not there.
+    pub(super) fn missing_sets(&self) -> anyhow::Result<Vec<String>> {
+        let mut kernel = Ipset::open().context("cannot talk to the kernel's ipset")?;
+        let there = kernel.names().context("cannot list the sets")?;
+        let mut names = kernel_sets::all_names(self.lists.keys());
+        names.retain(|name| !there.contains(name));
+        Ok(names)
+    }
+
+    /// Makes the sets that are missing, and fills those that only rules of ours need.
+    pub(super) fn prepare_sets(&self) -> anyhow::Result<()> {
+        let mut kernel = Ipset::open().context("cannot talk to the kernel's ipset")?;
+        kernel_sets::make_missing(&mut kernel, self.lists.keys())?;
+        kernel_sets::fill_empty_lists(&mut kernel, &self.lists)?;
+        kernel_sets::make_standing(&mut kernel)?;
+        kernel_sets::fill_ports(&mut kernel, self.settings.ports())
+    }
+}
