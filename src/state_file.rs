@@ -149,7 +149,11 @@ pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
 /// Takes the exclusive lock of `file` if it is free; never waits. The lock ends with the file or the
 /// process.
 pub fn try_lock(file: &File) -> io::Result<bool> {
-    match file.try_lock() {
+    locked(file.try_lock())
+}
+
+fn locked(tried: Result<(), TryLockError>) -> io::Result<bool> {
+    match tried {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(error),
@@ -158,9 +162,18 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
 
 /// [`try_lock`] again and again until the lock is ours; false if it is not within `patience`.
 pub fn lock_within(file: &File, patience: Duration) -> io::Result<bool> {
+    within(patience, || try_lock(file))
+}
+
+/// Takes a lock that others may have too, but nobody who has it for himself; false if that is not possible within `patience`.
+pub fn lock_shared_within(file: &File, patience: Duration) -> io::Result<bool> {
+    within(patience, || locked(file.try_lock_shared()))
+}
+
+fn within(patience: Duration, lock: impl Fn() -> io::Result<bool>) -> io::Result<bool> {
     let end = Instant::now() + patience;
     loop {
-        if try_lock(file)? {
+        if lock()? {
             return Ok(true);
         }
         if Instant::now() >= end {

@@ -20,14 +20,24 @@ pub(super) async fn open_or_begin(
     path: &Path,
     now: Timestamp,
 ) -> anyhow::Result<(SqliteConnection, Option<Lost>)> {
-    let fault = match open(path).await {
-        Ok(connection) => return Ok((connection, None)),
-        Err(error) if is_damage(&error) => error,
-        Err(error) => return Err(error),
+    let lock = || state_file::open_own_for_update(&beside(path, ".lock"), state_file::effective_user());
+    let fault = {
+        // Nobody opens it while another moves it aside: he might write into the log of the one that goes. A disk that takes nothing
+        // has no lock, and nobody who could move anything.
+        let lock = lock().ok();
+        if let Some(lock) = &lock
+            && !state_file::lock_shared_within(lock, PATIENCE)?
+        {
+            bail!("another process does not get done with moving it aside");
+        }
+        match open(path).await {
+            Ok(connection) => return Ok((connection, None)),
+            Err(error) if is_damage(&error) => error,
+            Err(error) => return Err(error),
+        }
     };
     // One process moves it aside; who waited finds the new one.
-    let lock = state_file::open_own_for_update(&beside(path, ".lock"), state_file::effective_user())
-        .context("cannot lock it")?;
+    let lock = lock().context("cannot lock it")?;
     if !state_file::lock_within(&lock, PATIENCE)? {
         bail!("it is damaged ({fault:#}), and another process does not get done with moving it aside");
     }

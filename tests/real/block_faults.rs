@@ -748,7 +748,7 @@ fn a_killed_call_is_completed_by_the_next() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["ledger.db"]);
+    assert_eq!(names, ["ledger.db", "ledger.db.lock"]);
 }
 
 #[test]
