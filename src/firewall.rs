@@ -189,15 +189,21 @@ impl Firewall {
 
     /// Makes our chains as `layout` says, and reads them back; whether something had to be changed.
     ///
-    /// After an error IPv4 and IPv6 have both the old rules; if even these cannot be brought in again, the error says so. Only who has
-    /// the turn ([`take_turn`]) may do it.
+    /// After an error each of IPv4 and IPv6 has the old rules or the new ones. Only who has the turn ([`take_turn`]) may do it.
     pub fn bring_in(&mut self, layout: impl Fn(Version) -> Layout) -> anyhow::Result<bool> {
         let mut pending = self.pending(&layout);
         let changed = !pending.is_empty();
+        self.bring_in_all(&mut pending, &layout).map(|()| changed)
+    }
+
+    /// [`Firewall::bring_in`], but after an error IPv4 and IPv6 have both the old rules; if even these cannot be brought in again, the
+    /// error says so.
+    pub fn bring_in_together(&mut self, layout: impl Fn(Version) -> Layout) -> anyhow::Result<bool> {
+        let mut pending = self.pending(&layout);
+        let changed = !pending.is_empty();
         let before: Vec<_> = pending.iter().map(|(program, _)| self.before(program, &layout)).collect();
-        let done = self.bring_in_all(&mut pending, &layout);
-        let Err(error) = done else { return Ok(changed) };
-        match Self::read().and_then(|mut there| there.take_back(&before)) {
+        let Err(error) = self.bring_in_all(&mut pending, &layout) else { return Ok(changed) };
+        match Self::read().and_then(|there| there.take_back(&before)) {
             Ok(()) => Err(error),
             Err(undo) => Err(error.context(format!("the old rules could not be brought in again: {undo:#}"))),
         }
@@ -213,7 +219,7 @@ impl Firewall {
     }
 
     /// Where one of IPv4 and IPv6 has something new.
-    fn take_back(&mut self, before: &[(Program, Layout)]) -> anyhow::Result<()> {
+    fn take_back(&self, before: &[(Program, Layout)]) -> anyhow::Result<()> {
         let text = |(program, layout): &(Program, Layout)| {
             let table = self.tables.iter().find(|table| table.program == *program)?;
             Some((program.clone(), change::text(&table.saved, layout)?))

@@ -84,7 +84,8 @@ fn options(help: &str) -> impl Iterator<Item = &str> {
 fn the_manual_pages_know_every_option_and_setting() {
     let world = World::empty();
     let page = |tool: &str| std::fs::read_to_string(project(&format!("packaging/man/{tool}.8"))).unwrap();
-    let (ignore, lists, block) = (page("ringfence-ignore"), page("ringfence-lists"), page("ringfence-block"));
+    let [ignore, lists, block, firewall] =
+        ["ignore", "lists", "block", "firewall"].map(|tool| page(&format!("ringfence-{tool}")));
     let knows = |page: &str, word: &str| assert!(page.contains(&word.replace('-', "\\-")), "{word}");
     options(&world.call(&["--help"]).stdout).for_each(|option| knows(&ignore, option));
     let help = world.lists(&["--help"]).stdout;
@@ -101,13 +102,21 @@ fn the_manual_pages_know_every_option_and_setting() {
         knows(&block, command);
         options(&world.block(&[command, "--help"]).stdout).for_each(|option| knows(&block, option));
     }
+    let help = world.firewall(&["--help"]).stdout;
+    options(&help).for_each(|option| knows(&firewall, option));
+    for command in ["plan", "apply", "confirm", "remove", "restore", "verify"] {
+        assert!(help.contains(&format!("\n  {command} ")), "{command}");
+        knows(&firewall, command);
+        options(&world.firewall(&[command, "--help"]).stdout).for_each(|option| knows(&firewall, option));
+    }
     let mut page = &ignore;
     for (_, key) in shipped_settings() {
         match key.strip_prefix('[') {
             Some(section) if section.starts_with("lists") || section.starts_with("fusionpbx") => {
                 page = &lists;
             }
-            Some("block]" | "ledger]" | "fail2ban]" | "firewall]") => page = &block,
+            Some("block]" | "ledger]" | "fail2ban]") => page = &block,
+            Some("firewall]") => page = &firewall,
             Some(_) => page = &ignore,
             None => knows(page, &key),
         }

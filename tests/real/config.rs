@@ -105,7 +105,7 @@ fn the_shipped_settings_are_the_defaults() {
             ringfence::config::Block { mode: None, ..config.block.clone() },
             config.ledger_path(),
             config.fail2ban,
-            config.firewall
+            ringfence::config::Firewall { mode: None, ..config.firewall.clone() }
         )
     };
     assert_eq!(blocks(&shipped), blocks(&default));

@@ -207,20 +207,7 @@ fn arrivals(pbx: &Host, outside: &Host, sources: &[&str]) -> Vec<String> {
     arrived
 }
 
-/// The rules that we tell people to use.
-fn documented_rules() -> Vec<&'static str> {
-    let readme = include_str!("../../README.md");
-    let (_, section) = readme.split_once("\n## Black- and whitelists\n").unwrap();
-    let (section, _) = section.split_once("\n## ").unwrap();
-    let is_rule = |line: &&str| line.starts_with("iptables ") || line.starts_with("ip6tables ");
-    let rules: Vec<_> = section.lines().filter(is_rule).collect();
-    let page = include_str!("../../packaging/man/ringfence-lists.8").replace("\\-", "-");
-    assert_eq!(page.lines().filter(is_rule).collect::<Vec<_>>(), rules, "the manual page");
-    assert_eq!(rules.len(), 12, "{rules:?}");
-    rules
-}
-
-/// Blocks and allows packets with the documented rules, on a host that has FusionPBX's: what they do not accept is dropped.
+/// Blocks and allows packets with the rules of `ringfence-firewall`, on a host that has FusionPBX's: what they do not accept is dropped.
 fn packets(backend: &str) {
     const SOURCES: &str = "203.0.113.1 203.0.113.66 198.51.100.6 198.51.100.7 198.51.100.8 198.51.100.130 198.51.100.136 \
                            2001:db8:66::1 2001:db8:66::66 2001:db8:bad::7 2001:db8:bad::8 2001:db8:bad:1:2::8";
@@ -262,8 +249,6 @@ fn packets(backend: &str) {
          ip neigh add 2001:db8::1 lladdr 02:00:00:00:00:01 dev eth0",
         addresses.join("\n")
     ));
-    // The sets must be there before the rules.
-    lab.does(&["load"]);
     let mut rules = vec!["mount -t tmpfs tmpfs /run".to_owned()];
     for (command, witness) in [("iptables", WITNESSES[0]), ("ip6tables", WITNESSES[1])] {
         let append = format!("{command}-{backend} -A INPUT");
@@ -275,10 +260,11 @@ fn packets(backend: &str) {
              {append} -s {witness} -j ACCEPT"
         ));
     }
-    rules.extend(
-        documented_rules().iter().map(|rule| rule.replacen("tables ", &format!("tables-{backend} "), 1)),
-    );
     lab.host.shell(&rules.join("\n"));
+    let mut firewall = lab.host.command("env");
+    firewall.arg(format!("RINGFENCE_CONFIG={}", lab.world.config().display()));
+    let command = lab.world.firewall_command(&["apply", "--yes"]);
+    run(firewall.arg(command.get_program()).args(command.get_args()));
     let arrived = || arrivals(&lab.host, &outside, &sources);
     let at_sip = |wanted: &dyn Fn(&str) -> bool| -> Vec<String> {
         let wanted = sources.iter().filter(|source| wanted(source));

@@ -68,7 +68,7 @@ pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Resu
     confirmed::make_dir(call)?;
     undo.write(call)?;
     let watch = Watch::start(&undo, within, path, &turn)?;
-    let done = wanted.prepare_sets().and_then(|()| there.bring_in(|version| wanted.layout(version)));
+    let done = wanted.prepare_sets().and_then(|()| there.bring_in_together(|version| wanted.layout(version)));
     let changed = match done {
         Ok(changed) => changed,
         Err(error) => {

@@ -8,7 +8,7 @@ use crate::firewall::{Firewall, Layout, order, take_turn};
 
 pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     let turn = take_turn(call.run_dir())?;
-    let changed = Firewall::read()?.bring_in(|_| Layout::nothing(order::PREFIX))?;
+    let changed = Firewall::read()?.bring_in_together(|_| Layout::nothing(order::PREFIX))?;
     undo::release_sets(call)?;
     if let Some(undo) = Undo::read(call)? {
         undo.end(call)?;

@@ -21,7 +21,7 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     let mut there = Firewall::read()?;
     let wanted = Wanted::new(&config, &there, call.now)?;
     wanted.prepare_sets()?;
-    let changed = there.bring_in(|version| wanted.layout(version))?;
+    let changed = there.bring_in_together(|version| wanted.layout(version))?;
     if changed {
         call.record("rules", "restore", "rules-repaired", "they were not as they had been confirmed");
     }

@@ -72,7 +72,7 @@ impl Undo {
     /// Brings back what was there. Only who has the turn may.
     pub(super) fn take_back(self, call: &Call, reason: &str) -> anyhow::Result<()> {
         Firewall::read()?
-            .bring_in(|version| self.kept.layout(version))
+            .bring_in_together(|version| self.kept.layout(version))
             .context("cannot take the rules back")?;
         if let Some(config) = confirmed::read(call).ok().flatten() {
             // Rules of before go with the ports of before.

@@ -145,6 +145,23 @@ impl World {
         call(&mut self.block_command(args))
     }
 
+    /// A call of `ringfence-firewall` that is ready to be run.
+    pub fn firewall_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(cargo_bin("ringfence-firewall"));
+        command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
+        // Whoever runs the tests may do it over SSH.
+        for name in ["SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// A call of `ringfence-firewall`.
+    #[track_caller]
+    pub fn firewall(&self, args: &[&str]) -> Call {
+        call(&mut self.firewall_command(args))
+    }
+
     #[track_caller]
     pub fn call(&self, args: &[&str]) -> Call {
         call(&mut self.command(args))
