@@ -200,51 +200,11 @@ impl Rules {
 /// What phones of people who are not blocked send, all of them in a domain that has blocks.
 fn kinds() -> [(&'static str, Packet); 4] {
     [
-        ("REGISTER with credentials", register("4711", true)),
-        ("REGISTER without", register("4711", false)),
-        ("OPTIONS", options()),
+        ("REGISTER with credentials", Packet::register("4711", true)),
+        ("REGISTER without", Packet::register("4711", false)),
+        ("OPTIONS", Packet::options()),
         ("RTP", Packet::rtp()),
     ]
-}
-
-fn register(user: &str, credentials: bool) -> Packet {
-    let domain = "a.example.com";
-    let mut lines = vec![
-        format!("REGISTER sip:{domain}:5060 SIP/2.0"),
-        "Via: SIP/2.0/UDP 192.168.1.50:5060;branch=z9hG4bK1742361097;rport".to_owned(),
-        format!("From: \"Front desk\" <sip:{user}@{domain}:5060>;tag=2104921840"),
-        format!("To: \"Front desk\" <sip:{user}@{domain}:5060>"),
-        "Call-ID: 0_3121786207@192.168.1.50".to_owned(),
-        "CSeq: 2 REGISTER".to_owned(),
-        format!("Contact: <sip:{user}@192.168.1.50:5060>"),
-        "Allow: INVITE, INFO, PRACK, ACK, BYE, CANCEL, OPTIONS, NOTIFY, REGISTER, REFER, UPDATE".to_owned(),
-        "Max-Forwards: 70".to_owned(),
-        "User-Agent: Yealink SIP-T46S 66.85.0.5".to_owned(),
-        "Expires: 3600".to_owned(),
-        "Content-Length: 0".to_owned(),
-    ];
-    if credentials {
-        let credentials = format!(
-            "Authorization: Digest username=\"{user}\", realm=\"{domain}\", nonce=\"6f0a7d8e-c5f1-11f0-9b1c-7f6a5d1f0a11\", \
-             uri=\"sip:{domain}:5060\", response=\"0f4c1c3a8a6f4e5d9b2a7c6d5e4f3a21\", algorithm=MD5, cnonce=\"0a4f113b\", \
-             qop=auth, nc=00000001"
-        );
-        lines.insert(7, credentials);
-    }
-    Packet::sip(&lines)
-}
-
-fn options() -> Packet {
-    Packet::sip(&[
-        "OPTIONS sip:4711@a.example.com:5060 SIP/2.0".to_owned(),
-        "Via: SIP/2.0/UDP 192.168.1.50:5060;branch=z9hG4bK1742361098;rport".to_owned(),
-        "From: <sip:4711@a.example.com>;tag=2104921841".to_owned(),
-        "To: <sip:4711@a.example.com>".to_owned(),
-        "Call-ID: 0_3121786208@192.168.1.50".to_owned(),
-        "CSeq: 1 OPTIONS".to_owned(),
-        "Max-Forwards: 70".to_owned(),
-        "Content-Length: 0".to_owned(),
-    ])
 }
 
 /// Nanoseconds of a packet above what it costs a host without rules.
@@ -326,7 +286,7 @@ fn on_their_way(variant: Variant, line: &Line) {
     assert_eq!(met(&options), [10, 0, 0]);
     // One rule, and that is no match.
     assert_eq!(met(&rtp), [0, 0, 0]);
-    assert_eq!(met(&register("1000", true)), [10, 10, 10]);
+    assert_eq!(met(&Packet::register("1000", true)), [10, 10, 10]);
 }
 
 fn commands(table: &mut Table, variant: Variant) {

@@ -13,7 +13,7 @@ use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 
 use super::Host;
 
-const SENDER: &str = "203.0.113.66";
+pub const SENDER: &str = "203.0.113.66";
 const RECEIVER: &str = "198.51.100.1";
 
 /// Where SIP and RTP are received.
@@ -33,6 +33,49 @@ impl Packet {
         Self { port: SIP, content: (lines.join("\r\n") + "\r\n\r\n").into_bytes() }
     }
 
+    /// A phone that registers.
+    pub fn register(user: &str, credentials: bool) -> Self {
+        let domain = "a.example.com";
+        let mut lines = vec![
+            format!("REGISTER sip:{domain}:5060 SIP/2.0"),
+            "Via: SIP/2.0/UDP 192.168.1.50:5060;branch=z9hG4bK1742361097;rport".to_owned(),
+            format!("From: \"Front desk\" <sip:{user}@{domain}:5060>;tag=2104921840"),
+            format!("To: \"Front desk\" <sip:{user}@{domain}:5060>"),
+            "Call-ID: 0_3121786207@192.168.1.50".to_owned(),
+            "CSeq: 2 REGISTER".to_owned(),
+            format!("Contact: <sip:{user}@192.168.1.50:5060>"),
+            "Allow: INVITE, INFO, PRACK, ACK, BYE, CANCEL, OPTIONS, NOTIFY, REGISTER, REFER, UPDATE"
+                .to_owned(),
+            "Max-Forwards: 70".to_owned(),
+            "User-Agent: Yealink SIP-T46S 66.85.0.5".to_owned(),
+            "Expires: 3600".to_owned(),
+            "Content-Length: 0".to_owned(),
+        ];
+        if credentials {
+            let credentials = format!(
+                "Authorization: Digest username=\"{user}\", realm=\"{domain}\", nonce=\"6f0a7d8e-c5f1-11f0-9b1c-7f6a5d1f0a11\", \
+             uri=\"sip:{domain}:5060\", response=\"0f4c1c3a8a6f4e5d9b2a7c6d5e4f3a21\", algorithm=MD5, cnonce=\"0a4f113b\", \
+             qop=auth, nc=00000001"
+            );
+            lines.insert(7, credentials);
+        }
+        Packet::sip(&lines)
+    }
+
+    /// A keep-alive.
+    pub fn options() -> Self {
+        Packet::sip(&[
+            "OPTIONS sip:4711@a.example.com:5060 SIP/2.0".to_owned(),
+            "Via: SIP/2.0/UDP 192.168.1.50:5060;branch=z9hG4bK1742361098;rport".to_owned(),
+            "From: <sip:4711@a.example.com>;tag=2104921841".to_owned(),
+            "To: <sip:4711@a.example.com>".to_owned(),
+            "Call-ID: 0_3121786208@192.168.1.50".to_owned(),
+            "CSeq: 1 OPTIONS".to_owned(),
+            "Max-Forwards: 70".to_owned(),
+            "Content-Length: 0".to_owned(),
+        ])
+    }
+
     /// Twenty milliseconds of G.711.
     pub fn rtp() -> Self {
         let header = [0x80, 0, 0x12, 0x34, 0, 0, 0, 0xa0, 0xde, 0xad, 0xbe, 0xef];
@@ -47,7 +90,7 @@ pub struct Line {
     pub host: Host,
     _sender: Host,
     sockets: Vec<(u16, UdpSocket)>,
-    _full: Vec<UdpSocket>,
+    full: Vec<UdpSocket>,
     statistics: File,
 }
 
@@ -73,7 +116,7 @@ impl Line {
                 (port, socket)
             })
         });
-        let line = Self { host, _sender: sender, sockets: sockets.into(), _full: full.into(), statistics };
+        let line = Self { host, _sender: sender, sockets: sockets.into(), full: full.into(), statistics };
         for port in [SIP, RTP] {
             line.fill(port);
         }
@@ -88,6 +131,12 @@ impl Line {
             std::thread::sleep(Duration::from_millis(10));
         }
         self.send(&packet, 20);
+    }
+
+    /// The host answers on a port: a flow that is tracked is established by that.
+    pub fn answer(&self, port: u16) {
+        let socket = self.full.iter().find(|socket| socket.local_addr().unwrap().port() == port);
+        socket.expect("the port").send_to(b"answer", (SENDER, port)).unwrap();
     }
 
     /// How many packets arrived so far.

@@ -136,13 +136,15 @@ fn family(version: Version) -> Family {
 /// A request of SIP that is limited.
 struct Method {
     name: &'static str,
+    /// In the name of the kernel's table of sources.
+    table: &'static str,
     limit: fn(&Firewall) -> Option<Rate>,
 }
 
 const METHODS: [Method; 3] = [
-    Method { name: "REGISTER", limit: |firewall| firewall.register_limit.rate() },
-    Method { name: "INVITE", limit: |firewall| firewall.invite_limit.rate() },
-    Method { name: "OPTIONS", limit: |firewall| firewall.options_limit.rate() },
+    Method { name: "REGISTER", table: "reg", limit: |firewall| firewall.register_limit.rate() },
+    Method { name: "INVITE", table: "inv", limit: |firewall| firewall.invite_limit.rate() },
+    Method { name: "OPTIONS", table: "opt", limit: |firewall| firewall.options_limit.rate() },
 ];
 
 /// Flags that no segment of TCP has together, as `--tcp-flags` reads them: those looked at, and those of them that are set.
@@ -235,8 +237,7 @@ impl Order<'_> {
             let udp = self.settings.tracked.then_some(("udp", " -m conntrack --ctstate NEW"));
             for (protocol, new) in [("tcp", " -m tcp --syn")].into_iter().chain(udp) {
                 let matches = format!("-p {protocol} -m multiport --dports {}{new}", limit.ports);
-                let name = format!("rf-new-{:08x}", short_hash(&limit.ports));
-                let above = format!("{matches} {}", self.above(&name, limit.rate));
+                let above = format!("{matches} {}", self.above("new", &limit.ports, limit.rate));
                 rules.push(
                     self.deny(above).about(format!(
                         "new connections to {} ({protocol}) above {}",
@@ -292,7 +293,7 @@ impl Order<'_> {
 
     /// The methods that are limited, and what matches them above their limits.
     fn methods(&self) -> impl Iterator<Item = (&'static str, Rate, String)> {
-        METHODS.iter().filter_map(|Method { name, limit }| {
+        METHODS.iter().filter_map(|Method { name, table, limit }| {
             let rate = limit(self.firewall())?;
             let start = match self.version {
                 Version::V4 => 20 + 8,
@@ -301,8 +302,7 @@ impl Order<'_> {
             // TCP's header is longer, by up to 52 bytes, and some lines may be empty.
             let request = format!("{name} ");
             let pattern = Pattern::new(&request, Case::Heeded).within(start, start + 72);
-            let table = format!("rf-{}", name.to_ascii_lowercase());
-            Some((*name, rate, format!("{pattern} {}", self.above(&table, rate))))
+            Some((*name, rate, format!("{pattern} {}", self.above(table, name, rate))))
         })
     }
 
@@ -314,12 +314,14 @@ impl Order<'_> {
             Version::V4 => "0>>22&0x3C@8>>31=1&&0>>22&0x3C@16&0xFFFF=0x0601,0x060D",
             Version::V6 => "48>>31=1&&56&0xFFFF=0x0601,0x060D",
         };
-        let above = self.above("rf-iax", rate);
+        let above = self.above("iax", &IAX_PORT, rate);
         Some(format!("-p udp -m udp --dport {IAX_PORT} -m u32 --u32 \"{frame}\" {above}"))
     }
 
-    /// Matches a source that does something more often than `rate`; `name` is the kernel's table of sources, at most 15 characters.
-    fn above(&self, name: &str, rate: Rate) -> String {
+    /// Matches a source that does `what` more often than `rate`. `kind` has three letters.
+    fn above(&self, kind: &str, what: &impl Hash, rate: Rate) -> String {
+        // A table that is there keeps the rate that it was made with, so each rate has a table of its own.
+        let name = format!("rf-{kind}-{:08x}", short_hash(&(what, rate)));
         // Whoever has an IPv6 address has a /64 of them.
         let mask = match self.version {
             Version::V4 => "",

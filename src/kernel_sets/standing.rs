@@ -128,11 +128,12 @@ pub(super) fn all_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// Removes the sets that nothing but the firewall's rules needs; what another rule names is left, and said by its name.
-pub fn remove_standing(kernel: &mut Ipset) -> Vec<&'static str> {
+pub fn remove_standing(kernel: &mut Ipset) -> Vec<String> {
     let of = |family| {
         let Names { slamming, allowed, blocked, known, .. } = names(family);
         [known, allowed, blocked, slamming]
     };
-    let all = [of(Family::V4), of(Family::V6)].concat().into_iter().chain([PORTS]);
-    all.filter(|name| kernel.destroy(name).is_err()).collect()
+    let all = [of(Family::V4), of(Family::V6)].concat().into_iter().chain([PORTS]).map(str::to_owned);
+    let lists = kernel.names().unwrap_or_default().into_iter().filter(|name| name.starts_with(super::LIST));
+    all.chain(lists).filter(|name| kernel.destroy(name).is_err()).collect()
 }

@@ -89,13 +89,32 @@ fn nothing_is_dropped_by_an_observer() {
 }
 
 #[test]
+fn another_rate_has_another_table_in_the_kernel() {
+    let table = |text: &str| {
+        let rules = chain(&settings(text, true, &[]), Version::V4, UDP);
+        let rule = rules.iter().find(|rule| rule.contains("rf-reg-")).unwrap();
+        rule.split_once("--hashlimit-name ").unwrap().1.split(' ').next().unwrap().to_owned()
+    };
+    let usual = table("");
+    assert_eq!(usual, table("[firewall]\nregister-limit = \"20/minute burst 40\""));
+    assert_ne!(usual, table("[firewall]\nregister-limit = \"21/minute burst 40\""));
+    assert_ne!(usual, table("[firewall]\nregister-limit = \"20/minute burst 41\""));
+    let layout = settings("", true, &[]).layout(Version::V4);
+    let all: Vec<_> = layout.chains.iter().flat_map(|chain| &chain.rules).map(plain).collect();
+    // All that a source sends counts together, wherever it is looked at.
+    assert_eq!(all.iter().filter(|rule| rule.contains(&usual)).count(), 3);
+}
+
+#[test]
 fn limits_may_be_switched_off() {
     let off =
         "[firewall]\nregister-limit = \"off\"\niax-limit = \"off\"\noptions-limit = \"2/second burst 9\"";
     let settings = settings(off, true, &[]);
     let rules = chain(&settings, Version::V6, UDP);
     assert_eq!(rules.len(), 3, "{rules:#?}");
-    assert!(rules[2].contains("--hashlimit-name rf-options --hashlimit-mode srcip --hashlimit-srcmask 64 --hashlimit-above 2/second --hashlimit-burst 9"));
+    assert!(rules[2].contains(
+        "--hashlimit-mode srcip --hashlimit-srcmask 64 --hashlimit-above 2/second --hashlimit-burst 9"
+    ));
     assert!(rules[2].ends_with("--hashlimit-htable-expire 10000 -g RINGFENCE-EXCEEDED"), "{}", rules[2]);
     assert_eq!(chain(&settings, Version::V6, SLAMMING).len(), 3);
     let ports: Vec<_> = settings.ports().map(|range| (range.first(), range.last())).collect();
