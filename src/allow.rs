@@ -1,7 +1,7 @@
 //! The allow lists as `ringfence-ignore` reads them: one compact table in the state directory.
 //!
 //! Whoever fills the lists writes the table with [`write()`]; it holds the entries that exempt from
-//! fail2ban, and no others.
+//! fail2ban, and no others. Addresses that are allowed for a time ([`timed`]) are in a table of their own.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,6 +12,8 @@ use jiff::Timestamp;
 
 use crate::address_table::{self, About, AddressTable, Entry, FOREVER, Kind};
 use crate::state_file::{self, Durability};
+
+pub mod timed;
 
 /// A network that fail2ban must leave alone, and the list that says so.
 #[derive(Clone, Debug)]
@@ -35,6 +37,10 @@ pub fn path(state_dir: &Path) -> PathBuf {
 ///
 /// Only one process at a time may write: hold the lists' lock.
 pub fn write(state_dir: &Path, allowed: &[Allowed<'_>], now: Timestamp) -> io::Result<()> {
+    write_table(&path(state_dir), allowed, now)
+}
+
+fn write_table(path: &Path, allowed: &[Allowed<'_>], now: Timestamp) -> io::Result<()> {
     let mut labels: Vec<String> = Vec::new();
     let entries: Vec<Entry> = allowed
         .iter()
@@ -51,24 +57,46 @@ pub fn write(state_dir: &Path, allowed: &[Allowed<'_>], now: Timestamp) -> io::R
         .collect();
     let created = u64::try_from(now.as_millisecond()).unwrap_or(0);
     let mut about = About { kind: Kind::Allow, created, fingerprint: 0, complete: true, extra: 0, labels };
-    let path = path(state_dir);
     // A disk that takes nothing does no harm where nothing is to be written.
-    if let Ok(there) = AddressTable::open(&path, Kind::Allow, state_file::effective_user()) {
+    if let Ok(there) = AddressTable::open(path, Kind::Allow, state_file::effective_user()) {
         about.created = there.about().created;
         let same = address_table::encode(&about, entries.iter().copied());
-        if state_file::read_regular(&path, same.len() as u64).is_ok_and(|there| there == same) {
+        if state_file::read_regular(path, same.len() as u64).is_ok_and(|there| there == same) {
             return Ok(());
         }
         about.created = created;
     }
-    state_file::replace(&path, &address_table::encode(&about, entries), Durability::Durable)
+    state_file::replace(path, &address_table::encode(&about, entries), Durability::Durable)
 }
 
-/// Whether `address` is allowed at `now`, and by which list. No table is no list.
+/// A table that is there and cannot be read.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Which.
+    pub path: PathBuf,
+    /// Why.
+    pub error: io::Error,
+}
+
+/// Whether `address` is allowed at `now`, and by which list; `ringfence-allow` is one. No table is no list.
 ///
-/// An error means that the table is there and cannot be read: it says why.
-pub fn find(state_dir: &Path, address: IpAddr, now: Timestamp) -> io::Result<Option<String>> {
-    let table = match AddressTable::open(&path(state_dir), Kind::Allow, state_file::effective_user()) {
+/// An error means that no table that could be read has it, and that one could not.
+pub fn find(state_dir: &Path, address: IpAddr, now: Timestamp) -> Result<Option<String>, Unreadable> {
+    let mut unreadable = None;
+    for path in [path(state_dir), timed::table(state_dir)] {
+        match look_up(&path, address, now) {
+            Ok(None) => {}
+            Ok(found) => return Ok(found),
+            Err(error) => {
+                unreadable.get_or_insert(Unreadable { path, error });
+            }
+        }
+    }
+    unreadable.map_or(Ok(None), Err)
+}
+
+fn look_up(path: &Path, address: IpAddr, now: Timestamp) -> io::Result<Option<String>> {
+    let table = match AddressTable::open(path, Kind::Allow, state_file::effective_user()) {
         Ok(table) => table,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -110,6 +138,20 @@ mod tests {
     fn a_damaged_table_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(path(dir.path()), "203.0.113.0/24\n").unwrap();
-        assert!(find(dir.path(), "203.0.113.20".parse().unwrap(), Timestamp::UNIX_EPOCH).is_err());
+        let address = "203.0.113.20".parse().unwrap();
+        let unreadable = find(dir.path(), address, Timestamp::UNIX_EPOCH).unwrap_err();
+        assert_eq!(unreadable.path, path(dir.path()));
+        // Another that has it is enough, and one that has it not is not.
+        let mut allowed = [Allowed { network: address.into(), list: "ringfence-allow", until: None }];
+        write_table(&timed::table(dir.path()), &allowed, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(ask(dir.path(), "203.0.113.20", 0).as_deref(), Some("ringfence-allow"));
+        assert!(find(dir.path(), "203.0.113.21".parse().unwrap(), Timestamp::UNIX_EPOCH).is_err());
+        std::fs::write(timed::table(dir.path()), "203.0.113.0/24\n").unwrap();
+        allowed[0].list = "office";
+        write(dir.path(), &allowed, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(ask(dir.path(), "203.0.113.20", 0).as_deref(), Some("office"));
+        let unreadable =
+            find(dir.path(), "203.0.113.21".parse().unwrap(), Timestamp::UNIX_EPOCH).unwrap_err();
+        assert_eq!(unreadable.path, timed::table(dir.path()));
     }
 }

@@ -177,6 +177,8 @@ impl Decision {
             | "call-failed"
             | "rules-repaired"
             | "ledger-lost"
+            | "allowed-lost"
+            | "protected-unknown"
             | "evidence-lost" => syslog::Severity::Warning,
             _ => syslog::Severity::Info,
         }

@@ -1,6 +1,5 @@
 //! Whether fail2ban must leave an address alone: the allow lists first, then who is registered.
 
-use std::io;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -19,7 +18,7 @@ pub enum Exemption {
         list: String,
     },
     /// It is not known to be registered, and may be on the allow lists, which cannot be read.
-    AllowListUnreadable(io::Error),
+    AllowListUnreadable(allow::Unreadable),
     /// No allow list that could be read has it: its registrations decide.
     Standing(Standing),
 }

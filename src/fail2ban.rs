@@ -9,6 +9,13 @@ use sqlx::{ConnectOptions, Connection};
 
 use crate::deadline::Deadline;
 
+/// Whether fail2ban may have a jail of this name.
+#[must_use]
+pub fn is_jail(name: &str) -> bool {
+    const LONGEST: usize = 100;
+    !name.is_empty() && name.len() <= LONGEST && !name.chars().any(char::is_control)
+}
+
 /// The ids that a jail bans now, as fail2ban writes them; `None` where there is no database, or it does not know the jail.
 ///
 /// fail2ban remembers a ban a moment after it has called the actions for it.

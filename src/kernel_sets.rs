@@ -12,9 +12,11 @@ use crate::address_set::AddressSet;
 use crate::config::ListName;
 
 mod ipset;
+mod seen;
 mod standing;
 
 pub use ipset::{Family, Header, Ipset, Make, Refusal, Type};
+pub use seen::{let_go_of_seen, put_seen};
 pub use standing::{Names, PORTS, fill_ports, make_standing, names, remove_standing};
 
 /// What our sets should hold, and that no address of `block` is in `allow`.

@@ -24,7 +24,7 @@ mod sqlite;
 
 pub use discovery::Source;
 pub use registry::{Answer, Registry, Standing, Via};
-pub use seen::seen_within_a_day;
+pub use seen::{DAY, last_seen, seen_within_a_day};
 
 /// No call takes longer than this (the longest deadline is no longer), so what another call stamped with its own start
 /// is no further ahead of ours; what is further ahead is from a clock that was set back since.

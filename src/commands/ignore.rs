@@ -187,8 +187,8 @@ impl Verdict {
             Because::NoAddress => ("not-an-address", "argument", String::new()),
             Because::ConfigBroken => ("config-broken", "settings", String::new()),
             Because::Found(Exemption::Allowed { list }) => ("allow-list", "allow-list", list.clone()),
-            Because::Found(Exemption::AllowListUnreadable(error)) => {
-                ("allow-list-unreadable", "allow-list", error.to_string())
+            Because::Found(Exemption::AllowListUnreadable(fault)) => {
+                ("allow-list-unreadable", "allow-list", fault.error.to_string())
             }
             Because::Found(Exemption::Standing(standing)) => {
                 let reason = match standing {

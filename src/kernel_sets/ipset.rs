@@ -17,6 +17,7 @@ const DESTROY: u16 = 3;
 const SWAP: u16 = 6;
 const LIST: u16 = 7;
 const ADD: u16 = 9;
+const DEL: u16 = 10;
 const TYPE: u16 = 13;
 
 const ATTR_PROTOCOL: u16 = 1;
@@ -47,7 +48,7 @@ const ATTR_IPADDR_IPV6: u16 = 2;
 const FLAG_LIST_SETNAME: u32 = 2;
 const FLAG_LIST_HEADER: u32 = 4;
 
-/// Bytes an entry needs at most: two nests, an IPv6 address, a prefix.
+/// Bytes an entry needs at most: two nests, an IPv6 address, a prefix or a timeout.
 const LARGEST_ENTRY: usize = 40;
 
 /// The smallest table the kernel makes unless told otherwise, and the most entries it lets into one.
@@ -150,8 +151,10 @@ pub struct Make {
     pub kind: Type,
     /// Of which family; `None` for ports and sets.
     pub family: Option<Family>,
-    /// With room for so many, and at least for 65,536.
+    /// Laid out for so many.
     pub entries: u32,
+    /// With room for so many, and at least for 65,536 and for `entries`.
+    pub room: u32,
     /// Seconds after which an entry goes; `None` if none ever does.
     pub timeout: Option<u32>,
     /// Addresses with so many bits in common are one entry.
@@ -162,7 +165,7 @@ impl Make {
     /// Without timeout and netmask.
     #[must_use]
     pub const fn plain(kind: Type, family: Option<Family>, entries: u32) -> Self {
-        Self { kind, family, entries, timeout: None, netmask: None }
+        Self { kind, family, entries, room: entries, timeout: None, netmask: None }
     }
 }
 
@@ -276,7 +279,7 @@ impl Ipset {
 
     /// Makes an empty set.
     pub fn create(&mut self, name: &str, make: &Make) -> Result<()> {
-        let Make { kind, family, entries, timeout, netmask } = *make;
+        let Make { kind, family, entries, room, timeout, netmask } = *make;
         let revision = self.revision(kind, family)?;
         let mut message = request(CREATE, Ask::Create);
         message.put_text(ATTR_SETNAME, name);
@@ -290,7 +293,7 @@ impl Ipset {
                 // in it. Among many buckets of nearly four entries that is certain to happen to one; of two, it nearly never does.
                 let hashsize = (entries / 2).next_power_of_two().max(HASHSIZE);
                 message.put_big_endian(ATTR_HASHSIZE, &hashsize.to_be_bytes());
-                message.put_big_endian(ATTR_MAXELEM, &entries.max(MAXELEM).to_be_bytes());
+                message.put_big_endian(ATTR_MAXELEM, &entries.max(room).max(MAXELEM).to_be_bytes());
             }
             Type::Ports => {
                 message.put_big_endian(ATTR_PORT, &0_u16.to_be_bytes());
@@ -326,23 +329,52 @@ impl Ipset {
 
     /// Adds entries that are not in the set yet.
     pub fn add<T: Member>(&mut self, name: &str, entries: impl Iterator<Item = Block<T>>) -> Result<()> {
+        self.each(ADD, Ask::Create, name, entries, |block, message| {
+            put_address(block.start, message);
+            if block.prefix < T::WIDTH {
+                message.put(ATTR_CIDR, &[block.prefix]);
+            }
+        })
+    }
+
+    /// Adds addresses to a set with timeouts, each for so many seconds; for one that is there already they begin anew.
+    pub fn refresh<T: Member>(
+        &mut self,
+        name: &str,
+        addresses: impl Iterator<Item = (T, u32)>,
+    ) -> Result<()> {
+        self.each(ADD, Ask::Do, name, addresses, |(address, seconds), message| {
+            put_address(address, message);
+            message.put_big_endian(ATTR_TIMEOUT, &seconds.to_be_bytes());
+        })
+    }
+
+    /// Removes addresses, where they are there.
+    pub fn remove<T: Member>(&mut self, name: &str, addresses: impl Iterator<Item = T>) -> Result<()> {
+        self.each(DEL, Ask::Do, name, addresses, put_address)
+    }
+
+    /// Does the same with many entries, in few messages.
+    fn each<E>(
+        &mut self,
+        command: u16,
+        ask: Ask,
+        name: &str,
+        entries: impl Iterator<Item = E>,
+        put: impl Fn(E, &mut Message),
+    ) -> Result<()> {
         let mut entries = entries.peekable();
         while entries.peek().is_some() {
-            let mut message = request(ADD, Ask::Create);
+            let mut message = request(command, ask);
             message.put_text(ATTR_SETNAME, name);
             // Many entries in one message need it, though nobody reads it.
             message.put(ATTR_LINENO, &0_u32.to_ne_bytes());
             let many = message.begin_nest(ATTR_ADT);
             while message.length_of(&many) + LARGEST_ENTRY <= MAX_ATTRIBUTE
-                && let Some(block) = entries.next()
+                && let Some(entry) = entries.next()
             {
                 let one = message.begin_nest(ATTR_DATA);
-                let ip = message.begin_nest(ATTR_IP);
-                block.start.put(&mut message);
-                message.end_nest(ip);
-                if block.prefix < T::WIDTH {
-                    message.put(ATTR_CIDR, &[block.prefix]);
-                }
+                put(entry, &mut message);
                 message.end_nest(one);
             }
             message.end_nest(many);
@@ -448,6 +480,12 @@ impl Ipset {
     fn ask(&mut self, message: Message) -> Result<()> {
         self.socket.ask(message, |_| {}).map_err(Refusal)
     }
+}
+
+fn put_address<T: Member>(address: T, message: &mut Message) {
+    let ip = message.begin_nest(ATTR_IP);
+    address.put(message);
+    message.end_nest(ip);
 }
 
 /// Begins a request with nfgenmsg, which ipset leaves unset, and the protocol.

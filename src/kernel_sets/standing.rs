@@ -13,6 +13,9 @@ const PORTS_BESIDE: &str = "rf-ports.new";
 /// Seconds for which an address that was seen registered stays.
 const SEEN_FOR: u32 = 24 * 60 * 60;
 
+/// Room in the sets of addresses seen: for all that are remembered as seen registered, and all that `ringfence-allow` keeps.
+const SEEN: u32 = 400_000;
+
 /// Seconds for which who exceeded a limit stays blocked, unless he goes on, where a rule does not say.
 const SLAMMING_FOR: u32 = 60;
 
@@ -78,7 +81,7 @@ pub fn make_standing(kernel: &mut Ipset) -> anyhow::Result<()> {
     for family in [Family::V4, Family::V6] {
         let names = names(family);
         let plain = Make::plain(Type::Addresses, Some(family), 0);
-        make(kernel, names.seen, Make { timeout: Some(SEEN_FOR), ..plain })?;
+        make(kernel, names.seen, Make { timeout: Some(SEEN_FOR), room: SEEN, ..plain })?;
         // Whoever has an IPv6 address has a /64 of them.
         let netmask = (family == Family::V6).then_some(64);
         make(kernel, names.slamming, Make { timeout: Some(SLAMMING_FOR), netmask, ..plain })?;

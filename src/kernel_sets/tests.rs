@@ -316,3 +316,59 @@ fn an_empty_list_that_ports_are_restricted_to_changes_nothing() {
         assert!(!kernel.names().unwrap().iter().any(|name| name.contains('.')));
     });
 }
+
+/// Who is in the sets of addresses seen, and for how many seconds still.
+fn seen() -> Vec<(String, u32)> {
+    let entries = entries();
+    let seen = entries.iter().filter_map(|entry| entry.strip_prefix("rf-seen-ip")?.split_once(' '));
+    seen.map(|(_, entry)| {
+        let (address, timeout) = entry.split_once(" timeout ").unwrap();
+        (address.to_owned(), timeout.parse().unwrap())
+    })
+    .collect()
+}
+
+#[test]
+fn who_was_seen_stays_for_his_time() {
+    apart(|mut kernel| {
+        let address = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+        make_missing(&mut kernel, []).unwrap();
+        make_standing(&mut kernel).unwrap();
+        let near = |wanted: &[(&str, u32)]| {
+            let seen = seen();
+            let names: Vec<_> = seen.iter().map(|(address, _)| address.as_str()).collect();
+            assert_eq!(names, wanted.iter().map(|(address, _)| *address).collect::<Vec<_>>());
+            for ((address, seconds), (_, wanted)) in seen.iter().zip(wanted) {
+                assert!(seconds <= wanted && *wanted - seconds < 60, "{address}: {seconds}");
+            }
+        };
+        let these = ["203.0.113.20", "2001:db8::20", "0.0.0.0", "::"].map(|text| (address(text), 1_000));
+        put_seen(&mut kernel, these).unwrap();
+        near(&[("203.0.113.20", 1_000), ("2001:db8::20", 1_000)]);
+        // Longer, shorter, and as long as can be.
+        let these = [("203.0.113.20", 2_000), ("2001:db8::20", 500), ("203.0.113.21", u32::MAX)];
+        put_seen(&mut kernel, these.map(|(text, seconds)| (address(text), seconds))).unwrap();
+        near(&[("203.0.113.20", 2_000), ("203.0.113.21", 2_147_483), ("2001:db8::20", 500)]);
+        // No second is not for ever.
+        put_seen(&mut kernel, [(address("203.0.113.20"), 0)]).unwrap();
+        assert!(seen().iter().all(|(address, seconds)| address != "203.0.113.20" || *seconds <= 1));
+        let all = ["203.0.113.20", "203.0.113.21", "2001:db8::20", "192.0.2.1", "::"].map(address);
+        let_go_of_seen(&mut kernel, all).unwrap();
+        near(&[]);
+    });
+}
+
+#[test]
+fn the_sets_of_those_seen_have_room() {
+    apart(|mut kernel| {
+        make_missing(&mut kernel, []).unwrap();
+        make_standing(&mut kernel).unwrap();
+        let all =
+            |count: u32| (0..count).map(|n| (std::net::IpAddr::from((n + (1 << 28)).to_be_bytes()), 3_600));
+        put_seen(&mut kernel, all(350_000)).unwrap();
+        let list = ipset(&["list", "-terse", "rf-seen-ip4"]);
+        assert!(list.contains("Number of entries: 350000"), "{list}");
+        let_go_of_seen(&mut kernel, all(350_000).map(|(address, _)| address)).unwrap();
+        assert_eq!(seen(), []);
+    });
+}

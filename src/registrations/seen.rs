@@ -13,8 +13,8 @@ use super::Found;
 use crate::address_table::{self, About, AddressTable, Entry, Kind};
 use crate::state_file::{self, Durability};
 
-/// So long an address is remembered.
-const DAY: i64 = 24 * 3600;
+/// So long an address is remembered, in seconds.
+pub const DAY: i64 = 24 * 3600;
 
 /// At most one write a minute: a look every other second must not wear out a disk.
 const EVERY: Duration = Duration::from_mins(1);
@@ -44,13 +44,18 @@ pub(super) fn last(state_dir: &Path, network: IpNetwork) -> io::Result<Option<i6
 ///
 /// No address where nothing was seen yet; an error if the file in the state directory cannot be read or is damaged.
 pub fn seen_within_a_day(state_dir: &Path, now: i64) -> io::Result<Vec<IpAddr>> {
+    Ok(last_seen(state_dir, now)?.into_keys().collect())
+}
+
+/// When each of [`seen_within_a_day`] was last seen registered, in seconds since 1970; not later than `now`.
+pub fn last_seen(state_dir: &Path, now: i64) -> io::Result<BTreeMap<IpAddr, i64>> {
     let entries = match open(state_dir) {
         Ok(table) => table.entries()?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(error) => return Err(error),
     };
     let lately = entries.into_iter().filter(|entry| i64::from(entry.stamp) >= now.saturating_sub(DAY));
-    Ok(lately.map(|entry| entry.start()).collect())
+    Ok(lately.map(|entry| (entry.start(), now.min(entry.stamp.into()))).collect())
 }
 
 /// Takes what was found at `now` (milliseconds since 1970) into the file, if it is due. Only the process
@@ -159,6 +164,8 @@ mod tests {
             |text: &[&str]| text.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
         assert_eq!(within(1_000_000 + DAY), addresses(&["203.0.113.20", "203.0.113.21", "2001:db8::1"]));
         assert_eq!(within(1_000_001 + DAY), addresses(&["203.0.113.21"]));
+        let last = |now| last_seen(dir.path(), now).unwrap().into_values().collect::<Vec<_>>();
+        assert_eq!(last(1_000_030), [1_000_000, 1_000_030, 1_000_000]);
         assert_eq!(within(1_000).len(), 3, "the clock was set back");
         std::fs::write(path(dir.path()), "garbage").unwrap();
         assert!(seen_within_a_day(dir.path(), 1_000_000).is_err());

@@ -83,12 +83,9 @@ fn record(call: &Call, jail: OfJail<'_>, decision: &str, count: u64) {
 
 /// The name of a jail, as fail2ban allows it. The empty one stands for blocks by hand, and is not fail2ban's.
 pub(super) fn checked(name: OfJail<'_>) -> anyhow::Result<OfJail<'_>> {
-    const LONGEST: usize = 100;
     match name {
         Some("") => bail!("--jail is empty; leave it out for blocks by hand"),
-        Some(name) if name.len() > LONGEST || name.chars().any(char::is_control) => {
-            bail!("--jail is no name of a jail")
-        }
+        Some(name) if !fail2ban::is_jail(name) => bail!("--jail is no name of a jail"),
         name => Ok(name),
     }
 }

@@ -9,6 +9,7 @@ use ipnetwork::IpNetwork;
 use super::Call;
 use crate::account::{Offender, SipAccount};
 use crate::address;
+use crate::allow;
 use crate::commands::causes;
 use crate::config::block::Verify;
 use crate::deadline::Deadline;
@@ -155,6 +156,8 @@ fn exempt(call: &Call, source: IpAddr) -> Result<Exempt, No> {
         Err(("exemption-unknown", format!("nobody knows whether {source} is exempt from fail2ban: {why}")))
     };
     match exemption {
+        // Each is a phone by itself, not all of them one list.
+        Exemption::Allowed { list } if list == allow::timed::NAME => phone("is allowed by ringfence-allow"),
         Exemption::Allowed { list } => Ok(Exempt {
             words: format!("{source} is on the allow list {list}"),
             network: format!("list {list}"),
@@ -168,7 +171,9 @@ fn exempt(call: &Call, source: IpAddr) -> Result<Exempt, No> {
         Exemption::Standing(Standing::Unknown) => {
             unknown(&answer.and_then(|answer| answer.failure).unwrap_or_default())
         }
-        Exemption::AllowListUnreadable(error) => unknown(&format!("the allow lists cannot be read: {error}")),
+        Exemption::AllowListUnreadable(fault) => {
+            unknown(&format!("the allow lists cannot be read: {}", fault.error))
+        }
     }
 }
 

@@ -62,10 +62,8 @@ fn because(verdict: &Verdict, config: &Config, now: Timestamp) -> String {
         Because::NoAddress => "it is not one IPv4 or IPv6 address".to_owned(),
         Because::ConfigBroken => format!("the settings cannot be used, and {on_error}"),
         Because::Found(Exemption::Allowed { list }) => format!("it is on the allow list {list}"),
-        Because::Found(Exemption::AllowListUnreadable(error)) => {
-            let path = allow::path(&config.state_dir);
-            let path = path.display();
-            format!("the allow lists in {path} cannot be read ({error}), and {on_error}")
+        Because::Found(Exemption::AllowListUnreadable(allow::Unreadable { path, error })) => {
+            format!("the allow lists in {} cannot be read ({error}), and {on_error}", path.display())
         }
         Because::Found(Exemption::Standing(Standing::Registered { until })) => {
             let left = i64::from(*until) - now.as_second();

@@ -23,11 +23,12 @@ fn observe_keeps_nobody() {
 
 #[test]
 fn every_reason_has_a_word() {
+    let unreadable = crate::allow::Unreadable { path: "allow.table".into(), error: io::Error::other("x") };
     for (because, word) in [
         (Because::NoAddress, "not-an-address"),
         (Because::ConfigBroken, "config-broken"),
         (Because::Found(Exemption::Allowed { list: "office".into() }), "allow-list"),
-        (Because::Found(Exemption::AllowListUnreadable(io::Error::other("x"))), "allow-list-unreadable"),
+        (Because::Found(Exemption::AllowListUnreadable(unreadable)), "allow-list-unreadable"),
         (Because::Found(Exemption::Standing(Standing::Registered { until: 0 })), "registered"),
         (Because::Found(Exemption::Standing(Standing::NotRegistered)), "not-registered"),
         (Because::Found(Exemption::Standing(Standing::SeenLately { at: 0 })), "seen-lately"),
