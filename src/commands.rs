@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::evidence::{Decision, Journal, visible};
 use crate::exit::Exit;
 
+pub mod allow;
 pub mod block;
 pub mod firewall;
 pub mod ignore;

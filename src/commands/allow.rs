@@ -1,0 +1,259 @@
+//! `ringfence-allow`: an address is left alone for a time, in the kernel and by fail2ban.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Parser, Subcommand};
+use jiff::Timestamp;
+
+use crate::allow::timed::{self, Book, Entry};
+use crate::commands::{Settings, causes, give_up, parse, record};
+use crate::config::{Config, Mode};
+use crate::evidence::{Decision, visible};
+use crate::exit::Exit;
+use crate::{fail2ban, state_file};
+
+mod add;
+mod kernel;
+mod list;
+mod remove;
+mod sync;
+
+const TOOL: &str = timed::NAME;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = TOOL,
+    version,
+    max_term_width = 100,
+    about = ABOUT,
+    long_about = LONG_ABOUT,
+    after_help = AFTER_HELP,
+    after_long_help = AFTER_LONG_HELP
+)]
+pub struct Args {
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Allow an address for a time, or for longer if it is allowed already
+    Add(add::Args),
+    /// Allow it no more
+    Remove(remove::Args),
+    /// Show who is allowed, how long still, since when, on whose word, and why
+    List(list::Args),
+    /// Allow nobody any more whom add allowed, or nobody of a jail; with --after, fail2ban's actionflush
+    Flush(remove::FlushArgs),
+    /// Take back a flush that came just before: fail2ban's actionstop
+    Stop(remove::StopArgs),
+    /// Bring registered phones, whom this host needs, and who is allowed into the kernel; every minute
+    Sync,
+}
+
+const ABOUT: &str = "Keeps an address on the allow list for a time";
+
+const LONG_ABOUT: &str = "\
+Keeps an address on the allow list for a time
+
+Block lists and limits in the kernel pass it over, and fail2ban leaves it alone where its jails ask
+ringfence-ignore. A jail whose filter matches what only customers do (a successful registration)
+adds addresses by itself: its ban is our allow. The sets are rf-seen-ip4 and rf-seen-ip6.";
+
+const AFTER_HELP: &str = "\
+Exit status: 0 done, 1 refused, not there, or not known in part, 2 broken or wrong usage.";
+
+const AFTER_LONG_HELP: &str = "\
+Exit status:
+  0  done; with --jail, also where an address was refused or not there: fail2ban would try it again
+  1  refused, or nobody was allowed by that name; for sync, that somebody could not be asked
+  2  broken, or wrong usage
+
+Which way it fails:
+  Who is allowed is first written to a file, which outlives a reboot, and to the table that
+  ringfence-ignore reads; then it goes into the kernel. If the kernel has no sets (ip_set), that is
+  said, with exit status 2: fail2ban leaves the address alone all the same, and sync tries again.
+  If the registrations cannot be read, sync keeps phones seen registered within a day, and removes
+  nobody. A damaged file is moved aside, and a new one begun. Where there are more than 100000, who
+  ends first makes way. Every address is let go by its own time, even if fail2ban is gone.
+
+Files:
+  /etc/ringfence/ringfence.toml       settings; RINGFENCE_CONFIG or --config names another file
+  /var/lib/ringfence/allowed          who is allowed until when, and why
+  /var/lib/ringfence/allowed.table    the same, as ringfence-ignore reads it
+  /var/log/ringfence/decisions.jsonl  who was allowed, refused and let go";
+
+/// Settings of other tools.
+const UNNEEDED: [&str; 6] = ["lists", "fusionpbx", "block", "ledger", "fail2ban", "firewall"];
+
+/// The whole tool.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = match parse::<Args>() {
+        Ok(args) => args,
+        Err(exit) => return exit.into(),
+    };
+    let exit = run(&args).unwrap_or_else(|error| give_up(TOOL, &error));
+    // Threads that still wait for a database must not keep fail2ban waiting.
+    std::process::exit(exit.code().into())
+}
+
+fn run(args: &Args) -> anyhow::Result<Exit> {
+    let call = Call { config: Config::load_without(args.settings.config.as_deref(), &UNNEEDED)? };
+    if state_file::effective_user() != 0 {
+        bail!("this needs root");
+    }
+    let (name, done) = match &args.command {
+        Command::List(args) => return list::run(&call, args),
+        Command::Add(args) => ("add", add::run(&call, args)),
+        Command::Remove(args) => ("remove", remove::run(&call, args)),
+        Command::Flush(args) => ("flush", remove::flush(&call, args)),
+        Command::Stop(args) => ("stop", remove::stop(&call, args)),
+        Command::Sync => ("sync", sync::run(&call)),
+    };
+    // Standard error may be heard by nobody.
+    done.inspect_err(|error| call.record(name, "fail", "call-failed", "call", &causes(error)))
+}
+
+/// One line on standard error.
+fn complain(text: &str) {
+    super::complain(TOOL, text);
+}
+
+/// One line about what was done, for who sits at a terminal; fail2ban and cron hear nothing.
+fn say(text: &str) {
+    if io::stdout().is_terminal() {
+        // A closed pipe is no error of ours.
+        let _ = writeln!(io::stdout(), "{}", visible(text));
+    }
+}
+
+/// So many, as people say it.
+fn addresses(count: usize) -> String {
+    if count == 1 { "1 address".to_owned() } else { format!("{count} addresses") }
+}
+
+/// The name of one of fail2ban's jails.
+fn a_jail(text: &str) -> Result<String, String> {
+    if fail2ban::is_jail(text) { Ok(text.to_owned()) } else { Err("no name of a jail".to_owned()) }
+}
+
+/// Seconds, perhaps with a fraction, or a span as in the settings; a negative number, fail2ban's way to say "for ever", is the
+/// longest.
+fn a_span(text: &str) -> Result<i64, String> {
+    let number = || {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let sound = digits(whole.strip_prefix('-').unwrap_or(whole)) && digits(fraction);
+        sound.then(|| whole.parse::<i64>().ok())?
+    };
+    let spelled = || {
+        let span: jiff::Span = text.parse().ok()?;
+        Some(span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?.as_secs())
+    };
+    match number().or_else(spelled) {
+        Some(..0) => Ok(timed::LONGEST),
+        Some(0) => Err("no time at all".to_owned()),
+        Some(span) => Ok(span),
+        None => Err("not a time span; write seconds, or it like 30m, 1d or 2h 30m".to_owned()),
+    }
+}
+
+/// The settings: what every command needs.
+struct Call {
+    config: Config,
+}
+
+impl Call {
+    fn observes(&self) -> bool {
+        self.config.mode == Mode::Observe
+    }
+
+    /// The book, for us alone, without what is over, and when that was. A damaged one is moved aside, and that is said loudly.
+    fn book(&self) -> anyhow::Result<(Book, Timestamp)> {
+        let opened = Book::open(&self.config.state_dir)?;
+        if let Some(lost) = opened.lost {
+            let path = timed::path(&self.config.state_dir);
+            let detail = format!("it was damaged ({}) and is now {}", lost.fault, lost.file.display());
+            complain(&format!("{} is lost, and with it who was allowed: {detail}", path.display()));
+            let subject = path.display().to_string();
+            self.record(&subject, "begin anew", "allowed-lost", "state-dir", &detail);
+        }
+        let mut book = opened.book;
+        // Who waited for his turn comes later than he was called.
+        let now = Timestamp::now();
+        let ended = book.tidy(now.as_second(), usize::MAX);
+        self.record_ends(&ended.over, "time-over", "");
+        self.record_ends(&ended.flushed, "flushed", "");
+        Ok((book, now))
+    }
+
+    /// Leaves evidence.
+    fn record(&self, subject: &str, decision: &str, reason: &str, source: &str, detail: &str) {
+        let decision = Decision {
+            tool: TOOL.to_owned(),
+            subject: subject.to_owned(),
+            decision: decision.to_owned(),
+            reason: reason.to_owned(),
+            source: source.to_owned(),
+            mode: if self.observes() { "observe" } else { "" }.to_owned(),
+            detail: detail.to_owned(),
+        };
+        record(&self.config, &decision, Timestamp::now());
+    }
+
+    /// Leaves evidence that addresses are no longer allowed; of very many, in one line.
+    fn record_ends(&self, ended: &[Entry], reason: &str, detail: &str) {
+        self.record_each(ended, "remove", reason, detail);
+    }
+
+    fn record_each(&self, entries: &[Entry], decision: &str, reason: &str, detail: &str) {
+        const MANY: usize = 100;
+        if entries.len() > MANY {
+            self.record(&addresses(entries.len()), decision, reason, "state-dir", detail);
+            return;
+        }
+        for entry in entries {
+            self.record(&entry.address.to_string(), decision, reason, entry.word(), detail);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(std::iter::once(TOOL).chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn options_are_not_taken_from_addresses() {
+        assert!(args("add -rf").is_err());
+        assert!(args("add -- -rf").is_ok(), "it is refused later");
+        assert!(args("add --jail=x --for=-1 --because=-rf -- 192.0.2.1").is_ok());
+        for wrong in ["add", "add 1 2", "add --for=0 1", "add --for=x 1", "add --jail= 1", "stop", "sync 1"] {
+            assert!(args(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn spans_are_as_fail2ban_and_people_write_them() {
+        let spans = ["1", "3600.5", "1h", "2h 30m", "1d", "-1", "-1.0", "9999d"].map(a_span);
+        let seconds = [1, 3_600, 3_600, 9_000, 86_400, timed::LONGEST, timed::LONGEST, 9_999 * 86_400];
+        assert_eq!(spans, seconds.map(Ok));
+        assert!(["0", "0.4", "", "soon", "-", "1e9"].iter().all(|text| a_span(text).is_err()));
+    }
+}

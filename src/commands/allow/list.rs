@@ -1,0 +1,67 @@
+//! `ringfence-allow list`: who is allowed.
+
+use anyhow::Context;
+use jiff::Timestamp;
+
+use super::Call;
+use crate::allow::timed::{self, Entry};
+use crate::commands::screen::{self, Columns, span};
+use crate::exit::Exit;
+
+/// The command line of `list`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print JSON, with seconds since 1970
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
+    let now = Timestamp::now().as_second();
+    let entries = timed::read(&call.config.state_dir, now).context(
+        "who is allowed is not known; if it is damaged, the next ringfence-allow sync moves it aside",
+    )?;
+    screen::print(args.json, &entries, || {
+        let note = if call.observes() { "Mode is observe: nobody is put into the kernel.\n" } else { "" };
+        render(&entries, now) + note
+    })?;
+    Ok(Exit::Yes)
+}
+
+fn render(entries: &[Entry], now: i64) -> String {
+    if entries.is_empty() {
+        return "Nobody is allowed by ringfence-allow.\n".to_owned();
+    }
+    let mut columns = Columns::new(&["ADDRESS", "REMAINING", "SINCE", "BY", "WHY"], &[]);
+    for entry in entries {
+        columns.row([
+            entry.address.to_string(),
+            span(entry.end() - now),
+            format!("{} ago", span(now - entry.since)),
+            entry.word().to_owned(),
+            entry.because.clone(),
+        ]);
+    }
+    columns.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_aligned_and_calm() {
+        let entry = |address: &str, jail, because| {
+            Entry::new(address.parse().unwrap(), jail, 1_795_183_743, 1_795_187_343, because)
+        };
+        let entries =
+            [entry("203.0.113.20", Some("success"), "registered\u{1b}[2J"), entry("2001:db8::20", None, "")];
+        assert_eq!(
+            render(&entries, 1_795_184_343),
+            "ADDRESS       REMAINING  SINCE    BY       WHY\n\
+             203.0.113.20  50m        10m ago  success  registered\u{fffd}[2J\n\
+             2001:db8::20  50m        10m ago  by hand\n"
+        );
+        assert_eq!(render(&[], 0), "Nobody is allowed by ringfence-allow.\n");
+    }
+}

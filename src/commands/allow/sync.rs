@@ -1,0 +1,125 @@
+//! `ringfence-allow sync`: whom the kernel should know. Once a minute, by a timer.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::kernel::Seen;
+use super::{Call, addresses, complain, say};
+use crate::commands::causes;
+use crate::deadline::Deadline;
+use crate::exit::Exit;
+use crate::host;
+use crate::registrations::discovery::{self, Nothing};
+use crate::registrations::{self, DAY, Found, Registry};
+
+/// Reading all registrations takes no longer.
+const TIME: Duration = Duration::from_secs(20);
+
+/// For so many seconds this host's routers, name servers and who is logged in stay, once it has no more to do with them.
+const HOST: i64 = 600;
+
+pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
+    let mut exit = Exit::Yes;
+    let mut missing = |subject: &str, reason: &str, detail: &str| {
+        complain(detail);
+        call.record(subject, "keep", reason, "sync", detail);
+        exit = Exit::No;
+    };
+    let mut host = host::protected(&host::Paths::default());
+    if !host.problems.is_empty() {
+        missing("host", "protected-unknown", &std::mem::take(&mut host.problems).join("; "));
+    }
+    // First what is known already: after a boot, nobody waits for a database.
+    let known = bring_in(call, &host, &Found::default())?;
+    let looked = look(call);
+    let failure = match &looked {
+        Ok(found) => (!found.failures.is_empty()).then(|| found.failures.join("; ")),
+        // A host that has no FreeSWITCH, and had none, need not be told so every minute.
+        Err(error) if error.is::<Nothing>() && known.phones == Some(0) => None,
+        Err(error) => Some(causes(error)),
+    };
+    if let Some(failure) = failure {
+        let seen = known.phones.map_or_else(|| "those in the kernel".to_owned(), addresses);
+        missing(
+            "registrations",
+            "registrations-unreadable",
+            &format!(
+                "the registrations cannot be read ({failure}); {seen} seen registered within a day stay"
+            ),
+        );
+    }
+    if known.phones.is_none() {
+        let detail = "phones seen registered within a day cannot be read: seen.table is damaged, or not ours; the next look at \
+                      the registrations begins it anew";
+        missing("registrations", "phones-unknown", detail);
+    }
+    let mut count = known.count;
+    if let Ok(found) = looked
+        && !found.registered.is_empty()
+    {
+        // A disk that takes nothing costs the memory only: the kernel hears it all the same.
+        let _ = Registry::new(&call.config).remember(&found, Timestamp::now().as_millisecond());
+        count = bring_in(call, &host, &found)?.count;
+    }
+    if call.observes() {
+        if count > 0 {
+            let detail = format!("{} would be in the kernel's sets", addresses(count));
+            call.record("sync", "allow", "known", "sync", &detail);
+        }
+        say(&format!("{} would be in the kernel's sets, but mode is observe.", addresses(count)));
+    } else {
+        say(&format!("{} in the kernel's sets.", addresses(count)));
+    }
+    Ok(exit)
+}
+
+/// What was brought in.
+struct Known {
+    /// How many addresses.
+    count: usize,
+    /// How many of them were seen registered within a day; `None` if that is not known.
+    phones: Option<usize>,
+}
+
+/// Brings into the kernel who is allowed, who was seen, whom the host needs, and who is registered now.
+fn bring_in(call: &Call, host: &host::Protected, live: &Found) -> anyhow::Result<Known> {
+    let (mut book, now) = call.book()?;
+    // Where it cannot be written down that something is over, the kernel has it in order all the same.
+    let written = if call.observes() { Ok(()) } else { book.write(now) };
+    let now = now.as_second();
+    let seen = registrations::last_seen(&call.config.state_dir, now).ok();
+    let mut ends: BTreeMap<IpAddr, i64> = book.ends(now);
+    let mut until = |address: IpAddr, end: i64| {
+        if !address.is_loopback() && !address.is_unspecified() {
+            let known = ends.entry(address).or_insert(end);
+            *known = end.max(*known);
+        }
+    };
+    for address in [&host.gateways, &host.resolvers, &host.login_peers].into_iter().flatten() {
+        until(*address, now + HOST);
+    }
+    for (address, at) in seen.iter().flatten() {
+        until(*address, at + DAY);
+    }
+    for address in live.registered.keys() {
+        until(*address, now + DAY);
+    }
+    if !call.observes() {
+        let mut kernel = Seen::open()?;
+        kernel.put(&ends, now)?;
+        if kernel.made && !ends.is_empty() {
+            call.record("sets", "restore", "sets-were-gone", "kernel", &addresses(ends.len()));
+        }
+    }
+    written?;
+    Ok(Known { count: ends.len(), phones: seen.map(|seen| seen.len()) })
+}
+
+fn look(call: &Call) -> anyhow::Result<Found> {
+    let deadline = Deadline::after(Instant::now(), TIME);
+    let source = discovery::discover(&call.config.registrations)?.source;
+    source.everyone(Timestamp::now().as_second(), deadline)
+}
