@@ -115,14 +115,11 @@ fn line(variant: Variant, sender: Option<Sender>) -> Line {
     line
 }
 
-/// What is limited, and what is not.
-fn kinds() -> [(&'static str, Packet); 3] {
-    let subscribe = String::from_utf8(Packet::options().content).unwrap().replace("OPTIONS", "SUBSCRIBE");
-    [
-        ("RTP, established", Packet::rtp()),
-        ("REGISTER", Packet::register("4711", true)),
-        ("SUBSCRIBE", Packet { content: subscribe.into_bytes(), ..Packet::options() }),
-    ]
+/// A phone that looks after a lamp: no limit concerns it.
+fn subscribe() -> Packet {
+    let options = Packet::options();
+    let content = String::from_utf8(options.content).unwrap().replace("OPTIONS", "SUBSCRIBE");
+    Packet { content: content.into_bytes(), ..options }
 }
 
 /// Nanoseconds of a packet, and what of it is ours.
@@ -130,25 +127,23 @@ fn packets(table: &mut Table, variant: Variant) {
     let senders = [None, Some(Sender::Stranger), Some(Sender::Allowed), Some(Sender::Listed)];
     let lines = senders.map(|sender| line(variant, sender));
     on_their_way(variant, &lines);
-    let kinds = kinds();
-    let packets = kinds.each_ref().map(|(_, packet)| packet.clone());
-    let costs = costs(&lines.each_ref(), &packets);
-    for (kind, (name, _)) in kinds.iter().enumerate() {
-        let without = costs[0][kind];
+    let unlimited = costs(&lines.each_ref(), &[Packet::rtp(), subscribe()]);
+    // From now on the stranger has exceeded a limit.
+    let limited = costs(&lines.each_ref(), &[Packet::register("4711", true)]);
+    let of = |at: usize| [unlimited[at][0], unlimited[at][1], limited[at][0]];
+    for (kind, name, stranger, listed) in [
+        (0, "RTP, established", "", ""),
+        (1, "SUBSCRIBE", "", ": dropped"),
+        (2, "REGISTER", ", above its limit: dropped", ": dropped"),
+    ] {
+        let without = of(0)[kind];
         table.row(&format!("{variant}, {name}: the host without us"), &format!("{without:.0} ns"), "", None);
-        for (at, who) in [(1, "a stranger"), (2, "allowed"), (3, "on a block list")] {
-            let fate = match (at, *name) {
-                // More of them than any limit lets pass.
-                (1, "REGISTER") => ", above its limit: dropped",
-                (3, "REGISTER" | "SUBSCRIBE") => ": dropped",
-                _ => "",
-            };
-            table.row(
-                &format!("  from {who}{fate}"),
-                &format!("{:+.0} ns", costs[at][kind] - without),
-                "",
-                None,
-            );
+        for (at, who) in [
+            (1, format!("a stranger{stranger}")),
+            (2, "allowed".to_owned()),
+            (3, format!("on a block list{listed}")),
+        ] {
+            table.row(&format!("  from {who}"), &format!("{:+.0} ns", of(at)[kind] - without), "", None);
         }
     }
 }
@@ -166,7 +161,7 @@ fn on_their_way(variant: Variant, lines: &[Line; 4]) {
         line.send(packet, 10);
         count() - before
     };
-    let [rtp, _, subscribe] = kinds().map(|(_, packet)| packet);
+    let (rtp, subscribe) = (Packet::rtp(), subscribe());
     let established = "-A RINGFENCE -m conntrack --ctstate RELATED,ESTABLISHED";
     for line in &lines[1..] {
         assert_eq!(met(line, &rtp, established), 10);

@@ -2,8 +2,9 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::process::Command;
 
-use crate::support::{World, project, shipped_settings};
+use crate::support::{World, call, project, shipped_settings};
 
 #[test]
 fn what_is_no_address_may_be_banned_silently() {
@@ -80,34 +81,36 @@ fn options(help: &str) -> impl Iterator<Item = &str> {
         .map(|word| word.trim_matches(&['`', '.', ',', '\''][..]))
 }
 
+/// Its manual page, a call of it, and its commands.
+type Tool<'a> = (&'a str, fn(&World, &[&str]) -> Command, &'a [&'a str]);
+
 #[test]
 fn the_manual_pages_know_every_option_and_setting() {
     let world = World::empty();
     let page = |tool: &str| std::fs::read_to_string(project(&format!("packaging/man/{tool}.8"))).unwrap();
-    let [ignore, lists, block, firewall] =
-        ["ignore", "lists", "block", "firewall"].map(|tool| page(&format!("ringfence-{tool}")));
+    let [ignore, lists, block, allow, firewall] =
+        ["ignore", "lists", "block", "allow", "firewall"].map(|tool| page(&format!("ringfence-{tool}")));
     let knows = |page: &str, word: &str| assert!(page.contains(&word.replace('-', "\\-")), "{word}");
     options(&world.call(&["--help"]).stdout).for_each(|option| knows(&ignore, option));
-    let help = world.lists(&["--help"]).stdout;
-    options(&help).for_each(|option| knows(&lists, option));
-    for command in ["refresh", "fetch", "load", "show", "diff", "merge"] {
-        assert!(help.contains(&format!("\n  {command} ")), "{command}");
-        knows(&lists, command);
-        options(&world.lists(&[command, "--help"]).stdout).for_each(|option| knows(&lists, option));
-    }
-    let help = world.block(&["--help"]).stdout;
-    options(&help).for_each(|option| knows(&block, option));
-    for command in ["ban", "unban", "list", "expire", "restore", "start", "stop", "flush"] {
-        assert!(help.contains(&format!("\n  {command} ")), "{command}");
-        knows(&block, command);
-        options(&world.block(&[command, "--help"]).stdout).for_each(|option| knows(&block, option));
-    }
-    let help = world.firewall(&["--help"]).stdout;
-    options(&help).for_each(|option| knows(&firewall, option));
-    for command in ["plan", "apply", "confirm", "remove", "restore", "verify"] {
-        assert!(help.contains(&format!("\n  {command} ")), "{command}");
-        knows(&firewall, command);
-        options(&world.firewall(&[command, "--help"]).stdout).for_each(|option| knows(&firewall, option));
+    let tools: [Tool<'_>; 4] = [
+        (&lists, World::lists_command, &["refresh", "fetch", "load", "show", "diff", "merge"]),
+        (
+            &block,
+            World::block_command,
+            &["ban", "unban", "list", "expire", "restore", "start", "stop", "flush"],
+        ),
+        (&allow, World::allow_command, &["add", "remove", "list", "flush", "stop", "sync"]),
+        (&firewall, World::firewall_command, &["plan", "apply", "confirm", "remove", "restore", "verify"]),
+    ];
+    for (page, tool, commands) in tools {
+        let help = |args: &[&str]| call(&mut tool(&world, args)).stdout;
+        let whole = help(&["--help"]);
+        options(&whole).for_each(|option| knows(page, option));
+        for command in commands {
+            assert!(whole.contains(&format!("\n  {command} ")), "{command}");
+            knows(page, command);
+            options(&help(&[command, "--help"])).for_each(|option| knows(page, option));
+        }
     }
     let mut page = &ignore;
     for (_, key) in shipped_settings() {

@@ -5,6 +5,8 @@
 #![expect(unreachable_pub, reason = "a test has no outside")]
 
 mod accounts;
+mod allow;
+mod allow_fail2ban;
 mod block_fail2ban;
 mod block_faults;
 mod block_kernel;

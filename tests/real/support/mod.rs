@@ -1,5 +1,6 @@
 //! What the tests need of the world around the tools.
 
+mod allower;
 mod blocker;
 mod fail2ban;
 mod host;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use ringfence::account::Offender;
 
+pub use allower::Allower;
 pub use blocker::Blocker;
 pub use fail2ban::Fail2ban;
 pub use host::Host;

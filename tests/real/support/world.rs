@@ -139,12 +139,6 @@ impl World {
         command
     }
 
-    /// A call of `ringfence-block`.
-    #[track_caller]
-    pub fn block(&self, args: &[&str]) -> Call {
-        call(&mut self.block_command(args))
-    }
-
     /// A call of `ringfence-firewall` that is ready to be run.
     pub fn firewall_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(cargo_bin("ringfence-firewall"));
@@ -156,10 +150,11 @@ impl World {
         command
     }
 
-    /// A call of `ringfence-firewall`.
-    #[track_caller]
-    pub fn firewall(&self, args: &[&str]) -> Call {
-        call(&mut self.firewall_command(args))
+    /// A call of `ringfence-allow` that is ready to be run.
+    pub fn allow_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(cargo_bin("ringfence-allow"));
+        command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
+        command
     }
 
     #[track_caller]
