@@ -1,6 +1,6 @@
 //! What each tool does: its command line and its `run`.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use clap::Parser;
 use jiff::Timestamp;
 
 use crate::address;
-use crate::config::Config;
+use crate::config::{Config, span_of};
 use crate::evidence::{Decision, Journal, visible};
 use crate::exit::Exit;
 
@@ -69,18 +69,57 @@ fn complain(tool: &str, text: &str) {
     let _ = writeln!(io::stderr(), "{tool}: {}", visible(text));
 }
 
+/// One line about what was done, for who sits at a terminal; fail2ban, timers and cron hear nothing.
+fn say(text: &str) {
+    if io::stdout().is_terminal() {
+        // A closed pipe is no error of ours.
+        let _ = writeln!(io::stdout(), "{}", visible(text));
+    }
+}
+
 /// An address of a command line.
 fn an_address(text: &str) -> Result<IpAddr, String> {
     address::parse_text(text).ok_or_else(|| "not an IPv4 or IPv6 address".into())
 }
 
+/// Seconds of a command line, as fail2ban writes them: perhaps with a fraction.
+fn whole_seconds(text: &str) -> Option<i64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (digits(whole.strip_prefix('-').unwrap_or(whole)) && digits(fraction)).then(|| whole.parse().ok())?
+}
+
+/// So many seconds, or a span as in the settings; a negative number, fail2ban's way to say "for ever", is the longest there is.
+fn a_span(text: &str) -> Result<i64, String> {
+    let spelled = || i64::try_from(span_of(text)?.as_secs()).ok();
+    match whole_seconds(text).or_else(spelled) {
+        Some(..0) => Ok(i64::MAX),
+        Some(0) => Err("no time at all".to_owned()),
+        Some(span) => Ok(span),
+        None => Err("not a time span; write seconds, or it like 30m, 1d or 2h 30m".to_owned()),
+    }
+}
+
 /// A time span of a command line, like `60s` or `2h 30m`.
 fn duration(text: &str, allowed: RangeInclusive<Duration>) -> Result<Duration, String> {
-    let span = crate::config::span_of(text).ok_or("not a time span; write it like 60s or 2h 30m")?;
+    let span = span_of(text).ok_or("not a time span; write it like 60s or 2h 30m")?;
     if allowed.contains(&span) { Ok(span) } else { Err("out of range".into()) }
 }
 
 /// Leaves evidence of a decision. A journal that cannot be written to says so in syslog; the decision stands.
 fn record(config: &Config, decision: &Decision, now: Timestamp) {
     let _ = Journal::new(&config.log_dir, &config.run_dir, Path::new(SYSLOG)).record(decision, now);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_as_fail2ban_and_people_write_them() {
+        let spans = ["1", "3600.5", "1h", "2h 30m", "1d", "-1", "-1.0", "9999d"].map(a_span);
+        let seconds = [1, 3_600, 3_600, 9_000, 86_400, i64::MAX, i64::MAX, 9_999 * 86_400];
+        assert_eq!(spans, seconds.map(Ok));
+        assert!(["0", "0.4", "", "soon", "-", "1e9"].iter().all(|text| a_span(text).is_err()));
+    }
 }

@@ -1,6 +1,5 @@
 //! `ringfence-allow`: an address is left alone for a time, in the kernel and by fail2ban.
 
-use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -10,7 +9,7 @@ use jiff::Timestamp;
 use crate::allow::timed::{self, Book, Entry};
 use crate::commands::{Settings, causes, give_up, parse, record};
 use crate::config::{Config, Mode};
-use crate::evidence::{Decision, visible};
+use crate::evidence::Decision;
 use crate::exit::Exit;
 use crate::{fail2ban, state_file};
 
@@ -121,17 +120,17 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
     done.inspect_err(|error| call.record(name, "fail", "call-failed", "call", &causes(error)))
 }
 
+/// [`Command::Sync`], before rules go in that pass known addresses over; what goes wrong is said, and done again by the timer.
+pub(super) fn sync_before_firewall(config: &Config) {
+    let call = Call { config: config.clone() };
+    if let Err(error) = sync::run(&call) {
+        complain(&causes(&error));
+    }
+}
+
 /// One line on standard error.
 fn complain(text: &str) {
     super::complain(TOOL, text);
-}
-
-/// One line about what was done, for who sits at a terminal; fail2ban and cron hear nothing.
-fn say(text: &str) {
-    if io::stdout().is_terminal() {
-        // A closed pipe is no error of ours.
-        let _ = writeln!(io::stdout(), "{}", visible(text));
-    }
 }
 
 /// So many, as people say it.
@@ -142,27 +141,6 @@ fn addresses(count: usize) -> String {
 /// The name of one of fail2ban's jails.
 fn a_jail(text: &str) -> Result<String, String> {
     if fail2ban::is_jail(text) { Ok(text.to_owned()) } else { Err("no name of a jail".to_owned()) }
-}
-
-/// Seconds, perhaps with a fraction, or a span as in the settings; a negative number, fail2ban's way to say "for ever", is the
-/// longest.
-fn a_span(text: &str) -> Result<i64, String> {
-    let number = || {
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let sound = digits(whole.strip_prefix('-').unwrap_or(whole)) && digits(fraction);
-        sound.then(|| whole.parse::<i64>().ok())?
-    };
-    let spelled = || {
-        let span: jiff::Span = text.parse().ok()?;
-        Some(span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?.as_secs())
-    };
-    match number().or_else(spelled) {
-        Some(..0) => Ok(timed::LONGEST),
-        Some(0) => Err("no time at all".to_owned()),
-        Some(span) => Ok(span),
-        None => Err("not a time span; write seconds, or it like 30m, 1d or 2h 30m".to_owned()),
-    }
 }
 
 /// The settings: what every command needs.
@@ -247,13 +225,5 @@ mod tests {
         for wrong in ["add", "add 1 2", "add --for=0 1", "add --for=x 1", "add --jail= 1", "stop", "sync 1"] {
             assert!(args(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn spans_are_as_fail2ban_and_people_write_them() {
-        let spans = ["1", "3600.5", "1h", "2h 30m", "1d", "-1", "-1.0", "9999d"].map(a_span);
-        let seconds = [1, 3_600, 3_600, 9_000, 86_400, timed::LONGEST, timed::LONGEST, 9_999 * 86_400];
-        assert_eq!(spans, seconds.map(Ok));
-        assert!(["0", "0.4", "", "soon", "-", "1e9"].iter().all(|text| a_span(text).is_err()));
     }
 }

@@ -1,7 +1,6 @@
 //! `ringfence-block`: one account is blocked, not its customer, and let go again.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
 use std::process::ExitCode;
 
@@ -12,7 +11,7 @@ use jiff::Timestamp;
 use crate::account::{NotAnAccount, Offender};
 use crate::commands::{Settings, an_address, causes, give_up, parse, record};
 use crate::config::{Config, Mode};
-use crate::evidence::{Decision, visible, visible_within};
+use crate::evidence::{Decision, visible_within};
 use crate::exit::Exit;
 use crate::ledger::{Block, Ledger, OfJail};
 use crate::state_file;
@@ -145,14 +144,6 @@ fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
 /// One line on standard error.
 fn complain(text: &str) {
     super::complain(TOOL, text);
-}
-
-/// One line about what was done, for who sits at a terminal; fail2ban and cron hear nothing.
-fn say(text: &str) {
-    if io::stdout().is_terminal() {
-        // A closed pipe is no error of ours.
-        let _ = writeln!(io::stdout(), "{}", visible(text));
-    }
 }
 
 /// The firewall's rules have changed, and with them the place where ours belong.

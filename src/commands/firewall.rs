@@ -1,6 +1,5 @@
 //! `ringfence-firewall`: the base rules and their order, and the way back.
 
-use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -9,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::commands::{Settings, causes, give_up, parse, record};
 use crate::config::{Config, Mode};
-use crate::evidence::{Decision, visible};
+use crate::evidence::Decision;
 use crate::exit::Exit;
 use crate::state_file;
 
@@ -150,14 +149,6 @@ fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
 /// One line on standard error.
 fn complain(text: &str) {
     super::complain(TOOL, text);
-}
-
-/// One line about what was done, for who sits at a terminal; timers hear nothing.
-fn say(text: &str) {
-    if io::stdout().is_terminal() {
-        // A closed pipe is no error of ours.
-        let _ = writeln!(io::stdout(), "{}", visible(text));
-    }
 }
 
 /// The settings, and when we were called: what every command needs.

@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use anyhow::bail;
 use jiff::Timestamp;
 
-use super::{Call, a_jail, a_span, addresses, complain, kernel, say};
+use super::{Call, a_jail, addresses, complain, kernel};
 use crate::address;
 use crate::allow::timed::{BY_HAND, Entry, LONGEST, MAX};
-use crate::commands::{causes, screen::span};
+use crate::commands::{a_span, causes, say, screen::span};
 use crate::evidence::visible_within;
 use crate::exit::Exit;
 
@@ -50,7 +50,7 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
         return Ok(Exit::Yes);
     };
     let length = match args.span {
-        Some(span) if span > LONGEST && jail.is_none() => {
+        Some(span) if span > LONGEST && span < i64::MAX && jail.is_none() => {
             bail!("--for is longer than 24d; what is to be allowed for good belongs into [lists]")
         }
         given => given.unwrap_or(DEFAULT).min(LONGEST),

@@ -7,11 +7,11 @@ use std::net::IpAddr;
 use anyhow::bail;
 use jiff::Timestamp;
 
-use super::{Call, a_jail, a_span, addresses, complain, kernel, say};
+use super::{Call, a_jail, addresses, complain, kernel};
 use crate::address;
 use crate::allow::timed::{BY_HAND, Book, Entry, OfJail};
-use crate::commands::causes;
 use crate::commands::screen::span;
+use crate::commands::{a_span, causes, say};
 use crate::evidence::visible_within;
 use crate::exit::Exit;
 
@@ -118,7 +118,9 @@ pub(super) fn flush(call: &Call, args: &FlushArgs) -> anyhow::Result<Exit> {
         Some(after) => record(call, jail, "flush", &flushed, &format!(" in {}", span(after))),
     }
     let phones = settled.map_err(|error| failed(&error))?;
-    say(&format!("{} no longer allowed.", are(flushed.len())));
+    let when =
+        args.after.map_or_else(String::new, |after| format!(" in {}, unless stop comes before", span(after)));
+    say(&format!("{} no longer allowed{when}.", are(flushed.len())));
     if !phones.is_empty() {
         say(&format!("{} in the kernel's sets: seen registered within a day.", stay(phones.len())));
     }

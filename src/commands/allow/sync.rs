@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::kernel::Seen;
-use super::{Call, addresses, complain, say};
-use crate::commands::causes;
+use super::{Call, addresses, complain};
+use crate::commands::{causes, say};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
 use crate::host;

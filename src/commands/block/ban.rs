@@ -2,9 +2,9 @@
 
 use super::policy::{self, Request, Verdict};
 use super::settle::settle;
-use super::{Call, Whom, complain, say};
+use super::{Call, Whom, complain};
 use crate::address;
-use crate::commands::screen::span;
+use crate::commands::{a_span, say, screen::span, whole_seconds};
 use crate::config::Mode;
 use crate::exit::Exit;
 use crate::ledger::{BY_HAND, Block, LONGEST_BLOCK};
@@ -24,7 +24,7 @@ pub(super) struct Args {
     at: Option<i64>,
 
     /// How long, in seconds or like 30m; negative: a year [default: 1h, or `for` in the settings]
-    #[arg(long = "for", value_name = "SPAN", value_parser = a_span, allow_hyphen_values = true)]
+    #[arg(long = "for", value_name = "SPAN", value_parser = block_span, allow_hyphen_values = true)]
     span: Option<i64>,
 }
 
@@ -103,31 +103,14 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     }
 }
 
+/// How long a block may last.
+fn block_span(text: &str) -> Result<i64, String> {
+    a_span(text).map(|span| span.min(LONGEST_BLOCK))
+}
+
 /// Seconds since 1970, perhaps with a fraction.
 fn a_time(text: &str) -> Result<i64, String> {
     whole_seconds(text).filter(|at| *at >= 0).ok_or_else(|| "not seconds since 1970".to_owned())
-}
-
-/// Seconds, perhaps with a fraction; or a span as in the settings.
-fn a_span(text: &str) -> Result<i64, String> {
-    let spelled = || {
-        let span: jiff::Span = text.parse().ok()?;
-        let span = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
-        Some(span.as_secs())
-    };
-    match whole_seconds(text).or_else(spelled) {
-        // fail2ban's way to say "for ever".
-        Some(..0) => Ok(LONGEST_BLOCK),
-        Some(span @ 1..) => Ok(span.min(LONGEST_BLOCK)),
-        Some(0) => Err("no time at all".to_owned()),
-        None => Err("not a time span; write seconds, or it like 30m or 1h".to_owned()),
-    }
-}
-
-fn whole_seconds(text: &str) -> Option<i64> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    (digits(whole.strip_prefix('-').unwrap_or(whole)) && digits(fraction)).then(|| whole.parse().ok())?
 }
 
 #[cfg(test)]
@@ -143,10 +126,10 @@ mod tests {
                 .all(|text| a_time(text).is_err())
         );
         assert_eq!(
-            ["3600", "3600.0", "1h", "90m", "-1", "-1.0"].map(a_span),
+            ["3600", "3600.0", "1h", "90m", "-1", "-1.0"].map(block_span),
             [3_600, 3_600, 3_600, 5_400, LONGEST_BLOCK, LONGEST_BLOCK].map(Ok)
         );
-        assert_eq!(a_span("9999d"), Ok(LONGEST_BLOCK));
-        assert!(["0", "0.4", "", "soon", "-"].iter().all(|text| a_span(text).is_err()));
+        assert_eq!(block_span("9999d"), Ok(LONGEST_BLOCK));
+        assert!(["0", "0.4", "", "soon", "-"].iter().all(|text| block_span(text).is_err()));
     }
 }

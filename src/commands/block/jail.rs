@@ -7,9 +7,9 @@ use jiff::Timestamp;
 
 use super::policy::deadline;
 use super::settle::settle;
-use super::{Call, blocks, complain, say};
+use super::{Call, blocks, complain};
 use crate::account::Offender;
-use crate::commands::causes;
+use crate::commands::{causes, say};
 use crate::exit::Exit;
 use crate::fail2ban;
 use crate::ledger::{BY_HAND, OfJail};

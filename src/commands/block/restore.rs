@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::settle::{plan, settle};
-use super::{Call, blocks, jail, say};
+use super::{Call, blocks, jail};
+use crate::commands::say;
 use crate::config::Mode;
 use crate::exit::Exit;
 use crate::ledger::{Block, LONGEST_BLOCK};

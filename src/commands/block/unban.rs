@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::settle::settle;
-use super::{Call, Whom, complain, say};
+use super::{Call, Whom, complain};
+use crate::commands::say;
 use crate::exit::Exit;
 use crate::ledger::Block;
 

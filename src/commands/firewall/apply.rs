@@ -12,8 +12,8 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::undo::{self, Undo};
 use super::wanted::Wanted;
-use super::{Call, complain, confirmed, say, session, watch};
-use crate::commands::{block, duration};
+use super::{Call, complain, confirmed, session, watch};
+use crate::commands::{allow, block, duration, say};
 use crate::exit::Exit;
 use crate::firewall::{Firewall, take_turn};
 
@@ -57,6 +57,8 @@ pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Resu
     for problem in wanted.unrestricted() {
         complain(&problem);
     }
+    // Whoever is registered must be known before the first packet is looked at.
+    allow::sync_before_firewall(&call.config);
     let within = args.confirm_within.unwrap_or(AT_MOST);
     let undo = Undo {
         id: id(call.now),

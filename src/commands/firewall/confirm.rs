@@ -1,7 +1,8 @@
 //! `ringfence-firewall confirm`: what was applied stays.
 
 use super::undo::{self, Undo};
-use super::{Call, complain, confirmed, say};
+use super::{Call, complain, confirmed};
+use crate::commands::say;
 use crate::exit::Exit;
 use crate::firewall::take_turn;
 

@@ -1,8 +1,8 @@
 //! `ringfence-firewall remove`: as if we had never been here.
 
+use super::Call;
 use super::undo::{self, Undo};
-use super::{Call, say};
-use crate::commands::block;
+use crate::commands::{block, say};
 use crate::exit::Exit;
 use crate::firewall::{Firewall, Layout, order, take_turn};
 

@@ -2,8 +2,8 @@
 
 use super::undo::{self, Undo};
 use super::wanted::Wanted;
-use super::{Call, confirmed, say};
-use crate::commands::block;
+use super::{Call, confirmed};
+use crate::commands::{block, say};
 use crate::exit::Exit;
 use crate::firewall::{Firewall, take_turn};
 
