@@ -49,6 +49,8 @@ pub enum Kind {
     Unrestricted,
     /// Somebody is banned though he is allowed.
     AllowedBanned,
+    /// Our rules do not meet what an ACCEPT above them lets pass.
+    OursBelowAccept,
     /// The same jump to bans is there several times.
     DoubledBan,
     /// IPv4 is closed but for what rules accept, IPv6 is not.
@@ -159,6 +161,7 @@ fn find(variant: Variant, tables: &[Table], nft: &[NftTable], conf: &NftablesCon
     let mut concerns = vec![];
     for table in tables {
         concerns.extend(bans_below_accept(table));
+        concerns.extend(ours_below_accept(table));
         concerns.extend(doubled_bans(table));
         concerns.extend(handwritten(table));
     }
@@ -172,6 +175,25 @@ fn find(variant: Variant, tables: &[Table], nft: &[NftTable], conf: &NftablesCon
     concerns.extend(docker(tables, &native));
     concerns.extend(managers(tables, &native));
     concerns
+}
+
+/// Nor is our jump.
+fn ours_below_accept(Table { program, saved }: &Table) -> Option<Concern> {
+    let input = saved.rules(INPUT);
+    let mut above = input.iter().enumerate().take_while(|(_, rule)| rule.tag.is_none());
+    let (at, (_, accept)) =
+        above.find_map(|(at, rule)| Some((at, accepting(saved, INPUT, rule, &mut BTreeSet::new())?)))?;
+    let ours = input.iter().filter(|rule| rule.tag.is_some()).find_map(SavedRule::target)?;
+    Some(Concern::warning(
+        Kind::OursBelowAccept,
+        format!(
+            "In INPUT of {} our jump to {ours} stands below rule {}, `{}`: what that accepts never meets our rules. \
+             ringfence-firewall restore puts it above, within a minute if the timer runs.",
+            program.name(),
+            at + 1,
+            visible_within(&accept.spec, SHOWN)
+        ),
+    ))
 }
 
 /// A ban is worth nothing to whom an ACCEPT above it lets pass; most often that is the connection which earned it.

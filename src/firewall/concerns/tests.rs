@@ -394,3 +394,14 @@ fn in_json() {
     let json = serde_json::to_string(&concern).unwrap();
     assert_eq!(json, r#"{"severity":"note","kind":"fail2ban-nftables","text":"text"}"#);
 }
+
+#[test]
+fn our_jump_below_what_accepts() {
+    let ours = "! -i lo -m comment --comment \"ringfence 0123456789abcdef\" -j RINGFENCE";
+    let concerns = look(&nft(&input("DROP", &["-i lo -j ACCEPT", ESTABLISHED, ours])), &[], "");
+    assert_eq!(kinds(&concerns), [Kind::OursBelowAccept]);
+    assert!(concerns[0].text.contains("our jump to RINGFENCE stands below rule 2, `"), "{concerns:?}");
+    for above in [&["-i lo -j ACCEPT", ours, ESTABLISHED][..], &[F2B, ours, ESTABLISHED], &[ESTABLISHED]] {
+        assert_eq!(kinds(&look(&nft(&input("DROP", above)), &[], "")), [], "{above:?}");
+    }
+}
