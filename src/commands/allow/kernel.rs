@@ -43,8 +43,8 @@ impl Seen {
     }
 }
 
-/// Brings into the kernel what the book says of these addresses at `now`; where mode is observe, only that they are gone. Those that stay there though the book does not have them:
-/// phones, each with when it was last seen registered.
+/// Brings into the kernel what the book says of these addresses at `now`; where mode is observe, only that they are gone. The result
+/// is who stays there though the book does not have them: phones, each with when it was last seen registered.
 pub(super) fn settle(
     call: &Call,
     book: &Book,

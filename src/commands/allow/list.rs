@@ -22,7 +22,7 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
         "who is allowed is not known; if it is damaged, the next ringfence-allow sync moves it aside",
     )?;
     screen::print(args.json, &entries, || {
-        let note = if call.observes() { "Mode is observe: nobody is put into the kernel.\n" } else { "" };
+        let note = if call.observes() { "Mode is observe: nobody is added.\n" } else { "" };
         render(&entries, now) + note
     })?;
     Ok(Exit::Yes)

@@ -64,15 +64,7 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
         let _ = Registry::new(&call.config).remember(&found, Timestamp::now().as_millisecond());
         count = bring_in(call, &host, &found)?.count;
     }
-    if call.observes() {
-        if count > 0 {
-            let detail = format!("{} would be in the kernel's sets", addresses(count));
-            call.record("sync", "allow", "known", "sync", &detail);
-        }
-        say(&format!("{} would be in the kernel's sets, but mode is observe.", addresses(count)));
-    } else {
-        say(&format!("{} in the kernel's sets.", addresses(count)));
-    }
+    say(&format!("{} in the kernel's sets.", addresses(count)));
     Ok(exit)
 }
 
@@ -107,12 +99,11 @@ fn bring_in(call: &Call, host: &host::Protected, live: &Found) -> anyhow::Result
     for address in live.registered.keys() {
         until(*address, now + DAY);
     }
-    if !call.observes() {
-        let mut kernel = Seen::open()?;
-        kernel.put(&ends, now)?;
-        if kernel.made && !ends.is_empty() {
-            call.record("sets", "restore", "sets-were-gone", "kernel", &addresses(ends.len()));
-        }
+    // Also where mode is observe: these sets block nobody, and without them the rules that observe would count phones.
+    let mut kernel = Seen::open()?;
+    kernel.put(&ends, now)?;
+    if kernel.made && !ends.is_empty() {
+        call.record("sets", "restore", "sets-were-gone", "kernel", &addresses(ends.len()));
     }
     written?;
     Ok(Known { count: ends.len(), phones: seen.map(|seen| seen.len()) })
