@@ -136,12 +136,14 @@ impl Firewall {
             (1.., 0) => Variant::Nft,
             _ => programs::usual(),
         };
-        if let Some((_, error)) = failures.into_iter().find(|(program, _)| program.variant == variant) {
-            return Err(error.context("cannot read the rules of this host"));
-        }
         // IPv6 goes with IPv4, though it has no rules yet, and the other way round.
         let unused = unused.into_iter().filter(|program| program.variant == variant);
         tables.extend(unused.map(|program| Table { program, saved: Saved::default() }));
+        // Where nothing else is left, they are the host's.
+        let matters = |program: &Program| program.variant == variant || tables.is_empty();
+        if let Some((_, error)) = failures.into_iter().find(|(program, _)| matters(program)) {
+            return Err(error.context("cannot read the rules of this host"));
+        }
         Ok(Self { variant, tables })
     }
 
