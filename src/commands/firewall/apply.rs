@@ -86,7 +86,7 @@ pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Resu
     let detail = if changed { "" } else { "they were there already" };
     call.record("rules", "apply", "by-hand", detail);
     if args.confirm_within.is_none() {
-        confirmed::write(call, &undo.settings)?;
+        confirmed::write(call, &undo)?;
         undo.end(call)?;
     }
     watch.done();

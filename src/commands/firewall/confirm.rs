@@ -18,7 +18,7 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
         );
         return Ok(Exit::No);
     };
-    confirmed::write(call, &undo.settings)?;
+    confirmed::write(call, &undo)?;
     undo.end(call)?;
     call.record("rules", "confirm", "by-hand", "");
     say("Confirmed: the rules stay, and come back after a boot.");

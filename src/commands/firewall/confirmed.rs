@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 
 use super::Call;
+use super::undo::Undo;
 use crate::config::Config;
 use crate::state_file::{self, Durability};
 
-/// No settings file is longer.
+/// No settings file is longer, in bytes, with a line of ours.
 const LONGEST: u64 = 1 << 20;
 
 fn path(call: &Call) -> PathBuf {
@@ -30,12 +31,24 @@ pub(super) fn read(call: &Call) -> anyhow::Result<Option<Config>> {
     Ok(Some(Config { state_dir, run_dir, log_dir, ..confirmed }))
 }
 
-/// Keeps them.
-pub(super) fn write(call: &Call, settings: &str) -> anyhow::Result<()> {
+/// Keeps those of an `apply`. This is the moment from which on it stays.
+pub(super) fn write(call: &Call, undo: &Undo) -> anyhow::Result<()> {
     make_dir(call)?;
     let path = path(call);
-    state_file::replace(&path, settings.as_bytes(), Durability::Durable)
+    let content = format!("{}{}", undo.settings, last_line(undo.id));
+    state_file::replace(&path, content.as_bytes(), Durability::Durable)
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Whether that `apply` was confirmed last, also if whoever did it was killed before he could say so elsewhere.
+pub(super) fn is_of(call: &Call, id: u64) -> bool {
+    let content = state_file::read_regular(&path(call), LONGEST);
+    content.is_ok_and(|content| content.ends_with(last_line(id).as_bytes()))
+}
+
+/// A comment, behind all that is counted in lines.
+fn last_line(id: u64) -> String {
+    format!("\n# confirmed: {id}\n")
 }
 
 /// From now on the sets of our rules are made at every boot: somebody may save the rules.
@@ -60,7 +73,7 @@ pub(super) fn forget(call: &Call) -> anyhow::Result<()> {
 /// What stands in the settings file now; nothing where there is none.
 pub(super) fn settings(path: Option<&Path>) -> anyhow::Result<String> {
     let file = path.unwrap_or(Path::new(crate::config::DEFAULT_PATH));
-    match state_file::read_regular(file, LONGEST) {
+    match state_file::read_regular(file, LONGEST - 64) {
         Ok(content) => Ok(String::from_utf8_lossy(&content).into_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => Ok(String::new()),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),

@@ -42,7 +42,8 @@ impl Undo {
             Ok(content) => {
                 let undo: Self = serde_json::from_slice(&content)
                     .with_context(|| format!("{} is damaged; remove it", path.display()))?;
-                Ok((!undo.confirmed).then_some(undo))
+                let over = undo.confirmed || confirmed::is_of(call, undo.id);
+                Ok((!over).then_some(undo))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
@@ -53,7 +54,7 @@ impl Undo {
     pub(super) fn is_over(call: &Call, id: u64) -> bool {
         let there = state_file::read_regular(&Self::path(call), LONGEST).ok();
         let there = there.and_then(|content| serde_json::from_slice::<Self>(&content).ok());
-        there.is_some_and(|there| there.id != id || there.confirmed)
+        there.is_some_and(|there| there.id != id || there.confirmed) || confirmed::is_of(call, id)
     }
 
     pub(super) fn write(&self, call: &Call) -> anyhow::Result<()> {
