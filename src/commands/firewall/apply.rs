@@ -62,25 +62,31 @@ pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Resu
     let within = args.confirm_within.unwrap_or(AT_MOST);
     let undo = Undo {
         id: id(call.now),
-        until: call.now.as_second() + i64::try_from(within.as_secs()).unwrap_or(i64::MAX / 2),
+        // Another may have had the turn for a while.
+        until: Timestamp::now().as_second() + i64::try_from(within.as_secs()).unwrap_or(i64::MAX / 2),
         confirmed: false,
         settings,
         kept: undo::keep(&there),
     };
     confirmed::make_dir(call)?;
     undo.write(call)?;
-    let watch = Watch::start(&undo, within, path, &turn)?;
+    let watch = Watch::start(&undo, within, path, &turn).inspect_err(|_| {
+        // Nothing is there that waits for a confirmation.
+        let _ = undo.clone().take_back(call, "apply-failed");
+    })?;
     let done = wanted.prepare_sets().and_then(|()| there.bring_in_together(|version| wanted.layout(version)));
     let changed = match done {
         Ok(changed) => changed,
         Err(error) => {
-            // The old rules are there; so are their sets.
-            undo.end(call)?;
-            if confirmed::read(call)?.is_none() {
-                undo::release_sets(call)?;
-            }
-            watch.done();
-            return Err(error.context("nothing was changed"));
+            // Its sets, too, are those of before.
+            return Err(match undo.take_back(call, "apply-failed") {
+                Ok(()) => {
+                    watch.done();
+                    error.context("nothing was changed")
+                }
+                // The watch goes on with it as soon as we are gone.
+                Err(undo) => error.context(format!("{undo:#}; this is tried again for 10 minutes")),
+            });
         }
     };
     let detail = if changed { "" } else { "they were there already" };
