@@ -18,6 +18,8 @@ mod event_socket;
 mod fail2ban;
 mod fail2ban_block;
 mod faults;
+mod firewall_beside;
+mod firewall_change;
 mod http;
 mod lists_faults;
 mod lists_kernel;

@@ -2,6 +2,9 @@
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
+use std::process::Command;
+
+use assert_cmd::cargo::cargo_bin;
 
 use super::sip::Wire;
 use super::{Call, Host, World, call, wait_for};
@@ -81,6 +84,23 @@ impl Pbx {
         let mut there = self.host.command("env");
         there.arg(format!("RINGFENCE_CONFIG={}", self.world.config().display()));
         call(there.arg(command.get_program()).args(command.get_args()))
+    }
+
+    /// A call of `ringfence-firewall` that is ready to be run there, from no session.
+    pub fn firewall_command(&self, args: &[&str]) -> Command {
+        let mut command = self.host.command("env");
+        command.arg(format!("RINGFENCE_CONFIG={}", self.world.config().display()));
+        command.arg(cargo_bin("ringfence-firewall")).args(args).env_remove("RUST_BACKTRACE");
+        for name in ["SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// A call of `ringfence-firewall`.
+    #[track_caller]
+    pub fn firewall(&self, args: &[&str]) -> Call {
+        call(&mut self.firewall_command(args))
     }
 
     /// A call that is done, and has nothing to say.
