@@ -14,7 +14,7 @@ use crate::state_file;
 
 mod apply;
 mod confirm;
-mod confirmed;
+pub(super) mod confirmed;
 mod plan;
 mod remove;
 mod restore;

@@ -17,9 +17,6 @@ use crate::commands::{allow, block, duration, say};
 use crate::exit::Exit;
 use crate::firewall::{Firewall, take_turn};
 
-/// Longer than it takes; a change that hangs is taken back.
-const AT_MOST: Duration = Duration::from_mins(1);
-
 /// The command line of `apply`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -57,13 +54,10 @@ pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Resu
     for problem in wanted.unrestricted() {
         complain(&problem);
     }
-    // Whoever is registered must be known before the first packet is looked at.
-    allow::sync_before_firewall(&call.config);
-    let within = args.confirm_within.unwrap_or(AT_MOST);
-    let undo = Undo {
+    let within = args.confirm_within.unwrap_or_default();
+    let mut undo = Undo {
         id: id(call.now),
-        // Another may have had the turn for a while.
-        until: Timestamp::now().as_second() + i64::try_from(within.as_secs()).unwrap_or(i64::MAX / 2),
+        until: seconds_from_now(watch::AT_MOST + within),
         confirmed: false,
         settings,
         kept: undo::keep(&there),
@@ -74,7 +68,11 @@ pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Resu
         // Nothing is there that waits for a confirmation.
         let _ = undo.clone().take_back(call, "apply-failed");
     })?;
-    let done = wanted.prepare_sets().and_then(|()| there.bring_in_together(|version| wanted.layout(version)));
+    let done = wanted.prepare_sets().and_then(|()| {
+        // Whoever is registered must be known before the first packet is looked at.
+        allow::sync_before_firewall(&call.config);
+        there.bring_in_together(|version| wanted.layout(version))
+    });
     let changed = match done {
         Ok(changed) => changed,
         Err(error) => {
@@ -91,7 +89,11 @@ pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Resu
     };
     let detail = if changed { "" } else { "they were there already" };
     call.record("rules", "apply", "by-hand", detail);
-    if args.confirm_within.is_none() {
+    if args.confirm_within.is_some() {
+        // From now on, however long it took.
+        undo.until = seconds_from_now(within);
+        undo.write(call)?;
+    } else {
         confirmed::write(call, &undo)?;
         undo.end(call)?;
     }
@@ -107,6 +109,11 @@ pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Resu
         None => "The rules were there already.".to_owned(),
     });
     Ok(Exit::Yes)
+}
+
+/// Since 1970; others may have had the turn for a while since we were called.
+fn seconds_from_now(span: Duration) -> i64 {
+    Timestamp::now().as_second() + i64::try_from(span.as_secs()).unwrap_or(i64::MAX / 2)
 }
 
 /// Tells two calls apart, also those of one moment.

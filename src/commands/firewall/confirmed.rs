@@ -13,13 +13,18 @@ use crate::state_file::{self, Durability};
 /// No settings file is longer, in bytes, with a line of ours.
 const LONGEST: u64 = 1 << 20;
 
-fn path(call: &Call) -> PathBuf {
-    call.config.firewall_dir().join("confirmed.toml")
+fn path(config: &Config) -> PathBuf {
+    config.firewall_dir().join("confirmed.toml")
 }
 
 /// The settings that were confirmed, with the directories of today; `None` if none were.
 pub(super) fn read(call: &Call) -> anyhow::Result<Option<Config>> {
-    let path = path(call);
+    of(&call.config)
+}
+
+/// [`read`], for other tools.
+pub(in crate::commands) fn of(config: &Config) -> anyhow::Result<Option<Config>> {
+    let path = path(config);
     let content = match state_file::read_regular(&path, LONGEST) {
         Ok(content) => content,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -27,14 +32,14 @@ pub(super) fn read(call: &Call) -> anyhow::Result<Option<Config>> {
     };
     let confirmed = Config::parse(&path, &content)
         .map_err(|error| anyhow!("{error}; apply and confirm the settings once more"))?;
-    let Config { state_dir, run_dir, log_dir, .. } = call.config.clone();
+    let Config { state_dir, run_dir, log_dir, .. } = config.clone();
     Ok(Some(Config { state_dir, run_dir, log_dir, ..confirmed }))
 }
 
 /// Keeps those of an `apply`. This is the moment from which on it stays.
 pub(super) fn write(call: &Call, undo: &Undo) -> anyhow::Result<()> {
     make_dir(call)?;
-    let path = path(call);
+    let path = path(&call.config);
     let content = format!("{}{}", undo.settings, last_line(undo.id));
     state_file::replace(&path, content.as_bytes(), Durability::Durable)
         .with_context(|| format!("cannot write {}", path.display()))
@@ -42,7 +47,7 @@ pub(super) fn write(call: &Call, undo: &Undo) -> anyhow::Result<()> {
 
 /// Whether that `apply` was confirmed last, also if whoever did it was killed before he could say so elsewhere.
 pub(super) fn is_of(call: &Call, id: u64) -> bool {
-    let content = state_file::read_regular(&path(call), LONGEST);
+    let content = state_file::read_regular(&path(&call.config), LONGEST);
     content.is_ok_and(|content| content.ends_with(last_line(id).as_bytes()))
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use super::wanted::Wanted;
 use super::{Call, confirmed};
 use crate::firewall::{Firewall, Kept, order};
 use crate::kernel_sets::{self, Ipset};
@@ -75,16 +76,17 @@ impl Undo {
         Firewall::read()?
             .bring_in_together(|version| self.kept.layout(version))
             .context("cannot take the rules back")?;
-        if let Some(config) = confirmed::read(call).ok().flatten() {
-            // Rules of before go with the ports of before.
-            let there = Firewall::read()?;
-            let wanted = super::wanted::Wanted::new(&config, &there, call.now);
-            wanted.and_then(|wanted| wanted.prepare_sets())?;
-        } else {
-            release_sets(call)?;
-        }
+        sets_of_before(call)?;
         call.record("rules", "take back", reason, "");
         self.end(call)
+    }
+}
+
+/// Rules of before go with the ports of before, and with none of our sets if there were none.
+pub(super) fn sets_of_before(call: &Call) -> anyhow::Result<()> {
+    match confirmed::read(call)? {
+        Some(config) => Wanted::new(&config, &Firewall::read()?, call.now)?.prepare_sets(),
+        None => release_sets(call),
     }
 }
 

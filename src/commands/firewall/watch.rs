@@ -19,6 +19,9 @@ pub(super) const DONE: u8 = b'd';
 /// How often it looks whether somebody confirmed.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// Longer than a change takes; one that hangs is taken back.
+pub(super) const AT_MOST: Duration = Duration::from_mins(1);
+
 /// So long it tries to take back.
 const PERSISTENCE: Duration = Duration::from_mins(10);
 
@@ -35,26 +38,29 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     // Whoever ends the session does not end us, and on a busy host we are not the last.
     rustix::process::setsid().context("cannot leave the session")?;
     let _ = rustix::process::nice(-10);
-    let deadline = Instant::now() + Duration::from_millis(args.within);
     let Some(undo) = Undo::read(call)?.filter(|undo| undo.id == args.id) else {
         bail!("there is nothing to be taken back");
     };
     let mut stdout = io::stdout();
     stdout.write_all(&[READY]).and_then(|()| stdout.flush()).context("nobody waits for us")?;
 
-    let complete = is_complete(deadline);
-    while complete && Instant::now() < deadline {
-        if Undo::is_over(call, args.id) {
-            return Ok(Exit::Yes);
+    let reason = if is_complete() {
+        let deadline = Instant::now() + Duration::from_millis(args.within);
+        while Instant::now() < deadline {
+            if Undo::is_over(call, args.id) {
+                return Ok(Exit::Yes);
+            }
+            std::thread::sleep(PAUSE.min(deadline.saturating_duration_since(Instant::now())));
         }
-        std::thread::sleep(PAUSE.min(deadline.saturating_duration_since(Instant::now())));
-    }
-    let reason = if Instant::now() < deadline { "apply-died" } else { "not-confirmed" };
+        "not-confirmed"
+    } else {
+        "apply-died"
+    };
     take_back(call, &undo, reason)
 }
 
-/// Whether whoever applies says that it is done; false if he is gone, or has no time left.
-fn is_complete(deadline: Instant) -> bool {
+/// Whether whoever applies says that it is done; false if he is gone, or does not get done.
+fn is_complete() -> bool {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let mut word = [0];
@@ -62,7 +68,7 @@ fn is_complete(deadline: Instant) -> bool {
         // Nobody listens if time is over.
         let _ = sender.send(done);
     });
-    receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())).unwrap_or(false)
+    receiver.recv_timeout(AT_MOST).unwrap_or(false)
 }
 
 /// Again and again: a lock may be held, and the machine be busy.

@@ -115,10 +115,10 @@ pub(super) fn run(config: &Config, args: &Args, now: Timestamp) -> anyhow::Resul
 pub(super) fn load(config: &Config, store: &Store, force: bool, now: Timestamp) -> anyhow::Result<Done> {
     let mut kernel = Ipset::open().context("cannot talk to the kernel's ipset")?;
     // A rule that names a list that is not there is the firewall's trouble, and no reason to keep old lists.
-    let lists = restricted::read(config, store, now).unwrap_or_else(|error| {
-        complain(TOOL, &error);
-        BTreeMap::new()
-    });
+    let (lists, problems) = restricted::read_all(config, store, now);
+    for problem in &problems {
+        complain(TOOL, problem);
+    }
     let compiled = match store.read::<Compiled>(COMPILED) {
         Ok(Some(compiled)) => compiled,
         // Nothing was put together yet, or the store is gone: whoever is exempt stays so.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::session;
 use crate::address_set::AddressSet;
+use crate::commands::firewall::confirmed;
 use crate::config::{Config, ListName};
 use crate::feeds::store::Store;
 
@@ -27,4 +28,25 @@ pub(in crate::commands) fn read(
     let (copies, _) = session::read_copies(store, &lists, now);
     let set = |name| copies.get(name).map_or_else(AddressSet::default, |copy| copy.set());
     Ok(lists.keys().map(|name| (name.clone(), set(name))).collect())
+}
+
+/// [`read`], and those of the rules that were confirmed, though the settings name others by now: somebody may have saved these rules.
+/// What is wrong with one of the two is in the second result.
+pub(super) fn read_all(
+    config: &Config,
+    store: &Store,
+    now: Timestamp,
+) -> (BTreeMap<ListName, AddressSet>, Vec<String>) {
+    let confirmed = confirmed::of(config).map_err(|error| error.to_string());
+    let (mut lists, mut problems) = (BTreeMap::new(), vec![]);
+    for config in [confirmed, Ok(Some(config.clone()))] {
+        let read = config.and_then(|config| {
+            config.map_or_else(|| Ok(BTreeMap::new()), |config| read(&config, store, now))
+        });
+        match read {
+            Ok(more) => lists.extend(more),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    (lists, problems)
 }
