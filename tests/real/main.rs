@@ -20,6 +20,7 @@ mod fail2ban_block;
 mod faults;
 mod firewall_beside;
 mod firewall_change;
+mod firewall_order;
 mod http;
 mod lists_faults;
 mod lists_kernel;

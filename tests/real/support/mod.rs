@@ -6,6 +6,7 @@ mod fail2ban;
 mod host;
 mod http;
 pub mod name_server;
+pub mod packets;
 pub mod pbx;
 mod postgres;
 pub mod sip;

@@ -4,8 +4,6 @@ use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
 
-use assert_cmd::cargo::cargo_bin;
-
 use super::sip::Wire;
 use super::{Call, Host, World, call, wait_for};
 
@@ -80,27 +78,41 @@ impl Pbx {
     /// A call of `ringfence-block`. It is one of the host's processes: what /proc tells of the network is for these alone.
     #[track_caller]
     pub fn block(&self, args: &[&str]) -> Call {
-        let command = self.world.block_command(args);
-        let mut there = self.host.command("env");
-        there.arg(format!("RINGFENCE_CONFIG={}", self.world.config().display()));
-        call(there.arg(command.get_program()).args(command.get_args()))
-    }
-
-    /// A call of `ringfence-firewall` that is ready to be run there, from no session.
-    pub fn firewall_command(&self, args: &[&str]) -> Command {
-        let mut command = self.host.command("env");
-        command.arg(format!("RINGFENCE_CONFIG={}", self.world.config().display()));
-        command.arg(cargo_bin("ringfence-firewall")).args(args).env_remove("RUST_BACKTRACE");
-        for name in ["SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY"] {
-            command.env_remove(name);
-        }
-        command
+        self.call(&self.world.block_command(args))
     }
 
     /// A call of `ringfence-firewall`.
     #[track_caller]
     pub fn firewall(&self, args: &[&str]) -> Call {
         call(&mut self.firewall_command(args))
+    }
+
+    /// A call of `ringfence-lists`.
+    #[track_caller]
+    pub fn lists(&self, args: &[&str]) -> Call {
+        self.call(&self.world.lists_command(args))
+    }
+
+    /// A call of `ringfence-firewall` that is ready to be run there, from no session.
+    pub fn firewall_command(&self, args: &[&str]) -> Command {
+        let mut command = self.there(&self.world.firewall_command(args));
+        for name in ["SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    #[track_caller]
+    fn call(&self, command: &Command) -> Call {
+        call(&mut self.there(command))
+    }
+
+    /// The command as one of the host's processes.
+    fn there(&self, command: &Command) -> Command {
+        let mut there = self.host.command("env");
+        there.arg(format!("RINGFENCE_CONFIG={}", self.world.config().display()));
+        there.arg(command.get_program()).args(command.get_args());
+        there
     }
 
     /// A call that is done, and has nothing to say.

@@ -143,10 +143,6 @@ impl World {
     pub fn firewall_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(cargo_bin("ringfence-firewall"));
         command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
-        // Whoever runs the tests may do it over SSH.
-        for name in ["SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY"] {
-            command.env_remove(name);
-        }
         command
     }
 
