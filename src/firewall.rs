@@ -166,7 +166,8 @@ impl Firewall {
         self.variant
     }
 
-    /// Whether rules that are not ours, and not in a chain of ours, ask for the state of connections.
+    /// Whether rules ask for the state of connections. Those of ours that do count too: a host that is idle for a moment, and has no
+    /// connection to track, must not get other rules.
     #[must_use]
     pub fn tracks_connections(&self) -> bool {
         self.tables.iter().any(|table| table.saved.tracks_connections())

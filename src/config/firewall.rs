@@ -372,7 +372,7 @@ pub enum AllowMeans {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ConnectionTracking {
-    /// Where the host tracks connections anyway.
+    /// Where the host tracks connections anyway, or rules of ours do already.
     #[default]
     Auto,
     /// Ours are the first, if need be.

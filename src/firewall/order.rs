@@ -262,7 +262,8 @@ impl Order<'_> {
             rules.push(self.deny(format!("-p tcp -m tcp --tcp-flags {flags}")).about(words));
         }
         if self.settings.tracked {
-            // Connections that are older than their tracking have a socket: they must not be cut.
+            // Connections that are older than their tracking have a socket: they must not be cut. So has who listens at one address: what
+            // belongs to no connection of his, the kernel resets.
             rules.push(Rule::new("-m socket", "RETURN").about("connections that are open"));
             rules.push(
                 self.deny("-p tcp -m tcp ! --syn -m conntrack --ctstate NEW")

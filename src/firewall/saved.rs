@@ -74,11 +74,10 @@ impl Saved {
         rules + usize::from(self.policies.values().any(|policy| *policy == Fate::Refused))
     }
 
-    /// Whether rules that are not ours ask for the state of connections.
+    /// Whether rules ask for the state of connections.
     pub(super) fn tracks_connections(&self) -> bool {
         let asks = |rule: &SavedRule| {
-            rule.tag.is_none()
-                && words(&rule.spec).iter().any(|word| matches!(word.as_str(), "--ctstate" | "--state"))
+            words(&rule.spec).iter().any(|word| matches!(word.as_str(), "--ctstate" | "--state"))
         };
         self.chains.values().flatten().any(asks)
     }
