@@ -1,17 +1,17 @@
 //! `ringfence-firewall` and the kernel: what packets from outside meet, with both variants of iptables.
 
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::packets::{
-    ACK, Connection, FIN, Gate, PSH, Packet, RST, STRANGERS, SYN, Sent, URG, tcp, udp,
+    ACK, Connection, FIN, Gate, PSH, Packet, RST, STRANGERS, SYN, Sent, URG, forget_connections, tcp, udp,
 };
 use crate::support::pbx::{PBX, PHONES, UNVERIFIED, once_free};
 use crate::support::sip::{Answerer, credentials, login, register};
-use crate::support::{Http, Pbx, Postgres, Reply, data, now, run, wait_for};
+use crate::support::{Http, Pbx, Postgres, Reply, data, run, wait_for};
 
 /// Each of these with both.
 macro_rules! with_both_variants {
@@ -49,7 +49,10 @@ with_both_variants! {
     a_limit_that_was_changed_holds_from_now_on
     calls_by_iax_are_limited_and_voice_is_not
     new_connections_to_other_ports_are_limited
+    connections_are_tracked_where_the_host_does_it_anyway
     impossible_flags_are_dropped
+    segments_of_no_connection_reach_who_listens_at_one_address
+    a_host_that_is_idle_keeps_its_rules
     connections_that_nothing_tracked_go_on
     blocked_accounts_come_first_and_outlive_the_rules
     an_observer_counts_and_drops_nothing
@@ -262,6 +265,11 @@ fn who_is_blocked_is_dropped_but_for_what_is_established_and_not_sip(variant: &'
         assert_eq!(wires.map(|wire| gate.carries(&wire, b"again")), [false, true], "{from}");
         connections[1].talks(false);
         assert!(!connections[0].carries(&gate, b"again"), "{from}");
+    }
+    pbx.configure("");
+    refresh(&pbx);
+    for from in STRANGER {
+        assert_eq!(gets_in(&gate, from), [true; 4]);
     }
 }
 
@@ -499,6 +507,10 @@ fn a_network_of_ipv6_is_one_source(variant: &'static str) {
         assert!(gate.passes(udp(STRANGERS[0][family], 5060, register(""))));
     }
     assert!(has(&pbx, "rf-slam-ip6", STRANGERS[4][1]) && has(&pbx, "rf-slam-ip6", STRANGERS[5][1]));
+    // A phone of it that works is one source.
+    ipset(&pbx, &format!("add rf-seen-ip6 {} timeout 600", STRANGERS[5][1]));
+    assert!(!gate.passes(udp(STRANGERS[4][1], 5060, register(""))));
+    assert!(gate.passes(udp(STRANGERS[5][1], 5060, register(""))));
 }
 
 const METHODS: [(&str, usize); 3] = [("REGISTER", 3), ("INVITE", 5), ("OPTIONS", 8)];
@@ -630,6 +642,26 @@ fn new_connections_to_other_ports_are_limited(variant: &'static str) {
     }
 }
 
+/// Whether the rules may ask for the state of connections, if the settings leave it to the host.
+fn connections_are_tracked_where_the_host_does_it_anyway(variant: &'static str) {
+    for (pbx, tracked) in [(Pbx::new(variant, ""), false), (fusionpbx(variant, ""), true)] {
+        let gate = Gate::new(&pbx);
+        for from in STRANGER {
+            assert_eq!(gets_in(&gate, from), [true; 4]);
+        }
+        // And ours change nothing about it.
+        for _ in 0..2 {
+            assert_eq!(plan(&pbx)["tracked"], tracked);
+            apply(&pbx);
+            verify(&pbx);
+            for from in STRANGER {
+                assert_eq!(gets_in(&gate, from), [true; 4]);
+                assert_eq!(gate.passes(tcp(from, 22, ACK, "")), !tracked);
+            }
+        }
+    }
+}
+
 const IMPOSSIBLE: [u8; 10] = [
     0,
     SYN | FIN,
@@ -645,14 +677,17 @@ const IMPOSSIBLE: [u8; 10] = [
 
 fn impossible_flags_are_dropped(variant: &'static str) {
     for tracking in ["on", "off"] {
-        let settings = format!("[firewall]\nconnection-tracking = {tracking:?}\n");
-        let pbx = Pbx::new(variant, &settings);
+        let office = list("office", "allow", &OFFICE, "");
+        let pbx = Pbx::new(variant, &format!("[firewall]\nconnection-tracking = {tracking:?}\n{office}"));
         let gate = Gate::new(&pbx);
+        refresh(&pbx);
         for applied in [false, true] {
             if applied {
                 apply(&pbx);
             }
-            for (from, port) in STRANGER.into_iter().flat_map(|from| [(from, 5060), (from, 22)]) {
+            // Whoever is allowed has no such flags either.
+            let sources = STRANGER.into_iter().chain(OFFICE);
+            for (from, port) in sources.flat_map(|from| [(from, 5060), (from, 22)]) {
                 let passes = |flags: u8| gate.passes(tcp(from, port, flags, ""));
                 for flags in IMPOSSIBLE {
                     assert_eq!(passes(flags), !applied, "{flags:#x} to {port}, {tracking}");
@@ -674,6 +709,40 @@ fn impossible_flags_are_dropped(variant: &'static str) {
     }
 }
 
+/// The kernel has a socket for them, and that is all that the rule can ask; it resets them itself.
+fn segments_of_no_connection_reach_who_listens_at_one_address(variant: &'static str) {
+    let pbx = Pbx::new(variant, "[firewall]\nconnection-tracking = \"on\"\n");
+    let gate = Gate::new(&pbx);
+    apply(&pbx);
+    for (at, from, passes) in [
+        (PBX[0], STRANGER[0], true),
+        (PBX[1], STRANGER[1], true),
+        ("0.0.0.0", STRANGER[0], false),
+        ("::", STRANGER[1], false),
+    ] {
+        let _listener = pbx.host.inside(|| once_free(|| TcpListener::bind((at, 5060))));
+        assert_eq!(gate.passes(tcp(from, 5060, ACK, "")), passes, "{at}");
+    }
+}
+
+/// Where nothing asks for the state of connections, but something tracks them.
+fn a_host_that_is_idle_keeps_its_rules(variant: &'static str) {
+    let pbx = Pbx::new(variant, "");
+    pbx.host.shell(&format!("iptables-{variant} -t nat -A POSTROUTING -o eth1 -j MASQUERADE"));
+    let gate = Gate::new(&pbx);
+    let tracks = || pbx.host.shell("cat /proc/sys/net/netfilter/nf_conntrack_count").trim() != "0";
+    assert!(gate.passes(udp(STRANGER[0], 5060, register(""))));
+    assert!(tracks());
+    apply(&pbx);
+    assert_eq!(plan(&pbx)["tracked"], true);
+    let before = pbx.saved();
+    forget_connections(&pbx.host);
+    assert!(!tracks());
+    verify(&pbx);
+    assert_eq!(pbx.firewall(&["restore"]).code, 0);
+    assert_eq!(pbx.saved(), before);
+}
+
 fn connections_that_nothing_tracked_go_on(variant: &'static str) {
     let pbx = Pbx::new(variant, "[firewall]\nconnection-tracking = \"on\"\n");
     let gate = Gate::new(&pbx);
@@ -690,17 +759,16 @@ fn connections_that_nothing_tracked_go_on(variant: &'static str) {
     apply(&pbx);
     talk(&mut one, false);
     talk(&mut other, true);
-    // Where the kernel forgets what it has not heard of for a second.
-    pbx.host.shell("for time in /proc/sys/net/netfilter/nf_conntrack_*_timeout*; do echo 1 > $time; done");
+    let picked_up = || counted(&plan(&pbx), "connections that are open");
+    let before = picked_up();
+    assert!(before >= 4, "once each, where the client was first");
+    forget_connections(&pbx.host);
     talk(&mut one, true);
     talk(&mut other, false);
-    let picked_up = || counted(&plan(&pbx), "connections that are open");
-    let (before, begun) = (picked_up(), now());
-    assert!(before >= 4, "once each, where the client was first");
-    wait_for("three seconds", || now() >= begun + 3);
+    forget_connections(&pbx.host);
     talk(&mut one, false);
     talk(&mut other, true);
-    assert!(picked_up() >= before + 4);
+    assert!(picked_up() >= before + 8);
     let mut new = connections();
     talk(&mut new, false);
     talk(&mut new, true);

@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, ipproto, netlink, recv, send,
+    socket_with, sockopt,
+};
 
-use super::Pbx;
 use super::pbx::{PBX, once_free};
 use super::sip::Wire;
+use super::{Host, Pbx};
 
 /// More addresses outside, each of them in both families.
 pub const STRANGERS: [[&str; 2]; 6] = [
@@ -283,6 +286,32 @@ impl<'a> Gate<'a> {
         wire.to.set_nonblocking(false).unwrap();
         heard
     }
+}
+
+/// The kernel forgets all connections that it tracks, as `conntrack -F` has it.
+#[track_caller]
+pub fn forget_connections(host: &Host) {
+    // A message to nfnetlink's conntrack, to delete: all of them, since none is named.
+    const DELETE: u16 = 1 << 8 | 2;
+    const REQUEST_AND_ACKNOWLEDGE: u16 = 1 | 4;
+    let mut message = 20_u32.to_ne_bytes().to_vec();
+    message.extend([DELETE, REQUEST_AND_ACKNOWLEDGE].map(u16::to_ne_bytes).concat());
+    message.extend([0; 12]);
+    let answer = host.inside(|| {
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            Some(netlink::NETFILTER),
+        )
+        .unwrap();
+        send(&socket, &message, SendFlags::empty()).unwrap();
+        let mut answer = [0; 100];
+        recv(&socket, &mut answer, RecvFlags::empty()).unwrap();
+        answer
+    });
+    let error = i32::from_ne_bytes(*answer[16..].first_chunk().unwrap());
+    assert_eq!(error, 0, "nf_conntrack_netlink: errno {}", -error);
 }
 
 /// A connection of TCP, both ends of it.
