@@ -1,5 +1,6 @@
 //! `ringfence-firewall` and the kernel: what packets from outside meet, with both variants of iptables.
 
+use std::io::ErrorKind;
 use std::net::{TcpListener, UdpSocket};
 use std::process::Stdio;
 use std::time::Duration;
@@ -35,6 +36,8 @@ with_both_variants! {
     a_ban_holds_whoever_is_allowed_later_and_that_is_said
     who_is_allowed_passes_though_he_is_blocked
     who_is_blocked_is_dropped_but_for_what_is_established_and_not_sip
+    errors_about_running_flows_come_in_whoever_reports_them
+    other_ports_of_sip_are_looked_at_from_now_on
     ports_are_for_those_on_lists_alone
     a_port_is_for_a_country_alone_and_its_limits_hold_there
     a_restriction_without_anybody_is_none_and_that_is_said
@@ -270,6 +273,61 @@ fn who_is_blocked_is_dropped_but_for_what_is_established_and_not_sip(variant: &'
     refresh(&pbx);
     for from in STRANGER {
         assert_eq!(gets_in(&gate, from), [true; 4]);
+    }
+}
+
+/// Without them a connection to somebody with a narrow link on the way would hang.
+fn errors_about_running_flows_come_in_whoever_reports_them(variant: &'static str) {
+    let pbx = fusionpbx(variant, &list("bad", "block", &STRANGER, ""));
+    let gate = Gate::new(&pbx);
+    apply(&pbx);
+    refresh(&pbx);
+    for (at, to) in PBX.into_iter().zip(STRANGER) {
+        let ours = pbx.host.inside(|| once_free(|| UdpSocket::bind((at, 20_001))));
+        ours.connect((to, 9)).unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        // Nobody listens there.
+        ours.send(b"x").unwrap();
+        let error = ours.recv(&mut [0; 10]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{to}");
+        assert_eq!(gets_in(&gate, to), [false; 4]);
+    }
+}
+
+fn other_ports_of_sip_are_looked_at_from_now_on(variant: &'static str) {
+    let settings = |ports: &[&str]| {
+        format!("[firewall]\nsip-ports = {ports:?}\nregister-limit = \"{NO_REFILL} burst 10\"\n")
+    };
+    let pbx = fusionpbx(variant, &settings(&["5060"]));
+    let gate = Gate::new(&pbx);
+    let limited = |from: [&str; 2]| {
+        FAMILIES.map(|family| {
+            let count = |port: u16| gate.count(&many(30, &udp(from[family], port, register(""))));
+            // Whoever exceeded a limit gets nowhere any more.
+            [5062, 5060, 5071].map(|port| {
+                let passes = count(port);
+                let _ = pbx
+                    .host
+                    .command("ipset")
+                    .args(["-q", "del", &set("rf-slam-ip", family), from[family]])
+                    .status();
+                passes
+            })
+        })
+    };
+    apply(&pbx);
+    assert_eq!(limited(STRANGERS[0]), [[30, 10, 30]; 2]);
+    // An open flow is looked at as soon as its port is one of SIP's.
+    let wires = STRANGER.map(|from| pbx.wire_to(from, 5071));
+    assert!(wires.iter().all(|wire| wire.passes("hello")));
+    pbx.configure(&settings(&["5062", "5070-5072"]));
+    apply(&pbx);
+    verify(&pbx);
+    // One limit for all of them.
+    assert_eq!(limited(STRANGERS[1]), [[10, 30, 0]; 2]);
+    for (wire, from) in wires.iter().zip(STRANGER) {
+        let heard = (0..20).filter(|_| gate.carries(wire, register("").as_bytes())).count();
+        assert_eq!(heard, 10, "{from}");
     }
 }
 
