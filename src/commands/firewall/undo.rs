@@ -38,14 +38,17 @@ impl Undo {
 
     /// The last one; `None` where nothing waits for its confirmation.
     pub(super) fn read(call: &Call) -> anyhow::Result<Option<Self>> {
+        let waits = |undo: &Self| !undo.confirmed && !confirmed::is_of(call, undo.id);
+        Ok(Self::last(call)?.filter(waits))
+    }
+
+    /// The last one, whatever became of it.
+    pub(super) fn last(call: &Call) -> anyhow::Result<Option<Self>> {
         let path = Self::path(call);
         match state_file::read_regular(&path, LONGEST) {
-            Ok(content) => {
-                let undo: Self = serde_json::from_slice(&content)
-                    .with_context(|| format!("{} is damaged; remove it", path.display()))?;
-                let over = undo.confirmed || confirmed::is_of(call, undo.id);
-                Ok((!over).then_some(undo))
-            }
+            Ok(content) => serde_json::from_slice(&content)
+                .map(Some)
+                .with_context(|| format!("{} is damaged; remove it", path.display())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
