@@ -29,12 +29,13 @@ pub use saved::Saved;
 pub use turn::take_turn;
 
 use programs::{All, Program};
+pub(crate) use programs::{installed, run};
 
 /// Another program may come in between.
 const TRIES: usize = 3;
 
 /// IPv4 or IPv6: each has tables of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Version {
     /// `iptables`.
     V4,
@@ -54,7 +55,7 @@ impl Version {
 }
 
 /// The two implementations of iptables, each with rules of its own in the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Variant {
     /// `iptables-nft`.
     Nft,
@@ -166,6 +167,12 @@ impl Firewall {
         self.variant
     }
 
+    /// Whether the host has it.
+    #[must_use]
+    pub fn has(&self, version: Version) -> bool {
+        self.tables.iter().any(|table| table.program == Program { version, variant: self.variant })
+    }
+
     /// Whether rules ask for the state of connections. Those of ours that do count too: a host that is idle for a moment, and has no
     /// connection to track, must not get other rules.
     #[must_use]
@@ -188,6 +195,14 @@ impl Firewall {
     #[must_use]
     pub fn plan(&self, layout: impl Fn(Version) -> Layout) -> Vec<(String, String)> {
         self.pending(&layout).into_iter().map(|(program, text)| (program.restore_name(), text)).collect()
+    }
+
+    /// Brings layouts into a network namespace that has no rules yet, by the programs of this variant.
+    pub fn fill(variant: Variant, layouts: &[(Version, Layout)]) -> anyhow::Result<()> {
+        let text = |(version, layout): &(Version, Layout)| {
+            Some((Program { version: *version, variant }, change::text(&Saved::default(), layout)?))
+        };
+        programs::restore_all(&layouts.iter().filter_map(text).collect::<Vec<_>>())
     }
 
     /// Makes our chains as `layout` says, and reads them back; whether something had to be changed.

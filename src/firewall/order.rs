@@ -39,10 +39,11 @@ const KNOWN: &str = "RINGFENCE-KNOWN";
 const AGENTS: &str = "RINGFENCE-AGENTS";
 const EXCEEDED: &str = "RINGFENCE-EXCEEDED";
 const SLAMMING: &str = "RINGFENCE-SLAMMING";
-const DENY: &str = "RINGFENCE-DENY";
+/// What is denied goes there, where more is done with it than dropping it.
+pub const DENY: &str = "RINGFENCE-DENY";
 
 /// Where IAX2 is spoken.
-const IAX_PORT: u16 = 4569;
+pub const IAX_PORT: u16 = 4569;
 
 /// What the rules depend on.
 #[derive(Clone, Debug)]
@@ -98,6 +99,16 @@ impl Settings {
     pub fn ports(&self) -> impl Iterator<Item = PortRange> {
         let iax = self.firewall.iax_limit.rate().map(|_| PortRange::one(IAX_PORT));
         self.firewall.sip_ports.ranges().copied().chain(iax)
+    }
+
+    /// Ports, and the lists whose sources alone reach them; without those that are open to all.
+    pub fn restrictions(&self, version: Version) -> impl Iterator<Item = (&Ports, &[ListName])> {
+        let family = match version {
+            Version::V4 => 0,
+            Version::V6 => 1,
+        };
+        let bounds = self.restrictions.iter().map(move |bound| (&bound.ports, &bound.somebody[family][..]));
+        bounds.filter(|(_, lists)| !lists.is_empty())
     }
 
     /// What is not restricted though it should be, for people.

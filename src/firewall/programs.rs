@@ -1,4 +1,5 @@
-//! The programs of iptables: which are there, and how they are run. No shell, no environment, and none runs for long.
+//! The programs of iptables: which are there, and how they are run. No shell, no environment, and none runs for long. So are others
+//! of the system.
 
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ use crate::evidence::visible_within;
 
 /// Where they may be; never `PATH`, which somebody else may have set.
 const DIRS: [&str; 6] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
+
+/// Where they come from.
+const PACKAGE: &str = "iptables";
 
 /// Another program may hold the lock of iptables for so many seconds.
 const LOCK_SECONDS: &str = "5";
@@ -45,13 +49,13 @@ impl Program {
     }
 
     fn read(&self) -> anyhow::Result<Table> {
-        let text = run(&self.save_name(), &["-c", "-t", "filter"], "")?;
+        let text = run(PACKAGE, &self.save_name(), &["-c", "-t", "filter"], "", TIME)?;
         Ok(Table { saved: Saved::parse(&text), program: self.clone() })
     }
 
     fn restore(&self, text: &str) -> anyhow::Result<()> {
         let args = ["-w", LOCK_SECONDS, "--noflush", "--counters"];
-        run(&self.restore_name(), &args, text).map(drop)
+        run(PACKAGE, &self.restore_name(), &args, text, TIME).map(drop)
     }
 }
 
@@ -127,14 +131,26 @@ fn in_parallel<I: Send, T: Send>(items: impl IntoIterator<Item = I>, work: impl 
     })
 }
 
-/// Runs a program to its end; what it printed.
-fn run(name: &str, args: &[&str], input: &str) -> anyhow::Result<String> {
+/// Runs a program of a package to its end, which must come within `time`; what it printed.
+pub(crate) fn run(
+    package: &str,
+    name: &str,
+    args: &[&str],
+    input: &str,
+    time: Duration,
+) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(converse(name, args, input))
+    let path = installed(package, name)?;
+    runtime.block_on(converse(&path, name, args, input, time))
 }
 
-async fn converse(name: &str, args: &[&str], input: &str) -> anyhow::Result<String> {
-    let path = find(name).ok_or_else(|| anyhow!("{name} is not there; install the package iptables"))?;
+async fn converse(
+    path: &Path,
+    name: &str,
+    args: &[&str],
+    input: &str,
+    time: Duration,
+) -> anyhow::Result<String> {
     let mut child = Command::new(path)
         .args(args)
         .env_clear()
@@ -153,9 +169,9 @@ async fn converse(name: &str, args: &[&str], input: &str) -> anyhow::Result<Stri
         };
         tokio::join!(feed, child.wait_with_output()).1
     };
-    let output = timeout(TIME, talk)
+    let output = timeout(time, talk)
         .await
-        .map_err(|_| anyhow!("{name} did not get done within {} s", TIME.as_secs()))?
+        .map_err(|_| anyhow!("{name} did not get done within {} s", time.as_secs()))?
         .with_context(|| format!("cannot run {name}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -163,12 +179,17 @@ async fn converse(name: &str, args: &[&str], input: &str) -> anyhow::Result<Stri
     let said = String::from_utf8_lossy(&output.stderr);
     let said: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     // 4: iptables(8), a resource problem; with -w it is the lock.
-    let hint = if output.status.code() == Some(4) {
+    let hint = if output.status.code() == Some(4) && name.contains("tables") {
         format!("; another program may have held the lock of iptables for {LOCK_SECONDS} s")
     } else {
         String::new()
     };
     bail!("{name} failed ({}): {}{hint}", output.status, visible_within(&said.join("; "), 300))
+}
+
+/// Where a program is; an error names its package.
+pub(crate) fn installed(package: &str, name: &str) -> anyhow::Result<PathBuf> {
+    find(name).ok_or_else(|| anyhow!("{name} is not there; install the package {package}"))
 }
 
 fn find(name: &str) -> Option<PathBuf> {
