@@ -16,6 +16,7 @@ mod apply;
 mod confirm;
 pub(super) mod confirmed;
 mod plan;
+mod probe;
 mod remove;
 mod restore;
 mod session;
@@ -57,11 +58,14 @@ enum Command {
     Remove,
     /// Put back what was confirmed last, if another program flushed it; at boot and every minute
     Restore,
-    /// Prove that what was confirmed is there, and in its order
+    /// Prove that what was confirmed is there, and in its order; with --probe, that it works
     Verify(verify::Args),
     /// Wait for the confirmation, or take back
     #[command(hide = true)]
     Watch(watch::Args),
+    /// Be one end of what `verify --probe` tries
+    #[command(hide = true)]
+    Probe(probe::Args),
 }
 
 const ABOUT: &str = "The order of checks in the kernel, with a way back";
@@ -131,6 +135,8 @@ fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
     };
     let config = match &args.command {
         Command::Plan(_) | Command::Apply(_) => Config::load_without(path, &UNNEEDED)?,
+        // It is told what it needs.
+        Command::Probe(_) => Config::default(),
         _ => salvaged(),
     };
     let call = Call { config, now };
@@ -142,6 +148,7 @@ fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
         Command::Remove => ("remove", remove::run(&call)),
         Command::Restore => ("restore", restore::run(&call)),
         Command::Watch(args) => ("watch", watch::run(&call, args)),
+        Command::Probe(args) => return probe::run(args),
     };
     done.inspect_err(|error| call.record(name, "fail", "call-failed", &causes(error)))
 }

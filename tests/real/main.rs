@@ -21,6 +21,7 @@ mod faults;
 mod firewall_beside;
 mod firewall_change;
 mod firewall_order;
+mod firewall_probe;
 mod http;
 mod lists_faults;
 mod lists_kernel;

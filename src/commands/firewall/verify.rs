@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::undo::Undo;
 use super::wanted::Wanted;
-use super::{Call, complain, confirmed};
+use super::{Call, complain, confirmed, probe};
 use crate::commands::screen::print;
 use crate::exit::Exit;
 use crate::firewall::{Firewall, Version};
@@ -15,16 +15,21 @@ pub(super) struct Args {
     /// Print it as JSON
     #[arg(long)]
     json: bool,
+
+    /// Try it too: the same rules, in a network namespace of its own, get packets of all kinds. Nothing
+    /// of this host's network is touched; its own rules are left out of it
+    #[arg(long)]
+    probe: bool,
 }
 
 /// One thing that should be so.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Check {
-    what: String,
-    holds: bool,
+pub(super) struct Check {
+    pub(super) what: String,
+    pub(super) holds: bool,
     /// What is wrong, and what to do.
-    detail: String,
+    pub(super) detail: String,
 }
 
 pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
@@ -66,6 +71,9 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
         holds: open.is_empty(),
         detail: open.join("; "),
     });
+    if args.probe {
+        checks.extend(probe::checks(&config, &there, &wanted)?);
+    }
     let all = checks.iter().all(|check| check.holds);
     print(args.json, &checks, || {
         let line = |Check { what, holds, detail }: &Check| {

@@ -39,6 +39,15 @@ impl Wanted {
         self.settings.layout(version)
     }
 
+    pub(super) fn settings(&self) -> &order::Settings {
+        &self.settings
+    }
+
+    /// The lists that ports are restricted to.
+    pub(super) fn lists(&self) -> impl Iterator<Item = &ListName> {
+        self.lists.keys()
+    }
+
     pub(super) fn tracked(&self) -> bool {
         self.settings.tracked()
     }
