@@ -10,7 +10,7 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     let turn = take_turn(call.run_dir())?;
     let changed = Firewall::read()?.bring_in_together(|_| Layout::nothing(order::PREFIX))?;
     // Also one that waits no more only because its settings are the confirmed ones: these are forgotten now.
-    if let Some(undo) = Undo::last(call)? {
+    if let Some(undo) = Undo::last(call)?.filter(|undo| !undo.confirmed) {
         undo.end(call)?;
     }
     undo::release_sets(call)?;
