@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use assert_cmd::cargo::cargo_bin;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::pbx::UNVERIFIED;
+use crate::support::pbx::{PHONES, UNVERIFIED};
 use crate::support::sip::register;
 use crate::support::{Call, Pbx, call, data, now, run, wait_for};
 
@@ -34,6 +34,7 @@ with_both_variants! {
     what_nobody_confirms_is_taken_back
     what_is_confirmed_stays
     a_killed_apply_leaves_the_old_rules_or_the_new
+    a_killed_confirm_or_remove_is_done_or_is_not
     between_the_families_nothing_is_left_half_done
     the_end_of_the_session_is_not_the_end_of_the_watch
     without_its_watch_it_is_taken_back_all_the_same
@@ -238,7 +239,7 @@ fn what_goes_in_comes_out(variant: &'static str) {
 fn what_nobody_confirms_is_taken_back(variant: &'static str) {
     let pbx = Pbx::new(variant, UNVERIFIED);
     let nothing = rules(&pbx);
-    let within = ["apply", "--confirm-within", "5s"];
+    let within = ["apply", "--confirm-within", "10s"];
     does(&pbx, &within);
     verifies(&pbx);
     let there = rules(&pbx);
@@ -364,6 +365,47 @@ fn a_killed_apply_leaves_the_old_rules_or_the_new(variant: &'static str) {
     assert!(killed > 0 && taken_back > 0);
 }
 
+fn a_killed_confirm_or_remove_is_done_or_is_not(variant: &'static str) {
+    const ROUNDS: u32 = 12;
+    let pbx = Pbx::new(variant, EARLIER);
+    let nothing = rules(&pbx);
+    for verb in ["confirm", "remove"] {
+        let mut took = Duration::ZERO;
+        for round in 0..=ROUNDS {
+            pbx.configure(EARLIER);
+            does(&pbx, &["apply", "--yes"]);
+            let earlier = rules(&pbx);
+            pbx.configure(UNVERIFIED);
+            does(&pbx, &["apply", "--confirm-within", "1h"]);
+            let later = rules(&pbx);
+            if round == 0 {
+                took = call(&mut pbx.firewall_command(&[verb])).took;
+                does(&pbx, &["remove"]);
+                continue;
+            }
+            let mut child = start(&mut pbx.firewall_command(&[verb]));
+            std::thread::sleep(took * round / ROUNDS);
+            kill(&mut child);
+            // What its programs were at is done before the next call has its turn.
+            does(&pbx, &["restore"]);
+            let waits = pbx.firewall(&["plan"]).stdout.contains("waits for its confirmation");
+            let there = rules(&pbx);
+            if waits {
+                assert_eq!(watches(&pbx).len(), 1, "{verb}, round {round}");
+            } else {
+                wait_for("the end of the watch", || watches(&pbx).is_empty());
+                // What was confirmed before is there until it is forgotten.
+                let outcomes = if verb == "confirm" { [&later, &later] } else { [&nothing, &earlier] };
+                assert!(outcomes.contains(&&there), "{verb}, round {round}: {there}");
+                does(&pbx, &["restore"]);
+                assert_eq!(rules(&pbx), there, "{verb}, round {round}");
+            }
+            does(&pbx, &["remove"]);
+            are_back(&pbx, &nothing);
+        }
+    }
+}
+
 /// Other programs in the place of `/usr/sbin`, until they are taken away. Those of iptables are in `/usr/sbin/real` too.
 struct Programs<'a>(&'a Pbx);
 
@@ -461,7 +503,7 @@ fn the_end_of_the_session_is_not_the_end_of_the_watch(variant: &'static str) {
         let [leader, done] =
             ["leader", "done"].map(|name| pbx.world.path(format!("{name}-{signal}").as_str()));
         let script = format!(
-            "echo $$ > {}; \"$@\" apply --confirm-within 5s && echo > {}; exec sleep 600",
+            "echo $$ > {}; \"$@\" apply --confirm-within 8s && echo > {}; exec sleep 600",
             leader.display(),
             done.display()
         );
@@ -620,7 +662,7 @@ fn one_family_that_refuses_keeps_the_old_rules_of_both(variant: &'static str) {
     // A set that is somebody else's.
     pbx.host.shell("ipset create rf-known6 hash:ip");
     let line = says(&pbx, 2, &["apply", "--yes"]);
-    assert!(line.starts_with("nothing was changed: ") && line.contains("rf-known6"), "{line}");
+    assert!(line.starts_with("nothing was changed: the set rf-known6 is there as hash:ip"), "{line}");
     assert_eq!(rules(&pbx), nothing);
 }
 
@@ -851,6 +893,10 @@ fn after_a_reboot_all_is_there_again(variant: &'static str) {
         load();
         let there = sets(&pbx);
         assert!(names(&confirmed).iter().all(|set| there.lines().any(|name| name == set)), "{there}");
+        // Nobody is locked out meanwhile.
+        let phone =
+            pbx.host.command("ipset").args(["-q", "test", "rf-to-office-net4", PHONES[0][0]]).status();
+        assert!(phone.unwrap().success());
         if with_saved {
             for_both(&pbx, &format!("$T-restore < {}/$T.saved", pbx.world.dir().display()));
             assert_eq!(rules(&pbx), confirmed);
