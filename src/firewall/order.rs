@@ -311,9 +311,9 @@ impl Order<'_> {
                 Version::V4 => 20 + 8,
                 Version::V6 => 40 + 8,
             };
-            // TCP's header is longer, by up to 52 bytes, and some lines may be empty.
+            // TCP's header is longer, IPv6 may have more of them, and FreeSWITCH passes over empty lines.
             let request = format!("{name} ");
-            let pattern = Pattern::new(&request, Case::Heeded).within(start, start + 72);
+            let pattern = Pattern::new(&request, Case::Heeded).within(start, start + 512);
             Some((*name, rate, format!("{pattern} {}", self.above(table, name, rate))))
         })
     }

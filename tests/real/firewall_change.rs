@@ -862,17 +862,25 @@ fn after_a_reboot_all_is_there_again(variant: &'static str) {
         let call = lists(&["load"]);
         assert_eq!((call.code, call.stderr.as_str()), (0, ""));
     };
-    // An apply that nobody confirmed.
-    assert_eq!(lists(&["refresh"]).code, 0);
-    does(&pbx, &["apply", "--confirm-within", "1h"]);
     let save = || for_both(&pbx, &format!("$T-save > {}/$T.saved", pbx.world.dir().display()));
-    kill_watch(&pbx);
-    reboot(&pbx);
-    load();
-    does(&pbx, &["restore"]);
-    assert_eq!(rules(&pbx), "");
-    for_both(&pbx, "$T -A INPUT -i lo -j ACCEPT");
-    assert_eq!(rules(&pbx), before);
+    let bring_back = || for_both(&pbx, &format!("$T-restore < {}/$T.saved", pbx.world.dir().display()));
+    // An apply that nobody confirmed, with its rules saved by somebody, and without.
+    assert_eq!(lists(&["refresh"]).code, 0);
+    for saved in [true, false] {
+        does(&pbx, &["apply", "--confirm-within", "1h"]);
+        save();
+        kill_watch(&pbx);
+        reboot(&pbx);
+        load();
+        if saved {
+            bring_back();
+            assert_ne!(rules(&pbx), before);
+        } else {
+            for_both(&pbx, "$T -A INPUT -i lo -j ACCEPT");
+        }
+        does(&pbx, &["restore"]);
+        assert_eq!(rules(&pbx), before);
+    }
 
     does(&pbx, &["apply", "--yes"]);
     verifies(&pbx);
@@ -898,7 +906,7 @@ fn after_a_reboot_all_is_there_again(variant: &'static str) {
             pbx.host.command("ipset").args(["-q", "test", "rf-to-office-net4", PHONES[0][0]]).status();
         assert!(phone.unwrap().success());
         if with_saved {
-            for_both(&pbx, &format!("$T-restore < {}/$T.saved", pbx.world.dir().display()));
+            bring_back();
             assert_eq!(rules(&pbx), confirmed);
         } else {
             for_both(&pbx, "$T -A INPUT -i lo -j ACCEPT");

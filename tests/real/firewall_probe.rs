@@ -126,7 +126,7 @@ fn a_rule_that_is_lost_is_found() {
         ),
         (
             "legacy",
-            "/RINGFENCE-UDP.*hashlimit-name rf-register/d",
+            "/RINGFENCE-UDP.*hashlimit-name rf-reg-/d",
             "wrong   REGISTER of one source is dropped after 40 at once (IPv6, UDP 5060): 1080 of 1080 arrived",
         ),
     ] {

@@ -66,13 +66,19 @@ pub(super) fn make_dir(call: &Call) -> anyhow::Result<()> {
 
 /// Forgets them.
 pub(super) fn forget(call: &Call) -> anyhow::Result<()> {
+    let path = path(&call.config);
+    absent(std::fs::remove_file(&path)).with_context(|| format!("cannot remove {}", path.display()))
+}
+
+/// Nothing of ours is in the kernel any more.
+pub(super) fn remove_dir(call: &Call) -> anyhow::Result<()> {
     let dir = call.config.firewall_dir();
-    match std::fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
-        }
-        _ => Ok(()),
-    }
+    absent(std::fs::remove_dir_all(&dir)).with_context(|| format!("cannot remove {}", dir.display()))
+}
+
+/// What is not there need not be removed.
+fn absent(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// What stands in the settings file now; nothing where there is none.

@@ -2,7 +2,7 @@
 
 use super::undo::{self, Undo};
 use super::wanted::Wanted;
-use super::{Call, confirmed};
+use super::{Call, confirmed, remove};
 use crate::commands::{block, say};
 use crate::exit::Exit;
 use crate::firewall::{Firewall, take_turn};
@@ -15,7 +15,13 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
         return Ok(Exit::Yes);
     }
     let Some(config) = confirmed::read(call)? else {
-        say("Nothing was ever confirmed, so there is nothing to restore.");
+        // A remove that was killed half-way; or rules that nobody confirmed were saved by another program, and came back at a boot.
+        if call.config.firewall_dir().exists() && remove::take_away(call)? {
+            call.record("rules", "remove", "never-confirmed", "");
+            drop(turn);
+            block::settle_after_firewall(&call.config, call.now);
+        }
+        say("Nothing is confirmed, so there is nothing to restore.");
         return Ok(Exit::Yes);
     };
     let mut there = Firewall::read()?;

@@ -95,7 +95,6 @@ pub(super) fn sets_of_before(call: &Call) -> anyhow::Result<()> {
 
 /// Removes the sets that nothing of ours needs any more.
 pub(super) fn release_sets(call: &Call) -> anyhow::Result<()> {
-    confirmed::forget(call)?;
     let left = match Ipset::open() {
         Ok(mut kernel) => kernel_sets::remove_standing(&mut kernel),
         // Without ipset there are none.
@@ -104,7 +103,7 @@ pub(super) fn release_sets(call: &Call) -> anyhow::Result<()> {
     if !left.is_empty() {
         super::complain(&format!("left, since another rule names them: {}", left.join(", ")));
     }
-    Ok(())
+    confirmed::remove_dir(call)
 }
 
 /// Takes back what nobody confirmed in time and nobody took back: its watch was killed, or the clock was set. Only who has the turn

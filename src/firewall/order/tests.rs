@@ -185,3 +185,58 @@ fn what_is_not_in_the_settings_is_an_error() {
     let error = Settings::new(&config(&text), true, &Counts::new()).unwrap_err();
     assert!(error.starts_with("firewall.restrict: \"nz\" is no list, and no country of a list; there are: carriers, australia, office."), "{error}");
 }
+
+/// How many rules a packet meets, INPUT's jump included, and how many sets are asked; `matching` is text of the rules that match it.
+fn meets(settings: &Settings, matching: &[&str]) -> (usize, usize) {
+    let layout = settings.layout(Version::V4);
+    let chain = |name: &str| -> Vec<String> {
+        layout.chains.iter().find(|chain| chain.name == name).unwrap().rules.iter().map(plain).collect()
+    };
+    let (mut rules, mut sets) = (1, 0);
+    let mut way = vec![chain(PREFIX).into_iter()];
+    while let Some(at) = way.last_mut() {
+        let Some(rule) = at.next() else {
+            way.pop();
+            continue;
+        };
+        rules += 1;
+        sets += rule.matches("--match-set").count();
+        if !matching.iter().any(|text| rule.contains(text)) {
+            continue;
+        }
+        let (_, target) = rule.rsplit_once(['j', 'g']).unwrap();
+        match target.trim() {
+            "ACCEPT" | "DROP" => break,
+            // From the last of them it is back in INPUT.
+            "RETURN" => drop(way.pop()),
+            name => {
+                if rule.contains(&format!("-g {name}")) {
+                    way.pop();
+                }
+                way.push(chain(name).into_iter());
+            }
+        }
+    }
+    (rules, sets)
+}
+
+#[test]
+fn few_rules_are_met() {
+    let plain = settings("", true, &[]);
+    let restricted = restricted("[\"au\"]", &[("australia", [9, 9])]);
+    let udp = "-p udp -m multiport --dports 5060:5061";
+    let tcp = "-p tcp -m multiport --dports 5060:5061";
+    let known = "--match-set rf-known4 src";
+    for (what, settings, matching, met) in [
+        ("established, and not SIP", &plain, &["ESTABLISHED -m set !"][..], (2, 1)),
+        ("SIP over UDP by a stranger", &plain, &[udp], (7, 2)),
+        ("the same where its port is restricted", &restricted, &[udp], (8, 3)),
+        ("the same from elsewhere", &restricted, &[udp, "-p udp -m multiport --dports 5060 "], (8, 3)),
+        ("SIP over UDP from an allowed source", &restricted, &[udp, known, "rf-allow4"], (5, 3)),
+        ("SIP over UDP from a block list", &restricted, &[udp, known, "rf-block4"], (6, 4)),
+        ("SIP over TCP by a stranger", &plain, &[tcp], (9, 2)),
+        ("a new connection to another port", &plain, &[], (7, 2)),
+    ] {
+        assert_eq!(meets(settings, matching), met, "{what}");
+    }
+}
