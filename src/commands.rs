@@ -10,7 +10,7 @@ use clap::Parser;
 use jiff::Timestamp;
 
 use crate::address;
-use crate::config::{Config, span_of};
+use crate::config::{Config, span_of, spelled};
 use crate::evidence::{Decision, Journal, visible};
 use crate::exit::Exit;
 
@@ -103,7 +103,11 @@ fn a_span(text: &str) -> Result<i64, String> {
 /// A time span of a command line, like `60s` or `2h 30m`.
 fn duration(text: &str, allowed: RangeInclusive<Duration>) -> Result<Duration, String> {
     let span = span_of(text).ok_or("not a time span; write it like 60s or 2h 30m")?;
-    if allowed.contains(&span) { Ok(span) } else { Err("out of range".into()) }
+    if allowed.contains(&span) {
+        return Ok(span);
+    }
+    let [least, most] = [allowed.start(), allowed.end()].map(|span| spelled(*span));
+    Err(format!("out of range; {least} to {most} are possible"))
 }
 
 /// Leaves evidence of a decision. A journal that cannot be written to says so in syslog; the decision stands.

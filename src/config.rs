@@ -20,7 +20,7 @@ pub use block::{Block, Fail2ban, Ledger};
 pub use error::ConfigError;
 pub use firewall::{Firewall, Ports};
 pub use lists::{List, ListName};
-pub use values::{Ipv6Prefix, Percent, Secret, Span, span_of};
+pub use values::{Ipv6Prefix, Percent, Secret, Span, span_of, spelled};
 
 /// Where the settings are unless `--config` or `RINGFENCE_CONFIG` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/ringfence/ringfence.toml";

@@ -123,7 +123,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
 /// [`Command::Sync`], before rules go in that pass known addresses over; what goes wrong is said, and done again by the timer.
 pub(super) fn sync_before_firewall(config: &Config) {
     let call = Call { config: config.clone() };
-    if let Err(error) = sync::run(&call) {
+    if let Err(error) = sync::sync(&call) {
         complain(&causes(&error));
     }
 }

@@ -69,7 +69,8 @@ impl<B> fmt::Display for Span<B> {
 }
 
 /// As people write it: `800ms`, `2s`, `1h`.
-pub(super) fn spelled(span: Duration) -> String {
+#[must_use]
+pub fn spelled(span: Duration) -> String {
     let seconds = span.as_secs();
     if span.subsec_nanos() == 0 && seconds > 0 && seconds.is_multiple_of(86_400) {
         return format!("{}d", seconds / 86_400);

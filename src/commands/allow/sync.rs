@@ -22,6 +22,13 @@ const TIME: Duration = Duration::from_secs(20);
 const HOST: i64 = 600;
 
 pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
+    let (exit, count) = sync(call)?;
+    say(&format!("{} in the kernel's sets.", addresses(count)));
+    Ok(exit)
+}
+
+/// How it ends, and how many addresses are in the sets.
+pub(super) fn sync(call: &Call) -> anyhow::Result<(Exit, usize)> {
     let mut exit = Exit::Yes;
     let mut missing = |subject: &str, reason: &str, detail: &str| {
         complain(detail);
@@ -64,8 +71,7 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
         let _ = Registry::new(&call.config).remember(&found, Timestamp::now().as_millisecond());
         count = bring_in(call, &host, &found)?.count;
     }
-    say(&format!("{} in the kernel's sets.", addresses(count)));
-    Ok(exit)
+    Ok((exit, count))
 }
 
 /// What was brought in.

@@ -30,10 +30,15 @@ pub(in crate::commands) fn of(config: &Config) -> anyhow::Result<Option<Config>>
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let confirmed = Config::parse(&path, &content)
+    parse(config, &path, &content).map(Some)
+}
+
+/// Settings as they were applied, with the directories of today.
+pub(super) fn parse(config: &Config, path: &Path, content: &[u8]) -> anyhow::Result<Config> {
+    let applied = Config::parse(path, content)
         .map_err(|error| anyhow!("{error}; apply and confirm the settings once more"))?;
     let Config { state_dir, run_dir, log_dir, .. } = config.clone();
-    Ok(Some(Config { state_dir, run_dir, log_dir, ..confirmed }))
+    Ok(Config { state_dir, run_dir, log_dir, ..applied })
 }
 
 /// Keeps those of an `apply`. This is the moment from which on it stays.

@@ -297,20 +297,19 @@ impl Scene {
 
     /// Holds what became of the probes against what should.
     fn judge(&self, report: &Report) -> Vec<Check> {
-        let judge = |(probe, outcome): (&Probe, &Outcome)| Check {
-            what: probe.what.clone(),
-            holds: probe.expect.holds(self.observe, *outcome),
-            detail: format!("{} of {} arrived", outcome.arrived, outcome.sent),
+        let judge = |(probe, outcome): (&Probe, &Outcome)| {
+            let arrived = format!("{} of {} arrived", outcome.arrived, outcome.sent);
+            Check::new(&probe.what, probe.expect.holds(self.observe, *outcome), arrived)
         };
         let mut checks: Vec<Check> = self.probes.iter().zip(&report.outcomes).map(judge).collect();
         if self.observe {
             let expected =
                 self.probes.iter().filter(|probe| !matches!(probe.expect, Expect::Arrives(_))).count();
-            checks.push(Check {
-                what: format!("what would be dropped is counted: {} packets", report.denied),
-                holds: usize::try_from(report.denied).is_ok_and(|denied| denied >= expected),
-                detail: format!("there were {expected} at least"),
-            });
+            checks.push(Check::new(
+                format!("what would be dropped is counted: {} packets", report.denied),
+                usize::try_from(report.denied).is_ok_and(|denied| denied >= expected),
+                format!("there were {expected} at least"),
+            ));
         }
         checks
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::wanted::Wanted;
 use super::{Call, confirmed};
+use crate::config::Config;
 use crate::firewall::{Firewall, Kept, order};
 use crate::kernel_sets::{self, Ipset};
 use crate::state_file::{self, Durability};
@@ -66,6 +67,11 @@ impl Undo {
         state_file::make_dir(call.run_dir(), 0o755)
             .and_then(|()| state_file::replace(&path, &serde_json::to_vec(self)?, Durability::Volatile))
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The settings by which it was made.
+    pub(super) fn config(&self, call: &Call) -> anyhow::Result<Config> {
+        confirmed::parse(&call.config, &Self::path(call), self.settings.as_bytes())
     }
 
     /// Its file says that it is over.

@@ -26,58 +26,60 @@ pub(super) struct Args {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Check {
-    pub(super) what: String,
-    pub(super) holds: bool,
-    /// What is wrong, and what to do.
-    pub(super) detail: String,
+    what: String,
+    /// If it is not: why, and what to do.
+    wrong: Option<String>,
+}
+
+impl Check {
+    /// `wrong` is what is to be said if it does not hold.
+    pub(super) fn new(what: impl Into<String>, holds: bool, wrong: impl Into<String>) -> Self {
+        Self { what: what.into(), wrong: (!holds).then(|| wrong.into()) }
+    }
+
+    pub(super) fn is_wrong(&self) -> bool {
+        self.wrong.is_some()
+    }
 }
 
 pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
-    let waits = Undo::read(call)?.is_some();
-    let config = match confirmed::read(call)? {
-        Some(config) if !waits => config,
-        _ if waits => call.config.clone(),
-        _ => {
-            complain("nothing was confirmed; see ringfence-firewall plan");
-            return Ok(Exit::No);
-        }
+    let applied = match Undo::read(call)? {
+        Some(undo) => Some(undo.config(call)?),
+        None => confirmed::read(call)?,
+    };
+    let Some(config) = applied else {
+        complain("nothing was confirmed; see ringfence-firewall plan");
+        return Ok(Exit::No);
     };
     let there = Firewall::read()?;
     let wanted = Wanted::new(&config, &there, call.now)?;
     let changes = there.plan(|version| wanted.layout(version));
     let differs =
         |version: Version| changes.iter().any(|(program, _)| program.starts_with(version.program()));
-    let mut checks: Vec<Check> = [(Version::V4, "IPv4"), (Version::V6, "IPv6")]
-        .into_iter()
-        .map(|(version, name)| Check {
-            what: format!("the rules of {name}, and their jump directly behind the bans"),
-            holds: !differs(version),
-            detail: "they are not as they were confirmed; run ringfence-firewall restore".to_owned(),
-        })
-        .collect();
-    checks.push(match wanted.missing_sets() {
-        Ok(missing) => Check {
-            what: "the sets that they name".to_owned(),
-            holds: missing.is_empty(),
-            detail: format!("not there: {}; run ringfence-firewall restore", missing.join(", ")),
-        },
-        Err(error) => {
-            Check { what: "the sets that they name".to_owned(), holds: false, detail: format!("{error:#}") }
-        }
-    });
+    let mut checks = vec![];
+    for (version, name) in [(Version::V4, "IPv4"), (Version::V6, "IPv6")] {
+        checks.push(Check::new(
+            format!("the rules of {name}, and their jump directly behind the bans"),
+            !differs(version),
+            "they are not as they were applied; run ringfence-firewall restore",
+        ));
+    }
+    let missing = wanted.missing_sets()?;
+    checks.push(Check::new(
+        "the sets that they name",
+        missing.is_empty(),
+        format!("not there: {}; run ringfence-firewall restore", missing.join(", ")),
+    ));
     let open = wanted.unrestricted();
-    checks.push(Check {
-        what: "the ports that are restricted".to_owned(),
-        holds: open.is_empty(),
-        detail: open.join("; "),
-    });
+    checks.push(Check::new("the ports that are restricted", open.is_empty(), open.join("; ")));
     if args.probe {
         checks.extend(probe::checks(&config, &there, &wanted)?);
     }
-    let all = checks.iter().all(|check| check.holds);
+    let all = !checks.iter().any(Check::is_wrong);
     print(args.json, &checks, || {
-        let line = |Check { what, holds, detail }: &Check| {
-            if *holds { format!("ok      {what}\n") } else { format!("wrong   {what}: {detail}\n") }
+        let line = |Check { what, wrong }: &Check| match wrong {
+            None => format!("ok      {what}\n"),
+            Some(wrong) => format!("wrong   {what}: {wrong}\n"),
         };
         checks.iter().map(line).collect()
     })?;

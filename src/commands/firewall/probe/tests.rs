@@ -96,7 +96,7 @@ fn an_observer_counts_what_he_would_drop() {
     let scene = scene("mode = \"observe\"", false, &[]);
     let all = |probe: &Probe| Outcome { sent: probe.expect.most(), arrived: probe.expect.most() };
     let report = |denied| Report { outcomes: scene.probes.iter().map(all).collect(), denied };
-    let wrong = |denied| scene.judge(&report(denied)).into_iter().filter(|check| !check.holds).count();
+    let wrong = |denied| scene.judge(&report(denied)).into_iter().filter(Check::is_wrong).count();
     assert_eq!((wrong(26), wrong(25)), (0, 1));
     assert!(said(&scene, "is dropped").is_empty());
 }
