@@ -77,6 +77,11 @@ fn say(text: &str) {
     }
 }
 
+/// One line about what was done, whoever listens.
+fn tell(text: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "{}", visible(text))
+}
+
 /// An address of a command line.
 fn an_address(text: &str) -> Result<IpAddr, String> {
     address::parse_text(text).ok_or_else(|| "not an IPv4 or IPv6 address".into())

@@ -180,6 +180,15 @@ impl Firewall {
         self.tables.iter().any(|table| table.saved.tracks_connections())
     }
 
+    /// Whether rules that we wrote are in the chains that begin with `prefix`.
+    #[must_use]
+    pub fn has_rules_of(&self, prefix: &str) -> bool {
+        let owner = Layout::nothing(prefix);
+        let chains = self.tables.iter().flat_map(|table| &table.saved.chains);
+        let mut own = chains.filter(|(name, _)| owner.owns(name)).flat_map(|(_, rules)| rules);
+        own.any(|rule| rule.tag.is_some())
+    }
+
     /// What is there of the owner of the chains that begin with `prefix`.
     #[must_use]
     pub fn keep(&self, prefix: &str) -> Kept {

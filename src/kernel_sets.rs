@@ -226,7 +226,27 @@ pub fn make_missing<'a>(
     Ok(())
 }
 
-/// Fills the sets of lists that are empty; no rule drops by an empty one. Those that hold something are the business of [`load`].
+/// How many entries the kernel has of a list that ports are restricted to, of IPv4 and IPv6.
+pub fn count_of_list(kernel: &mut Ipset, list: &ListName) -> [usize; 2] {
+    [Family::V4, Family::V6].map(|family| {
+        let header = kernel.header(&of_list(list, family)).ok().flatten();
+        header.map_or(0, |header| usize::try_from(header.entries).unwrap_or(usize::MAX))
+    })
+}
+
+/// Whether [`fill_empty_lists`] has something to do.
+pub fn has_empty_list(kernel: &mut Ipset, lists: &BTreeMap<ListName, AddressSet>) -> anyhow::Result<bool> {
+    let content = Content { lists: lists.clone(), ..Content::default() };
+    for set in sets(&content).iter().filter(|set| matches!(set.side, Side::List(_)) && !set.stays(&content)) {
+        if set.live(kernel)?.is_none_or(|header| header.entries == 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Fills the sets of lists that are empty; no rule drops by an empty one. Those that hold something are the business of [`load`]. Hold
+/// the lists' lock.
 pub fn fill_empty_lists(kernel: &mut Ipset, lists: &BTreeMap<ListName, AddressSet>) -> anyhow::Result<()> {
     let content = Content { lists: lists.clone(), ..Content::default() };
     for set in sets(&content).iter().filter(|set| matches!(set.side, Side::List(_)) && !set.stays(&content)) {
@@ -241,9 +261,22 @@ pub fn fill_empty_lists(kernel: &mut Ipset, lists: &BTreeMap<ListName, AddressSe
     Ok(())
 }
 
-/// The names of all sets that rules of the firewall may name.
-#[must_use]
-pub fn all_names<'a>(lists: impl IntoIterator<Item = &'a ListName>) -> Vec<String> {
+/// The names of those sets that rules of the firewall may name, and that are missing or lack something that the firewall itself puts
+/// in.
+pub fn missing<'a>(
+    kernel: &mut Ipset,
+    lists: impl IntoIterator<Item = &'a ListName>,
+) -> anyhow::Result<Vec<String>> {
+    let there = kernel.names().context("cannot list the sets")?;
+    let mut missing: Vec<String> = standing::incomplete(kernel)?.into_iter().map(str::to_owned).collect();
+    let gone = all_names(lists).into_iter().filter(|name| !there.contains(name));
+    missing.extend(gone);
+    missing.sort();
+    missing.dedup();
+    Ok(missing)
+}
+
+fn all_names<'a>(lists: impl IntoIterator<Item = &'a ListName>) -> Vec<String> {
     let content = Content {
         lists: lists.into_iter().map(|list| (list.clone(), AddressSet::default())).collect(),
         ..Content::default()

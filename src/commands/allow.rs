@@ -52,7 +52,7 @@ enum Command {
     Flush(remove::FlushArgs),
     /// Take back a flush that came just before: fail2ban's actionstop
     Stop(remove::StopArgs),
-    /// Bring registered phones, whom this host needs, and who is allowed into the kernel; every minute
+    /// Bring registered phones, those seen within a day, and who is allowed into the kernel; every minute
     Sync,
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
-use crate::commands::{Settings, causes, give_up, parse, record};
+use crate::commands::{Settings, block, causes, give_up, parse, record};
 use crate::config::{Config, Mode};
 use crate::evidence::Decision;
 use crate::exit::Exit;
@@ -52,7 +52,7 @@ enum Command {
     Plan(plan::Args),
     /// Bring the rules in; with --confirm-within they take themselves back unless confirmed
     Apply(apply::Args),
-    /// Keep what was applied: you still have a session, so the rules let you in
+    /// Keep what was applied; from a new session, which shows that the rules let you in
     Confirm,
     /// Take away all rules of ours, and forget what was confirmed
     Remove,
@@ -91,7 +91,7 @@ The first time:
 Exit status:
   0  done
   1  refused (something waits for its confirmation, or nothing does), or not as it should be
-  2  broken, or wrong usage; nothing was changed
+  2  broken, or wrong usage
 
 Which way it fails:
   IPv4 and IPv6 get the new rules both, or both keep the old ones. Before anything is changed, a
@@ -106,9 +106,6 @@ Files:
   /var/lib/ringfence/firewall/           the settings as they were confirmed
   /run/ringfence/firewall.undo           what waits for its confirmation
   /var/log/ringfence/decisions.jsonl     what was applied, taken back and repaired";
-
-/// Settings of other tools.
-const UNNEEDED: [&str; 3] = ["registrations", "ledger", "fail2ban"];
 
 /// The whole tool.
 #[must_use]
@@ -126,20 +123,16 @@ pub fn main() -> ExitCode {
 
 fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
     let path = args.settings.config.as_deref();
-    // What was confirmed, and what must be taken back, does not depend on what stands in the settings by now.
-    let salvaged = || {
-        Config::load_without(path, &UNNEEDED).unwrap_or_else(|error| {
+    let call = match (&args.command, Config::load(path)) {
+        (_, Ok(config)) => Call { config, now, whole: true },
+        // What was confirmed, and what must be taken back, does not depend on what stands in the settings by now.
+        (Command::Plan(_) | Command::Apply(_), Err(error)) => return Err(error.into()),
+        (_, Err(error)) if path.is_some_and(|path| !path.exists()) => return Err(error.into()),
+        (_, Err(error)) => {
             complain(&format!("{error}; going on without the rest of it"));
-            Config::salvage(path)
-        })
+            Call { config: Config::salvage(path), now, whole: false }
+        }
     };
-    let config = match &args.command {
-        Command::Plan(_) | Command::Apply(_) => Config::load_without(path, &UNNEEDED)?,
-        // It is told what it needs.
-        Command::Probe(_) => Config::default(),
-        _ => salvaged(),
-    };
-    let call = Call { config, now };
     let (name, done) = match &args.command {
         Command::Plan(args) => return plan::run(&call, args),
         Command::Verify(args) => return verify::run(&call, args),
@@ -162,11 +155,21 @@ fn complain(text: &str) {
 struct Call {
     config: Config,
     now: Timestamp,
+    /// The settings could be read; else they are at their defaults, but for directories.
+    whole: bool,
 }
 
 impl Call {
     fn run_dir(&self) -> &Path {
         &self.config.run_dir
+    }
+
+    /// The place of the jump to blocked accounts may have changed. By settings that cannot be read, other accounts might be blocked:
+    /// `ringfence-block expire` does it then.
+    fn settle_blocks(&self) {
+        if self.whole {
+            block::settle_after_firewall(&self.config, self.now);
+        }
     }
 
     /// Leaves evidence about the rules as a whole.

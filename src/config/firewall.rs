@@ -74,6 +74,9 @@ impl Default for Firewall {
     }
 }
 
+/// Where IAX2 is spoken.
+pub const IAX_PORT: u16 = 4569;
+
 /// The largest number of ports that one rule names; a range counts twice.
 const MAX_PORTS: usize = 15;
 
@@ -279,7 +282,12 @@ impl FromStr for Rate {
         let (count, unit) = pace.split_once('/').ok_or_else(wrong)?;
         let unit = Unit::ALL.into_iter().find(|known| known.name() == unit).ok_or_else(wrong)?;
         let count = number(count)?;
-        Ok(Self { count, unit, burst: burst.unwrap_or(count) })
+        let rate = Self { count, unit, burst: burst.unwrap_or(count) };
+        // The kernel counts the memory of a source in milliseconds.
+        if rate.memory() > Duration::from_hours(24) {
+            return Err(format!("{text:?} is out of range: a burst takes more than a day to be whole again"));
+        }
+        Ok(rate)
     }
 }
 
@@ -408,7 +416,14 @@ impl Firewall {
                 ));
             }
         }
+        let iax = Ports(vec![PortRange::one(IAX_PORT)]);
         for limit in &self.limits {
+            if self.iax_limit.rate().is_some() && limit.ports.meets(&iax) {
+                return Err(format!(
+                    "firewall.limits: ports {} have that of IAX2 among them; see iax-limit",
+                    limit.ports
+                ));
+            }
             if limit.ports.meets(&self.sip_ports) {
                 return Err(format!(
                     "firewall.limits: ports {} are among those of SIP, which have limits of their own",
@@ -431,9 +446,10 @@ fn find_list(text: &str, lists: &BTreeMap<ListName, List>) -> Result<ListName, S
     let country = lists.iter().find(|(_, list)| list.country.as_deref() == Some(text));
     country.map(|(name, _)| name.clone()).ok_or_else(|| {
         let known: Vec<&str> = lists.keys().map(ListName::as_str).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let known = ["carriers"].into_iter().chain(known).collect::<Vec<_>>().join(", ");
         format!(
-            "firewall.restrict: {text:?} is no list, and no country of a list; there are: carriers, {known}. For a country, add\n             [lists.australia]\nkind = \"allow\"\ncountry = \"au\"\nexempts = []"
+            "firewall.restrict: {text:?} is no list, and no country of a list; there are: {known}. A list for this alone has \
+             kind = \"allow\" and exempts = []"
         )
     })
 }

@@ -312,6 +312,8 @@ fn the_firewall_s_values_are_read_or_refused() {
         ("register-limit = \"20000/minute\"", "with at most 10000 of each"),
         ("limits = [{ ports = [\"5060\"], rate = \"1/minute\" }]", "are among those of SIP"),
         ("limits = [{ ports = [\"22\"] }]", "missing field `rate`"),
+        ("limits = [{ ports = [\"4560-4570\"], rate = \"1/minute\" }]", "see iax-limit"),
+        ("register-limit = \"1/hour burst 10000\"", "takes more than a day"),
         ("restrict = [{ ports = [\"22\"], to = [] }]", "are restricted to nobody"),
         ("restrict = [{ ports = [], to = [\"au\"] }]", "no ports are named"),
         ("agents = [\"ab\"]", "cannot be looked for"),

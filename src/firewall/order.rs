@@ -6,7 +6,7 @@
 //!                     SIP over UDP ----------> RINGFENCE-UDP
 //!                     odd TCP flags ---------> RINGFENCE-FLAGS and on
 //!                     SIP over TCP ----------> RINGFENCE-TCP
-//!                     known sources ---------> RINGFENCE-KNOWN
+//!                     listed sources --------> RINGFENCE-KNOWN
 //!                     limits and restrictions of other ports
 //! RINGFENCE-UDP, -TCP blocked accounts (ringfence-block puts its jump here)
 //!                     known sources ---------> RINGFENCE-KNOWN
@@ -21,7 +21,7 @@ use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::{Case, Chain, Hook, Layout, Pattern, Rule, Version};
-use crate::config::firewall::{AllowMeans, PortRange, Rate};
+use crate::config::firewall::{AllowMeans, IAX_PORT, PortRange, Rate};
 use crate::config::{Config, Firewall, ListName, Mode, Ports};
 use crate::kernel_sets::{self, Family, Names, PORTS};
 
@@ -42,9 +42,6 @@ const SLAMMING: &str = "RINGFENCE-SLAMMING";
 /// What is denied goes there, where more is done with it than dropping it.
 pub const DENY: &str = "RINGFENCE-DENY";
 
-/// Where IAX2 is spoken.
-pub const IAX_PORT: u16 = 4569;
-
 /// What the rules depend on.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -62,6 +59,16 @@ struct Bound {
     to: Vec<ListName>,
     /// Of IPv4, and of IPv6.
     somebody: [Vec<ListName>; 2],
+}
+
+impl Bound {
+    /// The lists with somebody who speaks it.
+    fn somebody(&self, version: Version) -> &[ListName] {
+        match version {
+            Version::V4 => &self.somebody[0],
+            Version::V6 => &self.somebody[1],
+        }
+    }
 }
 
 /// How many IPv4 and IPv6 networks a list has.
@@ -97,17 +104,12 @@ impl Settings {
 
     /// The ports on which every packet is looked at.
     pub fn ports(&self) -> impl Iterator<Item = PortRange> {
-        let iax = self.firewall.iax_limit.rate().map(|_| PortRange::one(IAX_PORT));
-        self.firewall.sip_ports.ranges().copied().chain(iax)
+        watched_ports(&self.firewall)
     }
 
     /// Ports, and the lists whose sources alone reach them; without those that are open to all.
     pub fn restrictions(&self, version: Version) -> impl Iterator<Item = (&Ports, &[ListName])> {
-        let family = match version {
-            Version::V4 => 0,
-            Version::V6 => 1,
-        };
-        let bounds = self.restrictions.iter().map(move |bound| (&bound.ports, &bound.somebody[family][..]));
+        let bounds = self.restrictions.iter().map(move |bound| (&bound.ports, bound.somebody(version)));
         bounds.filter(|(_, lists)| !lists.is_empty())
     }
 
@@ -142,6 +144,12 @@ fn family(version: Version) -> Family {
         Version::V4 => Family::V4,
         Version::V6 => Family::V6,
     }
+}
+
+/// The ports on which every packet is looked at, by these settings.
+pub fn watched_ports(firewall: &Firewall) -> impl Iterator<Item = PortRange> {
+    let iax = firewall.iax_limit.rate().map(|_| PortRange::one(IAX_PORT));
+    firewall.sip_ports.ranges().copied().chain(iax)
 }
 
 /// A request of SIP that is limited.
@@ -241,8 +249,17 @@ impl Order<'_> {
                 .about("TCP that is no plain SYN"),
         );
         rules.push(Rule::goto(format!("-p tcp -m multiport --dports {ports}"), TCP).about("SIP over TCP"));
-        rules.push(self.to_known());
-        rules.extend(self.iax().map(|rule| over(rule, "IAX2")));
+        // Not who exceeded a limit: whoever forges his address must not close all other ports to him.
+        rules.push(
+            Rule::goto(format!("-m set --match-set {} src", self.names.listed), KNOWN)
+                .about("sources that are listed, or seen"),
+        );
+        if let Some(begins) = self.iax() {
+            let goes_on =
+                format!("-p udp -m udp --dport {IAX_PORT} -m set --match-set {} src", self.names.slamming);
+            rules.push(Rule::goto(goes_on, SLAMMING).about("IAX2 by who exceeded a limit"));
+            rules.push(over(begins, "IAX2"));
+        }
         for limit in &self.firewall().limits {
             // UDP has connections only where they are tracked.
             let udp = self.settings.tracked.then_some(("udp", " -m conntrack --ctstate NEW"));
@@ -284,13 +301,9 @@ impl Order<'_> {
         rules
     }
 
-    fn to_known(&self) -> Rule {
-        Rule::goto(format!("-m set --match-set {} src", self.names.known), KNOWN)
-            .about("sources that are known")
-    }
-
     fn sip(&self, protocol: &'static str) -> Vec<Rule> {
-        let mut rules = vec![self.to_known()];
+        let known = format!("-m set --match-set {} src", self.names.known);
+        let mut rules = vec![Rule::goto(known, KNOWN).about("sources that are known")];
         if !self.firewall().agents.is_empty() {
             rules.push(Rule::new("", AGENTS).about("scanners"));
         }
@@ -350,19 +363,14 @@ impl Order<'_> {
     }
 
     fn restrictions(&self, protocol: &'static str, sip: bool) -> Vec<Rule> {
-        let family = match self.version {
-            Version::V4 => 0,
-            Version::V6 => 1,
-        };
         let mut rules = vec![];
-        for Bound { ports, somebody, .. } in &self.settings.restrictions {
+        for (ports, to) in self.settings.restrictions(self.version) {
             let elsewhere = if sip {
                 !ports.meets(&self.firewall().sip_ports)
             } else {
                 ports.within(&self.firewall().sip_ports)
             };
-            let to = &somebody[family];
-            if elsewhere || to.is_empty() {
+            if elsewhere {
                 continue;
             }
             let mut matches = format!("-p {protocol} -m multiport --dports {ports}");

@@ -207,6 +207,10 @@ impl Refusal {
         matches!(self.0, netlink::Error::Refused(2))
     }
 
+    fn is_there_already(&self) -> bool {
+        matches!(self.0, netlink::Error::Refused(4103))
+    }
+
     /// While somebody lists a set, the kernel answers `EBUSY` to a swap, and `IPSET_ERR_BUSY` to a removal, as it does for a set
     /// that a rule names, and for a moment after that rule is gone.
     fn is_busy(&self) -> bool {
@@ -391,9 +395,12 @@ impl Ipset {
         })
     }
 
-    /// Adds another set.
+    /// Adds another set, unless it is in it.
     pub fn add_set(&mut self, name: &str, member: &str) -> Result<()> {
-        self.add_one(name, |message| message.put_text(ATTR_NAME, member))
+        match self.add_one(name, |message| message.put_text(ATTR_NAME, member)) {
+            Err(refusal) if refusal.is_there_already() => Ok(()),
+            done => done,
+        }
     }
 
     fn add_one(&mut self, name: &str, put: impl FnOnce(&mut Message)) -> Result<()> {

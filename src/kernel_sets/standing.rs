@@ -33,7 +33,9 @@ pub struct Names {
     pub allowed: &'static str,
     /// `list:set`: who is on a block list.
     pub blocked: &'static str,
-    /// `list:set`: all of these.
+    /// `list:set`: who is allowed, was seen, or is on a block list.
+    pub listed: &'static str,
+    /// `list:set`: these, and who exceeded a limit.
     pub known: &'static str,
     allowed_members: [&'static str; 3],
     blocked_members: [&'static str; 2],
@@ -48,6 +50,7 @@ pub const fn names(family: Family) -> Names {
             slamming: "rf-slam-ip4",
             allowed: "rf-allow4",
             blocked: "rf-block4",
+            listed: "rf-listed4",
             known: "rf-known4",
             allowed_members: ["rf-allow-ip4", "rf-allow-net4", "rf-seen-ip4"],
             blocked_members: ["rf-block-ip4", "rf-block-net4"],
@@ -57,6 +60,7 @@ pub const fn names(family: Family) -> Names {
             slamming: "rf-slam-ip6",
             allowed: "rf-allow6",
             blocked: "rf-block6",
+            listed: "rf-listed6",
             known: "rf-known6",
             allowed_members: ["rf-allow-ip6", "rf-allow-net6", "rf-seen-ip6"],
             blocked_members: ["rf-block-ip6", "rf-block-net6"],
@@ -66,12 +70,13 @@ pub const fn names(family: Family) -> Names {
 
 impl Names {
     /// The sets of sets and what is in them, in an order in which they can be made.
-    fn groups(&self) -> [(&'static str, Vec<&'static str>); 3] {
-        let all = [&self.allowed_members[..], &self.blocked_members, &[self.slamming]].concat();
+    fn groups(&self) -> [(&'static str, Vec<&'static str>); 4] {
+        let listed = [&self.allowed_members[..], &self.blocked_members].concat();
         [
             (self.allowed, self.allowed_members.to_vec()),
             (self.blocked, self.blocked_members.to_vec()),
-            (self.known, all),
+            (self.known, [&listed[..], &[self.slamming]].concat()),
+            (self.listed, listed),
         ]
     }
 }
@@ -86,25 +91,38 @@ pub fn make_standing(kernel: &mut Ipset) -> anyhow::Result<()> {
         let netmask = (family == Family::V6).then_some(64);
         make(kernel, names.slamming, Make { timeout: Some(SLAMMING_FOR), netmask, ..plain })?;
         for (group, members) in names.groups() {
-            let there = make(kernel, group, Make::plain(Type::Sets, None, MEMBERS))?;
-            // A crash may have left some of them out.
-            for member in members.into_iter().skip(there as usize) {
+            make(kernel, group, Make::plain(Type::Sets, None, MEMBERS))?;
+            // A crash, or somebody else, may have left some of them out.
+            for member in members {
                 kernel
                     .add_set(group, member)
                     .with_context(|| format!("cannot put the set {member} into {group}"))?;
             }
         }
     }
-    make(kernel, PORTS, Make::plain(Type::Ports, None, 0)).map(drop)
+    make(kernel, PORTS, Make::plain(Type::Ports, None, 0))
 }
 
-/// How many entries are in it.
-fn make(kernel: &mut Ipset, name: &str, make: Make) -> anyhow::Result<u32> {
-    if let Some(header) = super::live(kernel, name, make.kind, make.family)? {
-        return Ok(header.entries);
+/// Makes it, unless it is there.
+fn make(kernel: &mut Ipset, name: &str, make: Make) -> anyhow::Result<()> {
+    if super::live(kernel, name, make.kind, make.family)?.is_none() {
+        kernel.create(name, &make).with_context(|| format!("cannot make the set {name}"))?;
     }
-    kernel.create(name, &make).with_context(|| format!("cannot make the set {name}"))?;
-    Ok(0)
+    Ok(())
+}
+
+/// Those of them that do not hold what they should.
+pub(super) fn incomplete(kernel: &mut Ipset) -> anyhow::Result<Vec<&'static str>> {
+    let mut incomplete = vec![];
+    let groups = [Family::V4, Family::V6].into_iter().flat_map(|family| names(family).groups());
+    let wanted = groups.map(|(name, members)| (name, members.len())).chain([(PORTS, 1)]);
+    for (name, least) in wanted {
+        let entries = kernel.header(name)?.map_or(0, |header| header.entries);
+        if usize::try_from(entries).is_ok_and(|entries| entries < least) {
+            incomplete.push(name);
+        }
+    }
+    Ok(incomplete)
 }
 
 /// Replaces the ports in [`PORTS`].
@@ -124,8 +142,8 @@ pub fn fill_ports(kernel: &mut Ipset, ports: impl IntoIterator<Item = PortRange>
 /// The names of all of them.
 pub(super) fn all_names() -> impl Iterator<Item = &'static str> {
     let of = |family| {
-        let Names { seen, slamming, allowed, blocked, known, .. } = names(family);
-        [seen, slamming, allowed, blocked, known]
+        let Names { seen, slamming, allowed, blocked, listed, known, .. } = names(family);
+        [seen, slamming, allowed, blocked, listed, known]
     };
     [of(Family::V4), of(Family::V6)].into_iter().flatten().chain([PORTS])
 }
@@ -133,10 +151,11 @@ pub(super) fn all_names() -> impl Iterator<Item = &'static str> {
 /// Removes the sets that nothing but the firewall's rules needs; what another rule names is left, and said by its name.
 pub fn remove_standing(kernel: &mut Ipset) -> Vec<String> {
     let of = |family| {
-        let Names { slamming, allowed, blocked, known, .. } = names(family);
-        [known, allowed, blocked, slamming]
+        let Names { slamming, allowed, blocked, listed, known, .. } = names(family);
+        [known, listed, allowed, blocked, slamming]
     };
-    let all = [of(Family::V4), of(Family::V6)].concat().into_iter().chain([PORTS]).map(str::to_owned);
+    let all =
+        [of(Family::V4), of(Family::V6)].concat().into_iter().chain([PORTS, PORTS_BESIDE]).map(str::to_owned);
     let lists = kernel.names().unwrap_or_default().into_iter().filter(|name| name.starts_with(super::LIST));
     all.chain(lists).filter(|name| kernel.destroy(name).is_err()).collect()
 }

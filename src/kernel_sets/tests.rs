@@ -267,15 +267,19 @@ fn one_look_asks_all_sets_and_follows_their_swaps() {
         load(&mut kernel, &content("203.0.113.7", "198.51.100.0/24 2001:db8:bad::/48")).unwrap();
         make_standing(&mut kernel).unwrap();
         make_standing(&mut kernel).unwrap();
-        let groups = |names: Names| [names.allowed, names.blocked, names.known];
+        let groups = |names: Names| [names.allowed, names.blocked, names.known, names.listed];
         for (group, members) in
-            groups(names(Family::V4)).into_iter().chain(groups(names(Family::V6))).zip([3, 2, 6].repeat(2))
+            groups(names(Family::V4)).into_iter().chain(groups(names(Family::V6))).zip([3, 2, 6, 5].repeat(2))
         {
             assert_eq!(kernel.header(group).unwrap().unwrap().entries, members, "{group}");
         }
         // What a crash left out is put in.
-        ipset(&["del", "rf-known4", "rf-slam-ip4"]);
+        fill_ports(&mut kernel, [PortRange::one(5060)]).unwrap();
+        assert_eq!(missing(&mut kernel, []).unwrap(), [""; 0]);
+        ipset(&["del", "rf-known4", "rf-allow-ip4"]);
         ipset(&["del", "rf-known4", "rf-block-net4"]);
+        ipset(&["flush", "rf-ports"]);
+        assert_eq!(missing(&mut kernel, []).unwrap(), ["rf-known4", "rf-ports"]);
         make_standing(&mut kernel).unwrap();
         assert_eq!(kernel.header("rf-known4").unwrap().unwrap().entries, 6);
         // The sets of lists stay exchangeable.

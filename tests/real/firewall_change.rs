@@ -39,6 +39,8 @@ with_both_variants! {
     the_end_of_the_session_is_not_the_end_of_the_watch
     without_its_watch_it_is_taken_back_all_the_same
     a_wiped_run_directory_confirms_nothing
+    only_what_is_whole_and_there_is_confirmed
+    what_somebody_wrote_by_hand_is_his
     one_family_that_refuses_keeps_the_old_rules_of_both
     a_disk_that_takes_nothing_changes_nothing
     an_unknown_name_is_an_error_before_anything_is_touched
@@ -112,7 +114,9 @@ fn ports(pbx: &Pbx) -> Vec<String> {
 #[track_caller]
 pub fn does(pbx: &Pbx, args: &[&str]) {
     let call = pbx.firewall(args);
-    assert_eq!((call.code, call.stderr.as_str(), call.stdout.as_str()), (0, "", ""), "{args:?}");
+    assert_eq!((call.code, call.stderr.as_str()), (0, ""), "{args:?}");
+    // Whoever brings rules in or confirms them hears of it; timers hear nothing.
+    assert_eq!(call.stdout.is_empty(), !matches!(args[0], "apply" | "confirm"), "{args:?}: {}", call.stdout);
 }
 
 /// A call that ends so, with one line on standard error: that line.
@@ -286,9 +290,10 @@ fn what_is_confirmed_stays(variant: &'static str) {
         call(pbx.firewall_command(args).env(variable, "203.0.113.9 50022 192.0.2.1 22"))
     };
     for variable in ["SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY"] {
-        let line = tells(&pbx, 2, &over_ssh(variable, &["apply"]));
+        let line = tells(&pbx, 1, &over_ssh(variable, &["apply"]));
         assert!(
-            line.contains("comes over SSH") && line.contains("add --confirm-within 60s, or --yes"),
+            line.contains("logged in over the network")
+                && line.contains("add --confirm-within 60s, or --yes"),
             "{line}"
         );
         assert_eq!((rules(&pbx), sets(&pbx)), (before.clone(), String::new()));
@@ -615,6 +620,50 @@ fn the_lock_of_iptables_is_waited_for_and_not_for_ever() {
     are_back(&pbx, &confirmed);
 }
 
+fn only_what_is_whole_and_there_is_confirmed(variant: &'static str) {
+    let pbx = Pbx::new(variant, UNVERIFIED);
+    let before = rules(&pbx);
+    let refused = |because: &str| {
+        let line = says(&pbx, 1, &["confirm"]);
+        assert!(line.contains(because), "{line}");
+    };
+    // Who gets in since another program flushed the rules proves nothing.
+    does(&pbx, &["apply", "--confirm-within", "1h"]);
+    for_both(&pbx, "$T -F; $T -X");
+    refused("the rules are not there as they were applied");
+    does(&pbx, &["remove"]);
+    for_both(&pbx, "$T -A INPUT -i lo -j ACCEPT");
+
+    // Killed before the rules were there.
+    does(&pbx, &["apply", "--confirm-within", "1h"]);
+    let undo = pbx.world.path("run/firewall.undo");
+    let written = std::fs::read_to_string(&undo).unwrap();
+    std::fs::write(&undo, written.replace("\"complete\":true", "\"complete\":false")).unwrap();
+    refused("what is being applied is not complete");
+
+    // A damaged file hinders nobody.
+    std::fs::write(&undo, &written[..written.len() / 2]).unwrap();
+    let line = tells(&pbx, 0, &pbx.firewall(&["restore"]));
+    assert!(line.contains("firewall.undo is damaged"), "{line}");
+    wait_for("what nobody confirmed to be gone", || rules(&pbx) == before);
+    does(&pbx, &["remove"]);
+    assert_eq!(rules(&pbx), before);
+}
+
+fn what_somebody_wrote_by_hand_is_his(variant: &'static str) {
+    let pbx = Pbx::new(variant, UNVERIFIED);
+    for_both(&pbx, "$T -N RINGFENCE; $T -A RINGFENCE -p udp --dport 9 -j DROP; $T -I INPUT -j RINGFENCE");
+    let before = rules(&pbx);
+    for verb in ["remove", "restore"] {
+        does(&pbx, &[verb]);
+        assert_eq!(rules(&pbx), before, "{verb}");
+    }
+    // It makes way for ours, and comes back if these are not confirmed.
+    does(&pbx, &["apply", "--confirm-within", "5s"]);
+    assert!(!rules(&pbx).contains("--dport 9 "));
+    are_back(&pbx, &before);
+}
+
 fn one_family_that_refuses_keeps_the_old_rules_of_both(variant: &'static str) {
     let pbx = Pbx::new(variant, EARLIER);
     let nothing = rules(&pbx);
@@ -661,8 +710,10 @@ fn one_family_that_refuses_keeps_the_old_rules_of_both(variant: &'static str) {
     does(&pbx, &["remove"]);
     // A set that is somebody else's.
     pbx.host.shell("ipset create rf-known6 hash:ip");
-    let line = says(&pbx, 2, &["apply", "--yes"]);
-    assert!(line.starts_with("nothing was changed: the set rf-known6 is there as hash:ip"), "{line}");
+    // The first that needs the set is the sync.
+    let call = pbx.firewall(&["apply", "--yes"]);
+    let line = "\nringfence-firewall: nothing was changed: the set rf-known6 is there as hash:ip";
+    assert!(call.code == 2 && call.stderr.contains(line), "{}", call.stderr);
     assert_eq!(rules(&pbx), nothing);
 }
 

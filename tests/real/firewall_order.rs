@@ -103,7 +103,7 @@ fn apply(pbx: &Pbx) {
 #[track_caller]
 fn applied(pbx: &Pbx) -> String {
     let call = pbx.firewall(&["apply", "--yes"]);
-    assert_eq!((call.code, call.stdout.as_str()), (0, ""), "{}", call.stderr);
+    assert_eq!(call.code, 0, "{}", call.stderr);
     call.stderr
 }
 
@@ -502,7 +502,11 @@ fn a_connection_that_registers_too_often_is_cut(variant: &'static str) {
         let mut ssh = gate.connect(STRANGER[family], 22);
         let heard = (0..20).take_while(|_| connection.carries(&gate, register("").as_bytes())).count();
         assert_eq!(heard, 10);
-        assert_eq!(gets_in(&gate, STRANGER[family]), [false; 4], "whatever he sends");
+        assert_eq!(
+            gets_in(&gate, STRANGER[family]),
+            [false, true, false, true],
+            "SIP alone is closed to him"
+        );
         ssh.talks(false);
         assert_eq!(gets_in(&gate, OFFICE[family]), [true; 4]);
     }
@@ -951,14 +955,14 @@ fn what_is_logged_is_dropped_all_the_same(variant: &'static str) {
     for family in FAMILIES {
         assert_eq!(gets_in(&gate, STRANGER[family]), [false; 4]);
         assert_eq!(gate.count(&many(60, &udp(STRANGERS[0][family], 5060, register("")))), 10);
-        assert_eq!(gets_in(&gate, STRANGERS[0][family]), [false; 4], "he is remembered");
+        assert_eq!(gets_in(&gate, STRANGERS[0][family]), [false, true, false, true], "he is remembered");
         assert_eq!(gets_in(&gate, OFFICE[family]), [true; 4]);
     }
     let plan = plan(&pbx);
     // Ten more in each minute that the test takes, and of each family.
     let (logged, dropped) = (counted(&plan, "at most ten a minute"), counted(&plan, "what is denied"));
     assert!((40..dropped).contains(&logged), "{logged} were logged");
-    assert_eq!(dropped, 2 * (4 + 50 + 4));
+    assert_eq!(dropped, 2 * (4 + 50 + 2));
 }
 
 fn scanners_are_dropped_but_for_allowed_sources(variant: &'static str) {

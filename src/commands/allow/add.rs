@@ -1,6 +1,7 @@
 //! `ringfence-allow add`: allow an address for a time.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 
 use anyhow::bail;
 use jiff::Timestamp;
@@ -38,7 +39,7 @@ pub(super) struct Args {
 pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     let jail = args.jail.as_deref();
     let word = jail.unwrap_or(BY_HAND);
-    let Some(address) = address::parse(&args.address).filter(|address| !address.is_unspecified()) else {
+    let Some(address) = address::parse(&args.address).filter(is_host) else {
         let text = visible_within(&args.address.to_string_lossy(), 100);
         let why = "it is not one IPv4 or IPv6 address of a host; networks belong into [lists]";
         if jail.is_none() {
@@ -106,4 +107,10 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
 /// Who allows it, in a sentence.
 pub(super) fn on_the_word(entry: &Entry) -> String {
     entry.jail.as_ref().map_or_else(|| "what was added by hand".to_owned(), |jail| format!("the jail {jail}"))
+}
+
+/// Whether packets that matter may come from there.
+fn is_host(address: &IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || broadcast)
 }

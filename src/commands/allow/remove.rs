@@ -35,7 +35,7 @@ pub(super) struct FlushArgs {
     jail: Option<String>,
 
     /// Not at once but after this time, unless stop comes before
-    #[arg(long, value_name = "SPAN", value_parser = a_span)]
+    #[arg(long, value_name = "SPAN", value_parser = a_span, requires = "jail")]
     after: Option<i64>,
 }
 

@@ -11,15 +11,11 @@ use super::{Call, addresses, complain};
 use crate::commands::{causes, say};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
-use crate::host;
 use crate::registrations::discovery::{self, Nothing};
 use crate::registrations::{self, DAY, Found, Registry};
 
 /// Reading all registrations takes no longer.
 const TIME: Duration = Duration::from_secs(20);
-
-/// For so many seconds this host's routers, name servers and who is logged in stay, once it has no more to do with them.
-const HOST: i64 = 600;
 
 pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     let (exit, count) = sync(call)?;
@@ -35,12 +31,8 @@ pub(super) fn sync(call: &Call) -> anyhow::Result<(Exit, usize)> {
         call.record(subject, "keep", reason, "sync", detail);
         exit = Exit::No;
     };
-    let mut host = host::protected(&host::Paths::default());
-    if !host.problems.is_empty() {
-        missing("host", "protected-unknown", &std::mem::take(&mut host.problems).join("; "));
-    }
     // First what is known already: after a boot, nobody waits for a database.
-    let known = bring_in(call, &host, &Found::default())?;
+    let known = bring_in(call, &Found::default())?;
     let looked = look(call);
     let failure = match &looked {
         Ok(found) => (!found.failures.is_empty()).then(|| found.failures.join("; ")),
@@ -69,7 +61,7 @@ pub(super) fn sync(call: &Call) -> anyhow::Result<(Exit, usize)> {
     {
         // A disk that takes nothing costs the memory only: the kernel hears it all the same.
         let _ = Registry::new(&call.config).remember(&found, Timestamp::now().as_millisecond());
-        count = bring_in(call, &host, &found)?.count;
+        count = bring_in(call, &found)?.count;
     }
     Ok((exit, count))
 }
@@ -82,8 +74,8 @@ struct Known {
     phones: Option<usize>,
 }
 
-/// Brings into the kernel who is allowed, who was seen, whom the host needs, and who is registered now.
-fn bring_in(call: &Call, host: &host::Protected, live: &Found) -> anyhow::Result<Known> {
+/// Brings into the kernel who is allowed, who was seen, and who is registered now.
+fn bring_in(call: &Call, live: &Found) -> anyhow::Result<Known> {
     let (mut book, now) = call.book()?;
     // Where it cannot be written down that something is over, the kernel has it in order all the same.
     let written = if call.observes() { Ok(()) } else { book.write(now) };
@@ -96,9 +88,6 @@ fn bring_in(call: &Call, host: &host::Protected, live: &Found) -> anyhow::Result
             *known = end.max(*known);
         }
     };
-    for address in [&host.gateways, &host.resolvers, &host.login_peers].into_iter().flatten() {
-        until(*address, now + HOST);
-    }
     for (address, at) in seen.iter().flatten() {
         until(*address, at + DAY);
     }

@@ -13,7 +13,9 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use super::undo::{self, Undo};
 use super::wanted::Wanted;
 use super::{Call, complain, confirmed, session, watch};
-use crate::commands::{allow, block, duration, say};
+use crate::commands::screen::span;
+use crate::commands::{allow, duration, tell};
+use crate::config::DEFAULT_PATH;
 use crate::exit::Exit;
 use crate::firewall::{Firewall, take_turn};
 
@@ -35,22 +37,31 @@ fn patience(text: &str) -> Result<Duration, String> {
 
 pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Result<Exit> {
     if args.confirm_within.is_none() && !args.yes && session::is_over_ssh() {
-        bail!(
-            "this session comes over SSH, and a mistake would lock you out; add --confirm-within 60s, or --yes"
+        complain(
+            "somebody is logged in over the network, and a mistake would lock him out; add --confirm-within 60s, or --yes",
         );
+        return Ok(Exit::No);
     }
     let settings = confirmed::settings(path)?;
+    // As restore will read them.
+    let config =
+        confirmed::parse(&call.config, path.unwrap_or(Path::new(DEFAULT_PATH)), settings.as_bytes())?;
+    // An unknown list is an error before anything is touched.
+    Wanted::new(&config, &Firewall::read()?, call.now)?;
+    // Whoever is registered must be known before the first packet is looked at. A database may take its time, and others wait for the
+    // turn.
+    allow::sync_before_firewall(&config);
     let turn = take_turn(call.run_dir())?;
     undo::sweep(call)?;
     if let Some(undo) = Undo::read(call)? {
         complain(&format!(
             "what was applied before waits for its confirmation, for {} more; confirm it, or let it be taken back",
-            crate::commands::screen::span(undo.until - call.now.as_second())
+            span(undo.until - call.now.as_second())
         ));
         return Ok(Exit::No);
     }
     let mut there = Firewall::read()?;
-    let wanted = Wanted::new(&call.config, &there, call.now)?;
+    let wanted = Wanted::new(&config, &there, call.now)?;
     for problem in wanted.unrestricted() {
         complain(&problem);
     }
@@ -58,7 +69,8 @@ pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Resu
     let mut undo = Undo {
         id: id(call.now),
         until: seconds_from_now(watch::AT_MOST + within),
-        confirmed: false,
+        complete: false,
+        over: false,
         settings,
         kept: undo::keep(&there),
     };
@@ -68,11 +80,8 @@ pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Resu
         // Nothing is there that waits for a confirmation.
         let _ = undo.clone().take_back(call, "apply-failed");
     })?;
-    let done = wanted.prepare_sets().and_then(|()| {
-        // Whoever is registered must be known before the first packet is looked at.
-        allow::sync_before_firewall(&call.config);
-        there.bring_in_together(|version| wanted.layout(version))
-    });
+    let done =
+        wanted.prepare_sets(call).and_then(|()| there.bring_in_together(|version| wanted.layout(version)));
     let changed = match done {
         Ok(changed) => changed,
         Err(error) => {
@@ -92,22 +101,24 @@ pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Resu
     if args.confirm_within.is_some() {
         // From now on, however long it took.
         undo.until = seconds_from_now(within);
+        undo.complete = true;
         undo.write(call)?;
     } else {
         confirmed::write(call, &undo)?;
-        undo.end(call)?;
+        // What stands in the settings counts.
+        let _ = undo.end(call);
     }
     watch.done();
     drop(turn);
-    block::settle_after_firewall(&call.config, call.now);
-    say(&match args.confirm_within {
+    call.settle_blocks();
+    tell(&match args.confirm_within {
         Some(within) => format!(
             "Applied, for {}. Open a new session, and there: ringfence-firewall confirm",
-            crate::commands::screen::span(i64::try_from(within.as_secs()).unwrap_or(i64::MAX))
+            span(i64::try_from(within.as_secs()).unwrap_or(i64::MAX))
         ),
         None if changed => "Applied.".to_owned(),
         None => "The rules were there already.".to_owned(),
-    });
+    })?;
     Ok(Exit::Yes)
 }
 

@@ -253,7 +253,7 @@ impl Scene {
             ("REGISTER", firewall.register_limit, sip, register()),
             ("INVITE", firewall.invite_limit, sip, request("INVITE", "")),
             ("OPTIONS", firewall.options_limit, sip, request("OPTIONS", "")),
-            ("IAX2", firewall.iax_limit, order::IAX_PORT, Message::Udp(IAX_NEW.to_vec())),
+            ("IAX2", firewall.iax_limit, crate::config::firewall::IAX_PORT, Message::Udp(IAX_NEW.to_vec())),
         ];
         for (name, limit, port, message) in methods {
             let Some(burst) = limit.rate().map(Rate::burst) else { continue };

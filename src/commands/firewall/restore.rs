@@ -2,8 +2,8 @@
 
 use super::undo::{self, Undo};
 use super::wanted::Wanted;
-use super::{Call, confirmed, remove};
-use crate::commands::{block, say};
+use super::{Call, complain, confirmed, remove};
+use crate::commands::say;
 use crate::exit::Exit;
 use crate::firewall::{Firewall, take_turn};
 
@@ -16,24 +16,33 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     }
     let Some(config) = confirmed::read(call)? else {
         // A remove that was killed half-way; or rules that nobody confirmed were saved by another program, and came back at a boot.
-        if call.config.firewall_dir().exists() && remove::take_away(call)? {
+        if call.config.firewall_dir().exists()
+            && let (true, note) = remove::take_away(call)?
+        {
             call.record("rules", "remove", "never-confirmed", "");
             drop(turn);
-            block::settle_after_firewall(&call.config, call.now);
+            call.settle_blocks();
+            if let Some(note) = note {
+                complain(&note);
+            }
         }
         say("Nothing is confirmed, so there is nothing to restore.");
         return Ok(Exit::Yes);
     };
     let mut there = Firewall::read()?;
     let wanted = Wanted::new(&config, &there, call.now)?;
-    wanted.prepare_sets()?;
+    wanted.prepare_sets(call)?;
     let changed = there.bring_in_together(|version| wanted.layout(version))?;
     if changed {
         call.record("rules", "restore", "rules-repaired", "they were not as they had been confirmed");
     }
     drop(turn);
     if changed || swept {
-        block::settle_after_firewall(&call.config, call.now);
+        call.settle_blocks();
+    }
+    for problem in wanted.unrestricted() {
+        call.record("rules", "keep", "ports-open", &problem);
+        complain(&problem);
     }
     say(if changed { "The rules are there again." } else { "The rules are there." });
     Ok(Exit::Yes)

@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
-/// sshd hands its clients' processes a variable; sudo takes it away, but no ancestor.
+use crate::host;
+
+/// sshd hands its clients' processes a variable; sudo takes it away, but no ancestor; and who comes back to a tmux has neither, but is
+/// logged in from somewhere.
 pub(super) fn is_over_ssh() -> bool {
     ["SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY"].iter().any(|name| std::env::var_os(name).is_some())
         || has_sshd_above(std::process::id(), Path::new("/proc"))
+        || !host::protected(&host::Paths::default()).login_peers.is_empty()
 }
 
 fn has_sshd_above(mut process: u32, proc: &Path) -> bool {

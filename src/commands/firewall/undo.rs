@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use super::wanted::Wanted;
-use super::{Call, confirmed};
+use super::{Call, complain, confirmed};
 use crate::config::Config;
 use crate::firewall::{Firewall, Kept, order};
 use crate::kernel_sets::{self, Ipset};
@@ -24,8 +24,10 @@ pub(super) struct Undo {
     pub(super) id: u64,
     /// Seconds since 1970: after that it is taken back.
     pub(super) until: i64,
-    /// It stays.
-    pub(super) confirmed: bool,
+    /// The rules are there; before, nobody can have tried them.
+    pub(super) complete: bool,
+    /// It was confirmed, taken back or removed.
+    pub(super) over: bool,
     /// The settings by which it was made.
     pub(super) settings: String,
     /// What was there.
@@ -39,7 +41,7 @@ impl Undo {
 
     /// The last one; `None` where nothing waits for its confirmation.
     pub(super) fn read(call: &Call) -> anyhow::Result<Option<Self>> {
-        let waits = |undo: &Self| !undo.confirmed && !confirmed::is_of(call, undo.id);
+        let waits = |undo: &Self| !undo.over && !confirmed::is_of(call, undo.id);
         Ok(Self::last(call)?.filter(waits))
     }
 
@@ -47,9 +49,20 @@ impl Undo {
     pub(super) fn last(call: &Call) -> anyhow::Result<Option<Self>> {
         let path = Self::path(call);
         match state_file::read_regular(&path, LONGEST) {
-            Ok(content) => serde_json::from_slice(&content)
-                .map(Some)
-                .with_context(|| format!("{} is damaged; remove it", path.display())),
+            Ok(content) => match serde_json::from_slice(&content) {
+                Ok(undo) => Ok(Some(undo)),
+                Err(error) => {
+                    // The watch knows it by heart, and nothing else may hang on it.
+                    let aside = path.with_extension("undo.damaged");
+                    complain(&format!(
+                        "{} is damaged ({error}), and is now {}",
+                        path.display(),
+                        aside.display()
+                    ));
+                    std::fs::rename(&path, &aside).context("it cannot be moved aside")?;
+                    Ok(None)
+                }
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
@@ -59,7 +72,7 @@ impl Undo {
     pub(super) fn is_over(call: &Call, id: u64) -> bool {
         let there = state_file::read_regular(&Self::path(call), LONGEST).ok();
         let there = there.and_then(|content| serde_json::from_slice::<Self>(&content).ok());
-        there.is_some_and(|there| there.id != id || there.confirmed) || confirmed::is_of(call, id)
+        there.is_some_and(|there| there.id != id || there.over) || confirmed::is_of(call, id)
     }
 
     pub(super) fn write(&self, call: &Call) -> anyhow::Result<()> {
@@ -76,7 +89,7 @@ impl Undo {
 
     /// Its file says that it is over.
     pub(super) fn end(mut self, call: &Call) -> anyhow::Result<()> {
-        self.confirmed = true;
+        self.over = true;
         self.write(call)
     }
 
@@ -85,31 +98,54 @@ impl Undo {
         Firewall::read()?
             .bring_in_together(|version| self.kept.layout(version))
             .context("cannot take the rules back")?;
-        sets_of_before(call)?;
         call.record("rules", "take back", reason, "");
-        self.end(call)
+        self.end(call)?;
+        // Sets that nothing names do no harm.
+        match sets_of_before(call) {
+            Ok(None) => {}
+            Ok(Some(note)) => complain(&note),
+            Err(error) => complain(&format!("the sets are not as before: {error:#}")),
+        }
+        Ok(())
     }
 }
 
 /// Rules of before go with the ports of before, and with none of our sets if there were none.
-pub(super) fn sets_of_before(call: &Call) -> anyhow::Result<()> {
+pub(super) fn sets_of_before(call: &Call) -> anyhow::Result<Option<String>> {
     match confirmed::read(call)? {
-        Some(config) => Wanted::new(&config, &Firewall::read()?, call.now)?.prepare_sets(),
+        Some(config) => Wanted::new(&config, &Firewall::read()?, call.now)?.prepare_sets(call).map(|()| None),
         None => release_sets(call),
     }
 }
 
-/// Removes the sets that nothing of ours needs any more.
-pub(super) fn release_sets(call: &Call) -> anyhow::Result<()> {
+/// Where programs save rules, to bring them back at a boot.
+const SAVED: [&str; 5] = [
+    "/etc/iptables/rules.v4",
+    "/etc/iptables/rules.v6",
+    "/etc/iptables.rules",
+    "/etc/sysconfig/iptables",
+    "/etc/sysconfig/ip6tables",
+];
+
+/// Removes the sets that nothing of ours needs any more; what stays, and why, for people.
+pub(super) fn release_sets(call: &Call) -> anyhow::Result<Option<String>> {
+    // Saved rules that name a set cannot be loaded without it, and none of the others with them.
+    let names_ours = |path: &&&str| {
+        let text = std::fs::read_to_string(path);
+        text.is_ok_and(|text| text.contains("--match-set rf-"))
+    };
+    if let Some(path) = SAVED.iter().find(names_ours) {
+        return Ok(Some(format!(
+            "{path} has saved rules that name our sets, so the sets stay; save the rules once more, and then remove again"
+        )));
+    }
     let left = match Ipset::open() {
         Ok(mut kernel) => kernel_sets::remove_standing(&mut kernel),
         // Without ipset there are none.
         Err(_) => vec![],
     };
-    if !left.is_empty() {
-        super::complain(&format!("left, since another rule names them: {}", left.join(", ")));
-    }
-    confirmed::remove_dir(call)
+    confirmed::remove_dir(call)?;
+    Ok((!left.is_empty()).then(|| format!("left, since another rule names them: {}", left.join(", "))))
 }
 
 /// Takes back what nobody confirmed in time and nobody took back: its watch was killed, or the clock was set. Only who has the turn

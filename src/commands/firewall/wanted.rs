@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 
+use super::Call;
 use crate::address_set::AddressSet;
 use crate::commands::lists::restricted;
 use crate::config::firewall::ConnectionTracking;
@@ -25,7 +26,14 @@ impl Wanted {
     pub(super) fn new(config: &Config, there: &Firewall, now: Timestamp) -> anyhow::Result<Self> {
         let lists = restricted::read(config, &Store::peek(&config.state_dir)?, now)
             .map_err(|error| anyhow!(error))?;
-        let counts = lists.iter().map(|(name, set)| (name.clone(), set.count_networks())).collect();
+        // A copy that is lost opens nothing while the kernel has its addresses.
+        let mut kernel = Ipset::open().ok();
+        let mut count = |name: &ListName, set: &AddressSet| {
+            let loaded = kernel.as_mut().map_or([0, 0], |kernel| kernel_sets::count_of_list(kernel, name));
+            let counts = set.count_networks();
+            [0, 1].map(|family| if counts[family] > 0 { counts[family] } else { loaded[family] })
+        };
+        let counts = lists.iter().map(|(name, set)| (name.clone(), count(name, set))).collect();
         let tracked = match config.firewall.connection_tracking {
             ConnectionTracking::Auto => there.tracks_connections() || host::tracked_connections() > 0,
             ConnectionTracking::On => true,
@@ -60,17 +68,19 @@ impl Wanted {
     /// The names of sets that rules need and that are not there.
     pub(super) fn missing_sets(&self) -> anyhow::Result<Vec<String>> {
         let mut kernel = Ipset::open().context("cannot talk to the kernel's ipset")?;
-        let there = kernel.names().context("cannot list the sets")?;
-        let mut names = kernel_sets::all_names(self.lists.keys());
-        names.retain(|name| !there.contains(name));
-        Ok(names)
+        kernel_sets::missing(&mut kernel, self.lists.keys())
     }
 
     /// Makes the sets that are missing, and fills those that only rules of ours need.
-    pub(super) fn prepare_sets(&self) -> anyhow::Result<()> {
+    pub(super) fn prepare_sets(&self, call: &Call) -> anyhow::Result<()> {
         let mut kernel = Ipset::open().context("cannot talk to the kernel's ipset")?;
-        kernel_sets::make_missing(&mut kernel, self.lists.keys())?;
-        kernel_sets::fill_empty_lists(&mut kernel, &self.lists)?;
+        // Another of our tools may be making them at the same moment.
+        let mut make = || kernel_sets::make_missing(&mut kernel, self.lists.keys());
+        make().or_else(|_| make())?;
+        if kernel_sets::has_empty_list(&mut kernel, &self.lists)? {
+            let _lock = Store::open(&call.config.state_dir)?.lock()?;
+            kernel_sets::fill_empty_lists(&mut kernel, &self.lists)?;
+        }
         kernel_sets::make_standing(&mut kernel)?;
         kernel_sets::fill_ports(&mut kernel, self.settings.ports())
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::Call;
 use super::undo::Undo;
@@ -22,8 +23,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Longer than a change takes; one that hangs is taken back.
 pub(super) const AT_MOST: Duration = Duration::from_mins(1);
 
-/// So long it tries to take back.
-const PERSISTENCE: Duration = Duration::from_mins(10);
+/// Between two tries to take back, at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The command line of `watch`.
 #[derive(Debug, clap::Args)]
@@ -37,6 +38,7 @@ pub(super) struct Args {
 pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     // Whoever ends the session does not end us, and on a busy host we are not the last.
     rustix::process::setsid().context("cannot leave the session")?;
+    let applier = rustix::process::getppid().and_then(|parent| pidfd_open(parent, PidfdFlags::empty()).ok());
     let _ = rustix::process::nice(-10);
     let Some(undo) = Undo::read(call)?.filter(|undo| undo.id == args.id) else {
         bail!("there is nothing to be taken back");
@@ -44,36 +46,54 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     let mut stdout = io::stdout();
     stdout.write_all(&[READY]).and_then(|()| stdout.flush()).context("nobody waits for us")?;
 
-    let reason = if is_complete() {
-        let deadline = Instant::now() + Duration::from_millis(args.within);
-        while Instant::now() < deadline {
-            if Undo::is_over(call, args.id) {
-                return Ok(Exit::Yes);
+    let reason = match heard() {
+        Heard::Done => {
+            let deadline = Instant::now() + Duration::from_millis(args.within);
+            while Instant::now() < deadline {
+                if Undo::is_over(call, args.id) {
+                    return Ok(Exit::Yes);
+                }
+                std::thread::sleep(PAUSE.min(deadline.saturating_duration_since(Instant::now())));
             }
-            std::thread::sleep(PAUSE.min(deadline.saturating_duration_since(Instant::now())));
+            "not-confirmed"
         }
-        "not-confirmed"
-    } else {
-        "apply-died"
+        Heard::End => "apply-died",
+        Heard::Nothing => {
+            // It hangs or was stopped, and would hold the turn for ever.
+            if let Some(applier) = applier {
+                let _ = pidfd_send_signal(applier, Signal::KILL);
+            }
+            "apply-hung"
+        }
     };
-    take_back(call, &undo, reason)
+    take_back(call, &undo, reason);
+    Ok(Exit::No)
 }
 
-/// Whether whoever applies says that it is done; false if he is gone, or does not get done.
-fn is_complete() -> bool {
+/// What whoever applies says.
+enum Heard {
+    /// The change is complete.
+    Done,
+    /// He is gone.
+    End,
+    /// He does not get done.
+    Nothing,
+}
+
+fn heard() -> Heard {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let mut word = [0];
         let done = io::stdin().read_exact(&mut word).is_ok() && word == [DONE];
         // Nobody listens if time is over.
-        let _ = sender.send(done);
+        let _ = sender.send(if done { Heard::Done } else { Heard::End });
     });
-    receiver.recv_timeout(AT_MOST).unwrap_or(false)
+    receiver.recv_timeout(AT_MOST).unwrap_or(Heard::Nothing)
 }
 
 /// Again and again: a lock may be held, and the machine be busy.
-fn take_back(call: &Call, undo: &Undo, reason: &str) -> anyhow::Result<Exit> {
-    let end = Instant::now() + PERSISTENCE;
+fn take_back(call: &Call, undo: &Undo, reason: &str) {
+    let mut pause = PAUSE;
     let id = undo.id;
     loop {
         let attempt = || -> anyhow::Result<()> {
@@ -82,15 +102,14 @@ fn take_back(call: &Call, undo: &Undo, reason: &str) -> anyhow::Result<Exit> {
                 return Ok(());
             }
             // Evidence of what happens now.
-            let call = Call { config: call.config.clone(), now: Timestamp::now() };
+            let call = Call { config: call.config.clone(), now: Timestamp::now(), whole: call.whole };
             undo.clone().take_back(&call, reason)
         };
-        match attempt() {
-            Ok(()) => break,
-            Err(error) if Instant::now() >= end => return Err(error),
-            Err(_) => std::thread::sleep(PAUSE),
+        if attempt().is_ok() {
+            break;
         }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    crate::commands::block::settle_after_firewall(&call.config, call.now);
-    Ok(Exit::No)
+    call.settle_blocks();
 }

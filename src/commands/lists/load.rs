@@ -14,6 +14,7 @@ use super::session::COMPILED;
 use super::{TOOL, protection, restricted};
 use crate::address_set::AddressSet;
 use crate::allow::{self, Allowed};
+use crate::commands::firewall::confirmed;
 use crate::commands::{complain, record};
 use crate::config::{Config, ListName, Mode};
 use crate::evidence::Decision;
@@ -21,6 +22,7 @@ use crate::exit::Exit;
 use crate::feeds::compile::Compiled;
 use crate::feeds::guard::{self, Protected, Why};
 use crate::feeds::store::Store;
+use crate::firewall::order;
 use crate::kernel_sets::{self, Content, Ipset};
 use crate::state_file::{self, Durability};
 
@@ -160,19 +162,28 @@ pub(super) fn load(config: &Config, store: &Store, force: bool, now: Timestamp) 
     Ok(Done::Loaded)
 }
 
-/// Rules that name our sets must not fail for want of them, whoever fills them.
+/// Rules that name our sets must not fail for want of them, whoever fills them, nor drop everybody.
 fn make_missing(
     config: &Config,
     kernel: &mut Ipset,
     lists: &BTreeMap<ListName, AddressSet>,
 ) -> anyhow::Result<()> {
     kernel_sets::make_missing(kernel, lists.keys())?;
+    kernel_sets::fill_empty_lists(kernel, lists)?;
     make_standing(config, kernel)
 }
 
 /// The sets that `ringfence-firewall`'s rules need beside those of lists, on a host that has it.
 fn make_standing(config: &Config, kernel: &mut Ipset) -> anyhow::Result<()> {
-    if config.firewall_dir().exists() { kernel_sets::make_standing(kernel) } else { Ok(()) }
+    if !config.firewall_dir().exists() {
+        return Ok(());
+    }
+    kernel_sets::make_standing(kernel)?;
+    match confirmed::of(config) {
+        Ok(Some(confirmed)) => kernel_sets::fill_ports(kernel, order::watched_ports(&confirmed.firewall)),
+        // What is wrong with it was said.
+        _ => Ok(()),
+    }
 }
 
 /// What the sets should hold. Who must not be blocked is looked up once more: since the lists were put together, this host may have
