@@ -148,14 +148,28 @@ pub(super) fn all_names() -> impl Iterator<Item = &'static str> {
     [of(Family::V4), of(Family::V6)].into_iter().flatten().chain([PORTS])
 }
 
-/// Removes the sets that nothing but the firewall's rules needs; what another rule names is left, and said by its name.
+/// Removes the sets that nothing but the firewall's rules needs; what another rule names is left, and said by its name. A set that only
+/// has a name of ours is somebody else's.
 pub fn remove_standing(kernel: &mut Ipset) -> Vec<String> {
     let of = |family| {
         let Names { slamming, allowed, blocked, listed, known, .. } = names(family);
-        [known, listed, allowed, blocked, slamming]
+        let groups = [known, listed, allowed, blocked].map(|name| (name.to_owned(), Type::Sets, None));
+        groups.into_iter().chain([(slamming.to_owned(), Type::Addresses, Some(family))])
     };
-    let all =
-        [of(Family::V4), of(Family::V6)].concat().into_iter().chain([PORTS, PORTS_BESIDE]).map(str::to_owned);
+    let ports = [PORTS, PORTS_BESIDE].map(|name| (name.to_owned(), Type::Ports, None));
     let lists = kernel.names().unwrap_or_default().into_iter().filter(|name| name.starts_with(super::LIST));
-    all.chain(lists).filter(|name| kernel.destroy(name).is_err()).collect()
+    let lists = lists.map(|name| {
+        let family = if name.contains("-net6") { Family::V6 } else { Family::V4 };
+        (name, Type::Networks, Some(family))
+    });
+    let all: Vec<_> = of(Family::V4).chain(of(Family::V6)).chain(ports).chain(lists).collect();
+    let mut left = vec![];
+    for (name, kind, family) in all {
+        let ours =
+            kernel.header(&name).is_ok_and(|header| header.is_some_and(|header| header.is(kind, family)));
+        if ours && kernel.destroy(&name).is_err() {
+            left.push(name);
+        }
+    }
+    left
 }

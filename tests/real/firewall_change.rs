@@ -714,6 +714,7 @@ fn one_family_that_refuses_keeps_the_old_rules_of_both(variant: &'static str) {
     let call = pbx.firewall(&["apply", "--yes"]);
     let line = "\nringfence-firewall: nothing was changed: the set rf-known6 is there as hash:ip";
     assert!(call.code == 2 && call.stderr.contains(line), "{}", call.stderr);
+    pbx.host.shell("ipset list -t rf-known6");
     assert_eq!(rules(&pbx), nothing);
 }
 
