@@ -8,24 +8,6 @@ use crate::support::pbx::{PBX, PHONES, UNVERIFIED, once_free};
 use crate::support::sip::{Layout, credentials, layouts, login, register};
 use crate::support::{Pbx, data, now, wait_for};
 
-/// Each of these with both.
-macro_rules! with_both_variants {
-    ($($test:ident)*) => {
-        mod nft {
-            $(#[test]
-            fn $test() {
-                super::$test("nft");
-            })*
-        }
-        mod legacy {
-            $(#[test]
-            fn $test() {
-                super::$test("legacy");
-            })*
-        }
-    };
-}
-
 with_both_variants! {
     every_known_layout_of_the_account_is_dropped_and_of_others_passes
     every_order_and_spacing_is_dropped

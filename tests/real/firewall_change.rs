@@ -11,24 +11,6 @@ use crate::support::pbx::{PHONES, UNVERIFIED};
 use crate::support::sip::register;
 use crate::support::{Call, Pbx, call, data, now, run, wait_for};
 
-/// Each of these with both.
-macro_rules! with_both_variants {
-    ($($test:ident)*) => {
-        mod nft {
-            $(#[test]
-            fn $test() {
-                super::$test("nft");
-            })*
-        }
-        mod legacy {
-            $(#[test]
-            fn $test() {
-                super::$test("legacy");
-            })*
-        }
-    };
-}
-
 with_both_variants! {
     what_goes_in_comes_out
     what_nobody_confirms_is_taken_back

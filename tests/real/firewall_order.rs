@@ -14,24 +14,6 @@ use crate::support::pbx::{PBX, PHONES, UNVERIFIED, once_free};
 use crate::support::sip::{Answerer, credentials, login, register};
 use crate::support::{Http, Pbx, Postgres, Reply, data, run, wait_for};
 
-/// Each of these with both.
-macro_rules! with_both_variants {
-    ($($test:ident)*) => {
-        mod nft {
-            $(#[test]
-            fn $test() {
-                super::$test("nft");
-            })*
-        }
-        mod legacy {
-            $(#[test]
-            fn $test() {
-                super::$test("legacy");
-            })*
-        }
-    };
-}
-
 with_both_variants! {
     a_ban_holds_whoever_is_allowed_later_and_that_is_said
     who_is_allowed_passes_though_he_is_blocked

@@ -4,6 +4,24 @@
 
 #![expect(unreachable_pub, reason = "a test has no outside")]
 
+/// Each of these functions is a test with `nft`, and one with `legacy`.
+macro_rules! with_both_variants {
+    ($($test:ident)*) => {
+        mod nft {
+            $(#[test]
+            fn $test() {
+                super::$test("nft");
+            })*
+        }
+        mod legacy {
+            $(#[test]
+            fn $test() {
+                super::$test("legacy");
+            })*
+        }
+    };
+}
+
 mod accounts;
 mod allow;
 mod allow_fail2ban;
