@@ -712,7 +712,7 @@ fn what_cannot_be_taken_back_at_once_is_taken_back_later() {
     let scripts = [("ip6tables-nft-save", save.as_str()), ("ip6tables-nft-restore", restore.as_str())];
     let programs = Programs::new(&pbx, &[], &scripts);
     let line = says(&pbx, 2, &["apply", "--yes"]);
-    assert!(line.contains("this is tried again for 10 minutes"), "{line}");
+    assert!(line.contains("this is tried again until it is done"), "{line}");
     assert!(pbx.host.shell("iptables-nft-save").contains("RINGFENCE"));
     assert_eq!(watches(&pbx).len(), 1);
     drop(programs);

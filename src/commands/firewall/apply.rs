@@ -84,17 +84,7 @@ pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Resu
         wanted.prepare_sets(call).and_then(|()| there.bring_in_together(|version| wanted.layout(version)));
     let changed = match done {
         Ok(changed) => changed,
-        Err(error) => {
-            // Its sets, too, are those of before.
-            return Err(match undo.take_back(call, "apply-failed") {
-                Ok(()) => {
-                    watch.done();
-                    error.context("nothing was changed")
-                }
-                // The watch goes on with it as soon as we are gone.
-                Err(undo) => error.context(format!("{undo:#}; this is tried again for 10 minutes")),
-            });
-        }
+        Err(error) => return Err(failed(call, undo, watch, error)),
     };
     let detail = if changed { "" } else { "they were there already" };
     call.record("rules", "apply", "by-hand", detail);
@@ -120,6 +110,18 @@ pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Resu
         None => "The rules were there already.".to_owned(),
     })?;
     Ok(Exit::Yes)
+}
+
+/// Takes back what was done so far: rules and sets are those of before.
+fn failed(call: &Call, undo: Undo, watch: Watch, error: anyhow::Error) -> anyhow::Error {
+    match undo.take_back(call, "apply-failed") {
+        Ok(()) => {
+            watch.done();
+            error.context("nothing was changed")
+        }
+        // The watch goes on with it as soon as we are gone.
+        Err(undo) => error.context(format!("{undo:#}; this is tried again until it is done")),
+    }
 }
 
 /// Since 1970; others may have had the turn for a while since we were called.

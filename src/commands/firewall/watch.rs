@@ -49,11 +49,15 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     let reason = match heard() {
         Heard::Done => {
             let deadline = Instant::now() + Duration::from_millis(args.within);
-            while Instant::now() < deadline {
+            loop {
                 if Undo::is_over(call, args.id) {
                     return Ok(Exit::Yes);
                 }
-                std::thread::sleep(PAUSE.min(deadline.saturating_duration_since(Instant::now())));
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                std::thread::sleep(PAUSE.min(left));
             }
             "not-confirmed"
         }
