@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use jiff::{Timestamp, Unit};
 use serde::{Deserialize, Serialize};
 
+use crate::config::Mode;
 use crate::state_file;
 
 mod recent;
@@ -158,6 +159,36 @@ impl Journal {
 }
 
 impl Decision {
+    /// What `tool` decided about `subject`, why as a word, and where the knowledge came from.
+    #[must_use]
+    pub fn new(tool: &str, subject: &str, decision: &str, reason: &str, source: &str) -> Self {
+        Self {
+            tool: tool.to_owned(),
+            subject: subject.to_owned(),
+            decision: decision.to_owned(),
+            reason: reason.to_owned(),
+            source: source.to_owned(),
+            mode: String::new(),
+            detail: String::new(),
+        }
+    }
+
+    /// Whether it took effect.
+    #[must_use]
+    pub fn in_mode(self, mode: Mode) -> Self {
+        let mode = match mode {
+            Mode::Enforce => "",
+            Mode::Observe => "observe",
+        };
+        Self { mode: mode.to_owned(), ..self }
+    }
+
+    /// Why, for people.
+    #[must_use]
+    pub fn with_detail(self, detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), ..self }
+    }
+
     fn severity(&self) -> syslog::Severity {
         match self.reason.as_str() {
             "source-unreadable"

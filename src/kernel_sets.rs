@@ -237,28 +237,33 @@ pub fn count_of_list(kernel: &mut Ipset, list: &ListName) -> [usize; 2] {
 /// Whether [`fill_empty_lists`] has something to do.
 pub fn has_empty_list(kernel: &mut Ipset, lists: &BTreeMap<ListName, AddressSet>) -> anyhow::Result<bool> {
     let content = Content { lists: lists.clone(), ..Content::default() };
-    for set in sets(&content).iter().filter(|set| matches!(set.side, Side::List(_)) && !set.stays(&content)) {
-        if set.live(kernel)?.is_none_or(|header| header.entries == 0) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    empty_lists(kernel, &content).map(|sets| !sets.is_empty())
 }
 
 /// Fills the sets of lists that are empty; no rule drops by an empty one. Those that hold something are the business of [`load`]. Hold
 /// the lists' lock.
 pub fn fill_empty_lists(kernel: &mut Ipset, lists: &BTreeMap<ListName, AddressSet>) -> anyhow::Result<()> {
     let content = Content { lists: lists.clone(), ..Content::default() };
-    for set in sets(&content).iter().filter(|set| matches!(set.side, Side::List(_)) && !set.stays(&content)) {
-        if set.live(kernel)?.is_some_and(|header| header.entries == 0) {
-            let (name, beside) = (&set.name, set.beside());
-            kernel.destroy(&beside).with_context(|| format!("cannot remove the set {beside}"))?;
-            set.fill(&beside, &content, kernel)?;
-            set.swap(kernel).with_context(|| format!("cannot swap the set {name}"))?;
-            kernel.destroy(&beside).with_context(|| format!("cannot remove the set {beside}"))?;
-        }
+    for set in empty_lists(kernel, &content)? {
+        let (name, beside) = (&set.name, set.beside());
+        kernel.destroy(&beside).with_context(|| format!("cannot remove the set {beside}"))?;
+        set.fill(&beside, &content, kernel)?;
+        set.swap(kernel).with_context(|| format!("cannot swap the set {name}"))?;
+        kernel.destroy(&beside).with_context(|| format!("cannot remove the set {beside}"))?;
     }
     Ok(())
+}
+
+/// The sets of lists that are there and empty, though their lists are not.
+fn empty_lists(kernel: &mut Ipset, content: &Content) -> anyhow::Result<Vec<Set>> {
+    let mut empty = vec![];
+    for set in sets(content) {
+        let filled = matches!(set.side, Side::List(_)) && !set.stays(content);
+        if filled && set.live(kernel)?.is_some_and(|header| header.entries == 0) {
+            empty.push(set);
+        }
+    }
+    Ok(empty)
 }
 
 /// The names of those sets that rules of the firewall may name, and that are missing or lack something that the firewall itself puts

@@ -174,31 +174,21 @@ impl Call {
 
     /// Leaves evidence.
     fn record(&self, subject: &str, decision: &str, reason: &str, source: &str, detail: &str) {
-        let decision = Decision {
-            tool: TOOL.to_owned(),
-            subject: subject.to_owned(),
-            decision: decision.to_owned(),
-            reason: reason.to_owned(),
-            source: source.to_owned(),
-            mode: if self.observes() { "observe" } else { "" }.to_owned(),
-            detail: detail.to_owned(),
-        };
+        let decision = Decision::new(TOOL, subject, decision, reason, source)
+            .in_mode(self.config.mode)
+            .with_detail(detail);
         record(&self.config, &decision, Timestamp::now());
     }
 
     /// Leaves evidence that addresses are no longer allowed; of very many, in one line.
     fn record_ends(&self, ended: &[Entry], reason: &str, detail: &str) {
-        self.record_each(ended, "remove", reason, detail);
-    }
-
-    fn record_each(&self, entries: &[Entry], decision: &str, reason: &str, detail: &str) {
         const MANY: usize = 100;
-        if entries.len() > MANY {
-            self.record(&addresses(entries.len()), decision, reason, "state-dir", detail);
+        if ended.len() > MANY {
+            self.record(&addresses(ended.len()), "remove", reason, "state-dir", detail);
             return;
         }
-        for entry in entries {
-            self.record(&entry.address.to_string(), decision, reason, entry.word(), detail);
+        for entry in ended {
+            self.record(&entry.address.to_string(), "remove", reason, entry.word(), detail);
         }
     }
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::account::{NotAnAccount, Offender};
 use crate::commands::{Settings, an_address, causes, give_up, parse, record};
-use crate::config::{Config, Mode};
+use crate::config::Config;
 use crate::evidence::{Decision, visible_within};
 use crate::exit::Exit;
 use crate::ledger::{Block, Ledger, OfJail};
@@ -190,16 +190,9 @@ impl Call {
 
     /// Leaves evidence.
     fn record(&self, subject: &str, decision: &str, reason: &str, source: &str, detail: &str) {
-        let mode = if self.config.block_mode() == Mode::Observe { "observe" } else { "" };
-        let decision = Decision {
-            tool: TOOL.to_owned(),
-            subject: subject.to_owned(),
-            decision: decision.to_owned(),
-            reason: reason.to_owned(),
-            source: source.to_owned(),
-            mode: mode.to_owned(),
-            detail: detail.to_owned(),
-        };
+        let decision = Decision::new(TOOL, subject, decision, reason, source)
+            .in_mode(self.config.block_mode())
+            .with_detail(detail);
         record(&self.config, &decision, self.now);
     }
 

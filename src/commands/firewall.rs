@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
 use crate::commands::{Settings, block, causes, give_up, parse, record};
-use crate::config::{Config, Mode};
+use crate::config::Config;
 use crate::evidence::Decision;
 use crate::exit::Exit;
 use crate::state_file;
@@ -174,16 +174,9 @@ impl Call {
 
     /// Leaves evidence about the rules as a whole.
     fn record(&self, subject: &str, decision: &str, reason: &str, detail: &str) {
-        let mode = if self.config.firewall_mode() == Mode::Observe { "observe" } else { "" };
-        let decision = Decision {
-            tool: TOOL.to_owned(),
-            subject: subject.to_owned(),
-            decision: decision.to_owned(),
-            reason: reason.to_owned(),
-            source: "firewall".to_owned(),
-            mode: mode.to_owned(),
-            detail: detail.to_owned(),
-        };
+        let decision = Decision::new(TOOL, subject, decision, reason, "firewall")
+            .in_mode(self.config.firewall_mode())
+            .with_detail(detail);
         record(&self.config, &decision, self.now);
     }
 }

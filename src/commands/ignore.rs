@@ -200,18 +200,8 @@ impl Verdict {
                 (reason, self.answer.as_ref().map_or("none", Answer::via), failure.unwrap_or_default())
             }
         };
-        Decision {
-            tool: TOOL.to_owned(),
-            subject: self.subject.clone(),
-            decision: if self.keep { "keep" } else { "ban" }.to_owned(),
-            reason: reason.to_owned(),
-            source: source.to_owned(),
-            mode: match self.mode {
-                Mode::Enforce => String::new(),
-                Mode::Observe => "observe".to_owned(),
-            },
-            detail,
-        }
+        let decision = if self.keep { "keep" } else { "ban" };
+        Decision::new(TOOL, &self.subject, decision, reason, source).in_mode(self.mode).with_detail(detail)
     }
 }
 

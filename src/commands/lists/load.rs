@@ -207,15 +207,7 @@ fn content(
 
 fn decision(config: &Config, loaded: &Loaded) -> Decision {
     let Loaded { block: [block4, block6], allow: [allow4, allow6], .. } = loaded;
-    Decision {
-        tool: TOOL.to_owned(),
-        subject: "lists".to_owned(),
-        decision: "load".to_owned(),
-        reason: "lists-changed".to_owned(),
-        source: "lists".to_owned(),
-        mode: if config.mode == Mode::Observe { "observe".to_owned() } else { String::new() },
-        detail: format!(
-            "blocked {block4} IPv4 and {block6} IPv6, allowed {allow4} IPv4 and {allow6} IPv6 networks"
-        ),
-    }
+    let detail =
+        format!("blocked {block4} IPv4 and {block6} IPv6, allowed {allow4} IPv4 and {allow6} IPv6 networks");
+    Decision::new(TOOL, "lists", "load", "lists-changed", "lists").in_mode(config.mode).with_detail(detail)
 }

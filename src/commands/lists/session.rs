@@ -247,14 +247,8 @@ impl<'a> Session<'a> {
 
     /// Leaves evidence of what was refused and cut out.
     fn record(&self) {
-        let decision = |subject: &str, decision: &str, reason: &str, detail: &str| Decision {
-            tool: TOOL.to_owned(),
-            subject: subject.to_owned(),
-            decision: decision.to_owned(),
-            reason: reason.to_owned(),
-            source: "lists".to_owned(),
-            mode: String::new(),
-            detail: detail.to_owned(),
+        let decision = |subject: &str, decision: &str, reason: &str, detail: &str| {
+            Decision::new(TOOL, subject, decision, reason, "lists").with_detail(detail)
         };
         let mut decisions = vec![];
         for (name, fate) in &self.fates {
