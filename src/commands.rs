@@ -15,6 +15,7 @@ use crate::evidence::{Decision, Journal, visible};
 use crate::exit::Exit;
 
 pub mod allow;
+pub mod ban;
 pub mod block;
 pub mod firewall;
 pub mod ignore;

@@ -1,9 +1,9 @@
 //! What fail2ban remembers: the bans in its SQLite database, read and never written.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Context;
+use serde::Deserialize;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 
@@ -16,10 +16,33 @@ pub fn is_jail(name: &str) -> bool {
     !name.is_empty() && name.len() <= LONGEST && !name.chars().any(char::is_control)
 }
 
-/// The ids that a jail bans now, as fail2ban writes them; `None` where there is no database, or it does not know the jail.
+/// A ban of a jail, as fail2ban writes it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Ban {
+    /// Whom: an address, a network, or what else the jail's filter takes for an id.
+    pub id: String,
+    since: i64,
+    /// Seconds; negative: for ever.
+    length: i64,
+}
+
+impl Ban {
+    /// How many seconds of it are left at `now`, none for one that is over, `i64::MAX` for one without end.
+    #[must_use]
+    pub fn left(&self, now: i64) -> i64 {
+        if self.length < 0 {
+            i64::MAX
+        } else {
+            self.since.saturating_add(self.length).saturating_sub(now).max(0)
+        }
+    }
+}
+
+/// What a jail bans now, and what it banned and has not forgotten yet; `None` where there is no database, or it does not know the
+/// jail.
 ///
 /// fail2ban remembers a ban a moment after it has called the actions for it.
-pub fn bans(database: &Path, jail: &str, deadline: Deadline) -> anyhow::Result<Option<BTreeSet<String>>> {
+pub fn bans(database: &Path, jail: &str, deadline: Deadline) -> anyhow::Result<Option<Vec<Ban>>> {
     let there = database.try_exists().with_context(|| format!("cannot look for {}", database.display()))?;
     if !there {
         return Ok(None);
@@ -41,7 +64,7 @@ pub fn bans(database: &Path, jail: &str, deadline: Deadline) -> anyhow::Result<O
         .with_context(|| format!("cannot read fail2ban's database {}", database.display()))
 }
 
-async fn ask(connection: &mut SqliteConnection, jail: &str) -> Result<Option<BTreeSet<String>>, sqlx::Error> {
+async fn ask(connection: &mut SqliteConnection, jail: &str) -> Result<Option<Vec<Ban>>, sqlx::Error> {
     let known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM jails WHERE name = ?1")
         .bind(jail)
         .fetch_optional(&mut *connection)
@@ -50,12 +73,14 @@ async fn ask(connection: &mut SqliteConnection, jail: &str) -> Result<Option<BTr
         return Ok(None);
     }
     // One text for all: row by row, each would cost a change of threads.
-    let ids: String =
-        sqlx::query_scalar("SELECT json_group_array(CAST(ip AS TEXT)) FROM bips WHERE jail = ?1")
-            .bind(jail)
-            .fetch_one(connection)
-            .await?;
-    Ok(Some(serde_json::from_str(&ids).map_err(|error| sqlx::Error::Decode(error.into()))?))
+    let bans: String = sqlx::query_scalar(
+        "SELECT json_group_array(json_object('id', CAST(ip AS TEXT), 'since', CAST(timeofban AS INTEGER), \
+         'length', CAST(bantime AS INTEGER))) FROM bips WHERE jail = ?1",
+    )
+    .bind(jail)
+    .fetch_one(connection)
+    .await?;
+    Ok(Some(serde_json::from_str(&bans).map_err(|error| sqlx::Error::Decode(error.into()))?))
 }
 
 #[cfg(test)]
@@ -76,7 +101,12 @@ mod tests {
 
     fn ask(database: &Path, jail: &str) -> anyhow::Result<Option<Vec<String>>> {
         let deadline = Deadline::after(Instant::now(), Duration::from_secs(5));
-        Ok(bans(database, jail, deadline)?.map(|ids| ids.into_iter().collect()))
+        let mut ids = bans(database, jail, deadline)?
+            .map(|bans| bans.into_iter().map(|ban| ban.id).collect::<Vec<_>>());
+        if let Some(ids) = &mut ids {
+            ids.sort();
+        }
+        Ok(ids)
     }
 
     #[test]
@@ -88,6 +118,10 @@ mod tests {
         assert!(made.unwrap().success());
         assert_eq!(ask(&path, "sip").unwrap().unwrap(), ["999@d", "O'Neil \"x\"@d"]);
         assert_eq!(ask(&path, "sshd").unwrap().unwrap(), ["192.0.2.1"]);
+        let deadline = Deadline::after(Instant::now(), Duration::from_secs(5));
+        let ban = bans(&path, "sshd", deadline).unwrap().unwrap().remove(0);
+        assert_eq!([0, 1, 2, 3, 4].map(|now| ban.left(now)), [3, 2, 1, 0, 0]);
+        assert_eq!(Ban { length: -1, ..ban }.left(4), i64::MAX);
         assert_eq!(ask(&path, "other").unwrap(), None);
         std::fs::write(&path, "no database").unwrap();
         let error = format!("{:#}", ask(&path, "sip").unwrap_err());

@@ -23,7 +23,7 @@ mod programs;
 mod saved;
 mod turn;
 
-pub use layout::{Chain, Hook, Layout, Rule, Tag};
+pub use layout::{BANS, Chain, Hook, Layout, Rule, Tag};
 pub use pattern::{Case, Pattern};
 pub use saved::Saved;
 pub use turn::take_turn;

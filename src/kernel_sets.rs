@@ -11,10 +11,13 @@ use anyhow::{Context, bail};
 use crate::address_set::AddressSet;
 use crate::config::ListName;
 
+mod banned;
 mod ipset;
 mod seen;
 mod standing;
+mod timed;
 
+pub use banned::Banned;
 pub use ipset::{Family, Header, Ipset, Make, Refusal, Type};
 pub use seen::{let_go_of_seen, put_seen};
 pub use standing::{Names, PORTS, fill_ports, make_standing, names, remove_standing};
@@ -179,6 +182,15 @@ fn live(
         );
     }
     Ok(header)
+}
+
+/// Makes a set, unless it is there; whether it was made.
+fn make(kernel: &mut Ipset, name: &str, make: Make) -> anyhow::Result<bool> {
+    let missing = live(kernel, name, make.kind, make.family)?.is_none();
+    if missing {
+        kernel.create(name, &make).with_context(|| format!("cannot make the set {name}"))?;
+    }
+    Ok(missing)
 }
 
 /// Whether the live sets are all there with as many entries as `content` has.

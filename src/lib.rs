@@ -11,6 +11,7 @@ pub mod address;
 pub mod address_set;
 pub mod address_table;
 pub mod allow;
+pub mod bans;
 pub mod carriers;
 pub mod commands;
 pub mod config;

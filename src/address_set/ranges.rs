@@ -3,6 +3,7 @@
 use std::fmt::{self, Debug};
 use std::hash::Hash;
 
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 /// An address as a number.
@@ -81,6 +82,18 @@ pub struct Block<T> {
     pub start: T,
     /// How many leading bits are shared.
     pub prefix: u8,
+}
+
+impl From<Ipv4Network> for Block<u32> {
+    fn from(network: Ipv4Network) -> Self {
+        Self { start: network.network().into(), prefix: network.prefix() }
+    }
+}
+
+impl From<Ipv6Network> for Block<u128> {
+    fn from(network: Ipv6Network) -> Self {
+        Self { start: network.network().into(), prefix: network.prefix() }
+    }
 }
 
 impl<T: Bits> Range<T> {

@@ -78,7 +78,7 @@ impl Default for Firewall {
 pub const IAX_PORT: u16 = 4569;
 
 /// The largest number of ports that one rule names; a range counts twice.
-const MAX_PORTS: usize = 15;
+pub const MAX_PORTS: usize = 15;
 
 /// More entries of one kind make no sense.
 const MAX_RULES: usize = 32;
@@ -135,7 +135,15 @@ impl PortRange {
         self.1
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// How many of the [`MAX_PORTS`] of a rule it takes.
+    #[must_use]
+    pub const fn slots(self) -> usize {
+        if self.0 == self.1 { 1 } else { 2 }
+    }
+
+    /// Reads `5060`, and `5060-5061`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let port = |text: &str| {
             let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             text.parse::<u16>().ok().filter(|port| plain && *port > 0)
@@ -148,15 +156,18 @@ impl PortRange {
 impl fmt::Display for Ports {
     /// As `iptables -m multiport` has them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, PortRange(first, last)) in self.0.iter().enumerate() {
-            let comma = if at == 0 { "" } else { "," };
-            if first == last {
-                write!(f, "{comma}{first}")?;
-            } else {
-                write!(f, "{comma}{first}:{last}")?;
-            }
+        for (at, range) in self.0.iter().enumerate() {
+            write!(f, "{}{range}", if at == 0 { "" } else { "," })?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for PortRange {
+    /// As `iptables -m multiport` has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(first, last) = self;
+        if first == last { write!(f, "{first}") } else { write!(f, "{first}:{last}") }
     }
 }
 
@@ -171,8 +182,7 @@ impl<'de> Deserialize<'de> for Ports {
             })
         };
         let ranges = texts.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-        let slots: usize =
-            ranges.iter().map(|PortRange(first, last)| if first == last { 1 } else { 2 }).sum();
+        let slots: usize = ranges.iter().map(|range| range.slots()).sum();
         match slots {
             0 => Err(de::Error::custom("no ports are named; leave the key out for the usual ones")),
             1..=MAX_PORTS => Ok(Self(ranges)),

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use crate::address;
 use crate::address_set::AddressSet;
 use crate::evidence::visible;
+use crate::host;
 
 /// Why an address is never blocked. Earlier reasons are named before later ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +82,18 @@ impl Protected {
     pub fn addresses(why: Why, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         Self { why, name: String::new(), addresses: addresses.into_iter().collect() }
     }
+}
+
+/// What belongs to this host, and who is logged in.
+#[must_use]
+pub fn of_host(host: &host::Protected) -> Vec<Protected> {
+    let of = |why, addresses: &Vec<IpAddr>| Protected::addresses(why, addresses.iter().copied());
+    vec![
+        of(Why::Own, &host.own),
+        of(Why::Gateway, &host.gateways),
+        of(Why::Resolver, &host.resolvers),
+        of(Why::LoginPeer, &host.login_peers),
+    ]
 }
 
 /// What a list would have blocked.

@@ -74,7 +74,7 @@ fn edits(there: &[SavedRule], wanted: &[Rule]) -> Option<Edits> {
 }
 
 /// Puts the jumps to this layout where they belong, once each: in INPUT behind the leading rules of fail2ban and `event_guard`, and
-/// above all others; in a chain of another tool of ours at its head. What somebody else put above them later is left there only if
+/// above all others, that to fail2ban's bans first; in a chain of another tool of ours at its head. What somebody else put above them later is left there only if
 /// it is such a rule too.
 fn hooks(saved: &Saved, layout: &Layout) -> String {
     let ours = |rule: &SavedRule| rule.target().is_some_and(|target| layout.owns(&target));
@@ -94,7 +94,9 @@ fn hooks(saved: &Saved, layout: &Layout) -> String {
         if wanted.is_empty() && chain != INPUT && there.iter().all(|rule| rule.tag.is_none()) {
             continue;
         }
-        let leads = |rule: &&SavedRule| ours(rule) || chain == INPUT && (rule.is_ban() || rule.tag.is_some());
+        let leads = |rule: &&SavedRule| {
+            ours(rule) || chain == INPUT && (rule.is_ban() || rule.tag.is_some() && !layout.precedes(rule))
+        };
         let leading = rules.iter().take_while(leads);
         let right = there.iter().map(|rule| rule.id()).eq(wanted.iter().map(|rule| rule.tag()))
             && leading.clone().filter(|rule| ours(rule)).count() == there.len();

@@ -188,6 +188,9 @@ impl Hook {
 /// Where packets for this host come by.
 pub(super) const INPUT: &str = "INPUT";
 
+/// The chain of fail2ban's bans, where Ringfence holds them: who is banned comes before everything else of ours.
+pub const BANS: &str = "RF-BAN";
+
 /// Chains with one owner: what else has a name like theirs is taken away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
@@ -222,6 +225,11 @@ impl Layout {
             }
         }
         Self { chains, hooks, ..owner }
+    }
+
+    /// Whether a rule of another owner among us is behind ours, in INPUT.
+    pub(super) fn precedes(&self, rule: &SavedRule) -> bool {
+        self.prefix == BANS && rule.tag.is_some() && !rule.target().is_some_and(|target| self.owns(&target))
     }
 
     /// Whether a chain of this name is ours: `RF-X` and `RF-X-...`, but not `RF-XYZ`.

@@ -14,6 +14,7 @@ const PROTOCOL: u8 = 6;
 const SUBSYSTEM: u16 = 6 << 8;
 const CREATE: u16 = 2;
 const DESTROY: u16 = 3;
+const FLUSH: u16 = 4;
 const SWAP: u16 = 6;
 const LIST: u16 = 7;
 const ADD: u16 = 9;
@@ -333,29 +334,32 @@ impl Ipset {
 
     /// Adds entries that are not in the set yet.
     pub fn add<T: Member>(&mut self, name: &str, entries: impl Iterator<Item = Block<T>>) -> Result<()> {
-        self.each(ADD, Ask::Create, name, entries, |block, message| {
-            put_address(block.start, message);
-            if block.prefix < T::WIDTH {
-                message.put(ATTR_CIDR, &[block.prefix]);
-            }
-        })
+        self.each(ADD, Ask::Create, name, entries, put_block)
     }
 
-    /// Adds addresses to a set with timeouts, each for so many seconds; for one that is there already they begin anew.
+    /// Adds entries to a set with timeouts, each for so many seconds, with none for ever; for one that is there already they begin
+    /// anew.
     pub fn refresh<T: Member>(
         &mut self,
         name: &str,
-        addresses: impl Iterator<Item = (T, u32)>,
+        entries: impl Iterator<Item = (Block<T>, u32)>,
     ) -> Result<()> {
-        self.each(ADD, Ask::Do, name, addresses, |(address, seconds), message| {
-            put_address(address, message);
+        self.each(ADD, Ask::Do, name, entries, |(block, seconds), message| {
+            put_block(block, message);
             message.put_big_endian(ATTR_TIMEOUT, &seconds.to_be_bytes());
         })
     }
 
-    /// Removes addresses, where they are there.
-    pub fn remove<T: Member>(&mut self, name: &str, addresses: impl Iterator<Item = T>) -> Result<()> {
-        self.each(DEL, Ask::Do, name, addresses, put_address)
+    /// Removes entries, where they are there.
+    pub fn remove<T: Member>(&mut self, name: &str, entries: impl Iterator<Item = Block<T>>) -> Result<()> {
+        self.each(DEL, Ask::Do, name, entries, put_block)
+    }
+
+    /// Removes all entries, and leaves the set.
+    pub fn flush(&mut self, name: &str) -> Result<()> {
+        let mut message = request(FLUSH, Ask::Do);
+        message.put_text(ATTR_SETNAME, name);
+        self.ask(message)
     }
 
     /// Does the same with many entries, in few messages.
@@ -489,10 +493,13 @@ impl Ipset {
     }
 }
 
-fn put_address<T: Member>(address: T, message: &mut Message) {
+fn put_block<T: Member>(block: Block<T>, message: &mut Message) {
     let ip = message.begin_nest(ATTR_IP);
-    address.put(message);
+    block.start.put(message);
     message.end_nest(ip);
+    if block.prefix < T::WIDTH {
+        message.put(ATTR_CIDR, &[block.prefix]);
+    }
 }
 
 /// Begins a request with nfgenmsg, which ipset leaves unset, and the protocol.

@@ -3,6 +3,7 @@
 use anyhow::Context;
 
 use super::ipset::{Family, Ipset, Make, Type};
+use super::make;
 use crate::config::firewall::PortRange;
 
 /// Ports on which every packet is looked at, whether a connection is established or not.
@@ -100,15 +101,7 @@ pub fn make_standing(kernel: &mut Ipset) -> anyhow::Result<()> {
             }
         }
     }
-    make(kernel, PORTS, Make::plain(Type::Ports, None, 0))
-}
-
-/// Makes it, unless it is there.
-fn make(kernel: &mut Ipset, name: &str, make: Make) -> anyhow::Result<()> {
-    if super::live(kernel, name, make.kind, make.family)?.is_none() {
-        kernel.create(name, &make).with_context(|| format!("cannot make the set {name}"))?;
-    }
-    Ok(())
+    make(kernel, PORTS, Make::plain(Type::Ports, None, 0)).map(drop)
 }
 
 /// Those of them that do not hold what they should.

@@ -71,7 +71,7 @@ pub(super) fn flush(call: &Call, args: &Args) -> anyhow::Result<Exit> {
 /// What fail2ban remembers of a jail's bans; `None` if it does not know the jail, or remembers nothing at all.
 pub(super) fn bans(call: &Call, jail: &str) -> anyhow::Result<Option<BTreeSet<Offender>>> {
     let bans = fail2ban::bans(&call.config.fail2ban.database, jail, deadline(call))?;
-    Ok(bans.map(|ids| ids.iter().filter_map(|id| id.parse().ok()).collect()))
+    Ok(bans.map(|ids| ids.iter().filter_map(|ban| ban.id.parse().ok()).collect()))
 }
 
 fn record(call: &Call, jail: OfJail<'_>, decision: &str, count: u64) {

@@ -38,21 +38,15 @@ pub(super) struct Found {
 
 /// What can be known without network and database: this host, who is logged in, and phones seen within a day.
 pub(super) fn local(config: &Config, now: Timestamp) -> (Found, io::Result<usize>) {
-    let host::Protected { own, gateways, resolvers, login_peers, problems } =
-        host::protected(&host::Paths::default());
-    let mut protected = vec![
-        Protected::addresses(Why::Own, own),
-        Protected::addresses(Why::Gateway, gateways),
-        Protected::addresses(Why::Resolver, resolvers),
-        Protected::addresses(Why::LoginPeer, login_peers),
-    ];
+    let host = host::protected(&host::Paths::default());
+    let mut protected = guard::of_host(&host);
     let seen = registrations::seen_within_a_day(&config.state_dir, now.as_second());
     let seen = seen.map(|seen| {
         let count = seen.len();
         protected.push(phones(config, Why::SeenRegistered, seen));
         count
     });
-    (Found { protected, notes: problems, ..Found::default() }, seen)
+    (Found { protected, notes: host.problems, ..Found::default() }, seen)
 }
 
 /// Why `address` is never blocked, in words; `None` if nothing is known that speaks for it. `protected` is what is known beside

@@ -1,0 +1,228 @@
+//! `ringfence-ban`: fail2ban's bans in the kernel, thousands as quickly as one.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use clap::{Parser, Subcommand};
+use jiff::Timestamp;
+
+use crate::bans::{self, Jail, Reach};
+use crate::commands::{Settings, causes, give_up, parse, record};
+use crate::config::{Config, Mode};
+use crate::evidence::Decision;
+use crate::exit::Exit;
+use crate::firewall::Firewall;
+use crate::kernel_sets::Ipset;
+use crate::{fail2ban, state_file};
+
+mod address;
+mod jail;
+mod list;
+mod sync;
+
+const TOOL: &str = "ringfence-ban";
+
+/// The names of ports.
+const SERVICES: &str = "/etc/services";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = TOOL,
+    version,
+    max_term_width = 100,
+    about = ABOUT,
+    long_about = LONG_ABOUT,
+    after_help = AFTER_HELP,
+    after_long_help = AFTER_LONG_HELP
+)]
+pub struct Args {
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the jail's rule, and ban again whom fail2ban remembers: its actionstart
+    Start(jail::StartArgs),
+    /// Take away the jail's rule, and let everybody go: fail2ban's actionstop
+    Stop(jail::StopArgs),
+    /// Let everybody go whom the jail bans: fail2ban's actionflush
+    Flush(jail::FlushArgs),
+    /// Ban an address or a network for a time: fail2ban's actionban
+    Ban(address::BanArgs),
+    /// Let it go: fail2ban's actionunban
+    Unban(address::UnbanArgs),
+    /// Show the jails, what their bans cut off, how many they ban, and how many packets that dropped
+    List(list::Args),
+    /// Repair the rules and sets, and let go whom fail2ban has let go meanwhile; every minute
+    Sync,
+}
+
+const ABOUT: &str = "Holds fail2ban's bans in the kernel, ten thousand of them as quickly as one";
+
+const LONG_ABOUT: &str = "\
+Holds fail2ban's bans in the kernel, ten thousand of them as quickly as one
+
+fail2ban calls it, by the actions ringfence-ban and ringfence-ban-allports. Each jail has two sets,
+in which every ban ends by itself, and a rule in the chain RF-BAN, which comes before all else of
+Ringfence. A restart of fail2ban brings back all bans at once, from its database.";
+
+const AFTER_HELP: &str = "Exit status: 0 done, 1 refused or not known in part, 2 broken or wrong usage.";
+
+const AFTER_LONG_HELP: &str = "\
+Exit status:
+  0  done; for ban, also where the address is never banned: fail2ban would try it again
+  1  for sync, that fail2ban's database could not be read, and nobody was let go by it
+  2  broken, or wrong usage
+
+Which way it fails:
+  If fail2ban's database cannot be read, start keeps what the kernel still bans, and says so. If the
+  kernel takes no rules or sets, that is an error, and sync tries again within a minute. Each ban
+  sees to it that its rule is there. Addresses of this host, its gateways and name servers, and
+  those of login sessions are never banned. Every ban ends with its own time, even if fail2ban is
+  gone; one of more than 24 days is renewed by sync as long as fail2ban remembers it.
+
+Files:
+  /etc/ringfence/ringfence.toml       settings; RINGFENCE_CONFIG or --config names another file
+  /run/ringfence/bans.json            the jails that have started
+  /var/lib/fail2ban/fail2ban.sqlite3  whom fail2ban remembers; read only
+  /var/log/ringfence/decisions.jsonl  who was banned, refused and let go";
+
+/// Settings of other tools.
+const UNNEEDED: [&str; 6] = ["lists", "registrations", "fusionpbx", "block", "ledger", "firewall"];
+
+/// The whole tool.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = match parse::<Args>() {
+        Ok(args) => args,
+        Err(exit) => return exit.into(),
+    };
+    run(&args)
+        .unwrap_or_else(|error| {
+            let root = state_file::effective_user() == 0;
+            give_up(TOOL, &if root { error } else { error.context("this needs root") })
+        })
+        .into()
+}
+
+fn run(args: &Args) -> anyhow::Result<Exit> {
+    let call = Call { config: Config::load_without(args.settings.config.as_deref(), &UNNEEDED)? };
+    let (name, done) = match &args.command {
+        Command::List(args) => return list::run(&call, args),
+        Command::Start(args) => ("start", jail::start(&call, args)),
+        Command::Stop(args) => ("stop", jail::stop(&call, args)),
+        Command::Flush(args) => ("flush", jail::flush(&call, args)),
+        Command::Ban(args) => ("ban", address::ban(&call, args)),
+        Command::Unban(args) => ("unban", address::unban(&call, args)),
+        Command::Sync => ("sync", sync::run(&call)),
+    };
+    // Standard error may be heard by nobody.
+    done.inspect_err(|error| call.record(name, "fail", "call-failed", "call", &causes(error)))
+}
+
+/// One line on standard error.
+fn complain(text: &str) {
+    super::complain(TOOL, text);
+}
+
+/// So many, as people say it.
+fn bans(count: usize) -> String {
+    if count == 1 { "1 ban".to_owned() } else { format!("{count} bans") }
+}
+
+/// The name of one of fail2ban's jails.
+fn a_jail(text: &str) -> Result<String, String> {
+    if fail2ban::is_jail(text) { Ok(text.to_owned()) } else { Err("no name of a jail".to_owned()) }
+}
+
+/// A jail, and what its bans cut off.
+#[derive(Debug, clap::Args)]
+struct Whose {
+    /// fail2ban's jail
+    #[arg(long, value_name = "NAME", value_parser = a_jail)]
+    jail: String,
+
+    /// The ports that are closed to whom it bans, as in the jail: 5060,5080:5081 or names like https
+    #[arg(long, value_name = "PORTS", default_value = "0:65535")]
+    port: String,
+
+    /// The protocols: tcp, udp, tcp,udp or all
+    #[arg(long, value_name = "PROTOCOLS", default_value = "all")]
+    protocol: String,
+}
+
+impl Whose {
+    fn reach(&self) -> anyhow::Result<Reach> {
+        let parsed = Reach::parse(&self.port, &self.protocol, Path::new(SERVICES));
+        parsed.map_err(|why| anyhow!("the jail {}: {why}; set its port and protocol right", self.jail))
+    }
+}
+
+/// The settings: what every command needs.
+struct Call {
+    config: Config,
+}
+
+impl Call {
+    /// The jails that have started. What is damaged is said, and counts for none.
+    fn jails(&self) -> Vec<Jail> {
+        bans::read(&self.config.run_dir).unwrap_or_else(|error| {
+            complain(&causes(&error));
+            vec![]
+        })
+    }
+
+    /// Makes the rules as these jails are; whether something had to be changed. Only who has the turn may.
+    fn bring_in(&self, jails: &[Jail]) -> anyhow::Result<bool> {
+        let enforced = match self.config.mode {
+            Mode::Enforce => jails,
+            Mode::Observe => &[],
+        };
+        Firewall::read()?.bring_in(|version| bans::layout(enforced, version))
+    }
+
+    /// Leaves evidence.
+    fn record(&self, subject: &str, decision: &str, reason: &str, source: &str, detail: &str) {
+        let decision = Decision::new(TOOL, subject, decision, reason, source)
+            .in_mode(self.config.mode)
+            .with_detail(detail);
+        record(&self.config, &decision, Timestamp::now());
+    }
+}
+
+/// The kernel's sets.
+fn kernel() -> anyhow::Result<Ipset> {
+    Ipset::open().context("cannot talk to the kernel's ipset")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(std::iter::once(TOOL).chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn options_are_not_taken_from_addresses() {
+        assert!(args("ban --jail=x --for=3600.0 -- -rf").is_ok(), "it is refused later");
+        assert!(args("ban --jail=x --for=-1 --port=http,https --protocol=tcp -- 192.0.2.1").is_ok());
+        for wrong in
+            ["ban --jail=x -rf", "ban 192.0.2.1", "ban --jail= 1", "start", "sync 1", "unban --jail=x"]
+        {
+            assert!(args(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! `ringfence-ban ban` and `unban`: one address or network.
+
+use std::ffi::{OsStr, OsString};
+
+use ipnetwork::IpNetwork;
+
+use super::{Call, Whose, a_jail, complain, kernel};
+use crate::address::{self, WIDEST_V4, WIDEST_V6};
+use crate::bans::{self, Jail};
+use crate::commands::{a_span, say, screen::span};
+use crate::evidence::visible_within;
+use crate::exit::Exit;
+use crate::feeds::guard;
+use crate::firewall::take_turn;
+use crate::host;
+use crate::kernel_sets::Banned;
+
+/// The command line of `ban`.
+#[derive(Debug, clap::Args)]
+pub(super) struct BanArgs {
+    #[command(flatten)]
+    whose: Whose,
+
+    /// How long, in seconds or like 30m; negative: for ever
+    #[arg(long = "for", value_name = "SPAN", value_parser = a_span, allow_hyphen_values = true)]
+    span: i64,
+
+    /// An IPv4 or IPv6 address, or a network
+    #[arg(value_name = "ADDRESS")]
+    address: OsString,
+}
+
+/// The command line of `unban`.
+#[derive(Debug, clap::Args)]
+pub(super) struct UnbanArgs {
+    /// fail2ban's jail
+    #[arg(long, value_name = "NAME", value_parser = a_jail)]
+    jail: String,
+
+    /// An IPv4 or IPv6 address, or a network
+    #[arg(value_name = "ADDRESS")]
+    address: OsString,
+}
+
+pub(super) fn ban(call: &Call, args: &BanArgs) -> anyhow::Result<Exit> {
+    let (name, reach) = (&args.whose.jail, args.whose.reach()?);
+    let network = match bannable(&args.address) {
+        Ok(network) => network,
+        Err((reason, why)) => {
+            let text = visible_within(&args.address.to_string_lossy(), 100);
+            call.record(&text, "refuse", reason, name, &why);
+            complain(&format!("{text:?} is not banned: {why}"));
+            // fail2ban would only try it again.
+            return Ok(Exit::Yes);
+        }
+    };
+    let _turn = take_turn(&call.config.run_dir)?;
+    let (mut jails, mut kernel) = (call.jails(), kernel()?);
+    // A jail that we do not know has started all the same: somebody took away our file.
+    let known = jails.iter().position(|jail| jail.name == *name);
+    if known.is_none_or(|at| jails[at].reach != reach) {
+        match known {
+            Some(at) => jails[at].reach = reach,
+            None => jails.push(Jail::new(name, reach)),
+        }
+        bans::write(&call.config.run_dir, &jails)?;
+    }
+    // The rules name the sets of all jails.
+    for jail in &jails {
+        jail.banned().make(&mut kernel)?;
+    }
+    Banned::of(name).put(&mut kernel, [(network, seconds(args.span))])?;
+    call.bring_in(&jails)?;
+    let long = if args.span == i64::MAX { "for ever".to_owned() } else { format!("for {}", span(args.span)) };
+    let subject = subject(network);
+    call.record(&subject, "ban", "jail", name, &long);
+    say(&format!("{subject} is banned {long}."));
+    Ok(Exit::Yes)
+}
+
+pub(super) fn unban(call: &Call, args: &UnbanArgs) -> anyhow::Result<Exit> {
+    // What cannot be banned was not.
+    let Some(network) = network(&args.address) else { return Ok(Exit::Yes) };
+    let _turn = take_turn(&call.config.run_dir)?;
+    let mut jails = call.jails();
+    let Some(jail) = jails.iter_mut().find(|jail| jail.name == args.jail) else { return Ok(Exit::Yes) };
+    let (banned, mut kernel) = (jail.banned(), kernel()?);
+    banned.make(&mut kernel)?;
+    banned.take_out(&mut kernel, [network])?;
+    if jail.restored.remove(&network) {
+        bans::write(&call.config.run_dir, &jails)?;
+    }
+    call.record(&subject(network), "unban", "jail", &args.jail, "");
+    say(&format!("Let go of {}.", subject(network)));
+    Ok(Exit::Yes)
+}
+
+/// The network, or why it must not be banned, in a word and in a sentence.
+fn bannable(text: &OsStr) -> Result<IpNetwork, (&'static str, String)> {
+    let Some(network) = network(text) else {
+        return Err((
+            "not-an-address",
+            "it is no IPv4 or IPv6 address, and no network that somebody may have".to_owned(),
+        ));
+    };
+    let protected = guard::of_host(&host::protected(&host::Paths::default()));
+    let (_, hits) = guard::cut(&std::iter::once(network).collect(), &protected);
+    match hits.first() {
+        Some(hit) => Err((
+            hit.why.word(),
+            format!("it is, or has in it, {} {}", article(hit.why.names().0), hit.why.names().0),
+        )),
+        None => Ok(network),
+    }
+}
+
+fn article(noun: &str) -> &'static str {
+    if noun.starts_with('a') { "an" } else { "a" }
+}
+
+/// An address, or a network no wider than anybody has one, as fail2ban writes it.
+pub(super) fn network(text: &OsStr) -> Option<IpNetwork> {
+    let text = text.to_str()?;
+    if let Some(address) = address::parse_text(text) {
+        return (!address.is_unspecified()).then(|| address.into());
+    }
+    let network: IpNetwork = text.split_once('/')?.1.parse::<u8>().ok().and_then(|_| text.parse().ok())?;
+    let widest = if network.is_ipv4() { WIDEST_V4 } else { WIDEST_V6 };
+    (network.prefix() >= widest).then_some(network)
+}
+
+/// As the kernel takes it, which knows no more than 24 days but for ever.
+pub(super) fn seconds(left: i64) -> u32 {
+    if left == i64::MAX { 0 } else { u32::try_from(left.max(1)).unwrap_or(u32::MAX) }
+}
+
+/// For people, who write no `/32`.
+fn subject(network: IpNetwork) -> String {
+    let whole = if network.is_ipv4() { 32 } else { 128 };
+    if network.prefix() == whole { network.ip().to_string() } else { network.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_an_address_or_a_network_that_somebody_may_have() {
+        let networks =
+            ["203.0.113.66", "::ffff:203.0.113.66", "203.0.113.0/24", "2001:DB8::1", "2001:db8::/32"];
+        assert_eq!(
+            networks.map(|text| network(text.as_ref()).map(subject).unwrap()),
+            ["203.0.113.66", "203.0.113.66", "203.0.113.0/24", "2001:db8::1", "2001:db8::/32"]
+        );
+        for wrong in [
+            "",
+            "0.0.0.0",
+            "0.0.0.0/0",
+            "1.0.0.0/7",
+            "::/0",
+            "203.0.113.0/255.255.255.0",
+            "1.2.3",
+            "999@d",
+            "1.2.3.4/33",
+        ] {
+            assert_eq!(network(wrong.as_ref()), None, "{wrong}");
+        }
+        assert_eq!([1, 0, i64::MAX, i64::MAX - 1].map(seconds), [1, 1, 0, u32::MAX]);
+    }
+}

@@ -1,0 +1,116 @@
+//! `ringfence-ban list`: the jails, and what came of them.
+
+use serde::Serialize;
+
+use super::{Call, complain, kernel};
+use crate::bans;
+use crate::commands::screen::{self, Columns};
+use crate::config::Mode;
+use crate::exit::Exit;
+use crate::firewall::{Firewall, Version};
+
+/// The command line of `list`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A jail, and what the kernel has of it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Entry {
+    jail: String,
+    /// Ports and protocols, for people.
+    closed: String,
+    /// How many are banned; absent where the sets are not there, or cannot be read.
+    ipv4: Option<u32>,
+    ipv6: Option<u32>,
+    /// Packets that were dropped since the rules are there; absent where there is none, or the kernel cannot be asked.
+    hits: Option<u64>,
+}
+
+pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
+    let jails = bans::read(&call.config.run_dir)?;
+    let counters = match Firewall::read() {
+        Ok(firewall) => Some(firewall.counters()),
+        Err(error) => {
+            complain(&format!("{error:#}; how many packets were dropped is not known"));
+            None
+        }
+    };
+    let mut kernel = kernel()?;
+    let mut entries = vec![];
+    for jail in &jails {
+        let counts = jail.banned().count(&mut kernel)?;
+        let rules = [Version::V4, Version::V6].into_iter().flat_map(|version| jail.rules(version));
+        let hits: Option<Vec<u64>> = counters.as_ref().map(|counters| {
+            rules.filter_map(|rule| counters.get(&rule.tag())).map(|counters| counters.packets).collect()
+        });
+        entries.push(Entry {
+            jail: jail.name.clone(),
+            closed: jail.reach.to_string(),
+            ipv4: counts.map(|[v4, _]| v4),
+            ipv6: counts.map(|[_, v6]| v6),
+            hits: hits.filter(|hits| !hits.is_empty()).map(|hits| hits.iter().sum()),
+        });
+    }
+    screen::print(args.json, &entries, || {
+        let mut text = render(&entries);
+        if call.config.mode == Mode::Observe {
+            text += "Mode is observe: no packet is dropped.\n";
+        } else if entries
+            .iter()
+            .any(|entry| entry.ipv4.is_none() || counters.is_some() && entry.hits.is_none())
+        {
+            text += "Something is missing in the kernel; ringfence-ban sync repairs it.\n";
+        }
+        text
+    })?;
+    Ok(Exit::Yes)
+}
+
+fn render(entries: &[Entry]) -> String {
+    if entries.is_empty() {
+        return "No jail bans by ringfence-ban.\n".to_owned();
+    }
+    let mut columns = Columns::new(&["JAIL", "CLOSED", "IPV4", "IPV6", "HITS"], &[2, 3, 4]);
+    for entry in entries {
+        let count = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
+        columns.row([
+            entry.jail.clone(),
+            entry.closed.clone(),
+            count(entry.ipv4.map(Into::into)),
+            count(entry.ipv6.map(Into::into)),
+            count(entry.hits),
+        ]);
+    }
+    columns.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_aligned_and_calm() {
+        let entry = |jail: &str, closed: &str, there: Option<u32>| Entry {
+            jail: jail.to_owned(),
+            closed: closed.to_owned(),
+            ipv4: there,
+            ipv6: there.map(|_| 0),
+            hits: there.map(u64::from),
+        };
+        assert_eq!(
+            render(&[
+                entry("ringfence-freeswitch", "5060,5061 tcp,udp", Some(10_000)),
+                entry("sshd", "everything", None)
+            ]),
+            "JAIL                  CLOSED              IPV4  IPV6   HITS\n\
+             ringfence-freeswitch  5060,5061 tcp,udp  10000     0  10000\n\
+             sshd                  everything             -     -      -\n"
+        );
+        assert_eq!(render(&[]), "No jail bans by ringfence-ban.\n");
+    }
+}

@@ -1,0 +1,50 @@
+//! `ringfence-ban sync`: the kernel holds what fail2ban remembers, whatever happened to either.
+
+use std::collections::BTreeSet;
+
+use super::jail::remembered;
+use super::{Call, complain, kernel};
+use crate::bans as book;
+use crate::commands::causes;
+use crate::exit::Exit;
+use crate::firewall::take_turn;
+
+/// Whom fail2ban remembers is banned again, for what is left. Who was restored and is no longer remembered was let go without a word:
+/// fail2ban calls no action for that until the jail bans somebody anew.
+pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
+    if !book::path(&call.config.run_dir).exists() {
+        return Ok(Exit::Yes);
+    }
+    let _turn = take_turn(&call.config.run_dir)?;
+    let (mut jails, mut kernel) = (call.jails(), kernel()?);
+    let (mut repaired, mut changed, mut unknown) = (vec![], false, None);
+    for jail in &mut jails {
+        let banned = jail.banned();
+        if banned.make(&mut kernel)? {
+            repaired.push(format!("the sets of {}", jail.name));
+        }
+        match remembered(call, &jail.name) {
+            Ok(entries) => {
+                let there: BTreeSet<_> = entries.iter().map(|(network, _)| *network).collect();
+                banned.put(&mut kernel, entries)?;
+                let gone: Vec<_> = jail.restored.difference(&there).copied().collect();
+                banned.take_out(&mut kernel, gone.iter().copied())?;
+                jail.restored.retain(|network| there.contains(network));
+                changed |= !gone.is_empty();
+            }
+            Err(error) => unknown = Some(causes(&error)),
+        }
+    }
+    if changed {
+        book::write(&call.config.run_dir, &jails)?;
+    }
+    if call.bring_in(&jails)? {
+        repaired.push("the rules".to_owned());
+    }
+    if !repaired.is_empty() {
+        call.record("bans", "repair", "missing", "kernel", &repaired.join(", "));
+    }
+    let Some(why) = unknown else { return Ok(Exit::Yes) };
+    complain(&format!("{why}; whom it let go meanwhile stays banned for his time"));
+    Ok(Exit::No)
+}
