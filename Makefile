@@ -30,7 +30,7 @@ test:
 
 bench:
 	@scripts/setup bench
-	@$(CARGO) bench --locked --bench ignore --bench lists --bench block --bench firewall
+	@$(CARGO) bench --locked --bench ignore --bench lists --bench block --bench firewall --bench filters
 
 # In seconds, for each target; what is found is left in fuzz/artifacts.
 FUZZ_TIME ?= 60
