@@ -9,13 +9,14 @@ TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z
 export CARGO_TARGET_$(TRIPLE)_RUNNER = sudo -E
 endif
 
-.PHONY: help demo test bench fuzz lint setup clean
+.PHONY: help demo test bench fuzz lint validate setup clean
 
 help:
 	@echo "make demo    show the main job: an attacker is banned, the office with the same failures is not"
 	@echo "make test    all tests"
 	@echo "make bench   speed and memory, beside the goals"
 	@echo "make fuzz    a minute of nonsense for each parser of lists"
+	@echo "make validate FAIL2BAN=/etc/fail2ban    the installed filters, each on its samples"
 	@echo "make lint    formatting and clippy"
 	@echo "make setup   only set up what is missing"
 
@@ -47,6 +48,12 @@ fuzz:
 lint:
 	@$(CARGO) fmt --check
 	@$(CARGO) clippy --locked --all-targets -- -D warnings
+
+# Which filters: those of this clone, or FAIL2BAN=/etc/fail2ban.
+FAIL2BAN ?= fail2ban
+
+validate:
+	@scripts/validate $(FAIL2BAN)
 
 setup:
 	@scripts/setup bench

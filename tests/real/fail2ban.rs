@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Fail2ban, Host, World, data, project, run, wait_for};
+use crate::support::{Fail2ban, Host, World, call, data, project, run, wait_for};
 
 /// What each recorded log must yield: failures by address. 203.0.113.66 is the attacker; 198.51.100.11-13 and
 /// 203.0.113.20 are innocent.
@@ -80,6 +80,30 @@ fn fail2bans_own_sample_test_passes() {
         .arg(project("fail2ban"))
         .arg(data("samples"))
         .args(["ringfence-freeswitch", "ringfence-freeswitch-account"]));
+}
+
+#[test]
+fn validate_finds_what_fail2bans_own_test_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    let filters = dir.path().join("filter.d");
+    std::fs::create_dir(&filters).unwrap();
+    for entry in std::fs::read_dir(project("fail2ban/filter.d")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, filters.join(path.file_name().unwrap())).unwrap();
+    }
+    let validate = || call(Command::new(project("scripts/validate")).arg(dir.path()));
+    let good = validate();
+    assert_eq!((good.code, good.stdout.contains("wrong")), (0, false), "{}{}", good.stdout, good.stderr);
+    let one = filters.join("ringfence-freeswitch.local");
+    for (failregex, complaint) in [
+        ("^ SIP auth (failure", "wrong   ringfence-freeswitch: missing ), unterminated subpattern"),
+        ("^ SIP auth trouble from <ADDR>$", "wrong   ringfence-freeswitch: 0 failures in its samples, not "),
+    ] {
+        std::fs::write(&one, format!("[Definition]\nfailregex = {failregex}\n")).unwrap();
+        let bad = validate();
+        assert_eq!(bad.code, 1);
+        assert!(bad.stdout.contains(complaint), "{}", bad.stdout);
+    }
 }
 
 /// The lines of a recorded log as if they were written now.

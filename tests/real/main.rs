@@ -35,6 +35,7 @@ mod config;
 mod event_socket;
 mod fail2ban;
 mod fail2ban_block;
+mod fail2ban_jails;
 mod faults;
 mod firewall_beside;
 mod firewall_change;

@@ -155,18 +155,24 @@ pub struct Gate<'a> {
 
 impl<'a> Gate<'a> {
     pub fn new(pbx: &'a Pbx) -> Self {
-        let addresses: Vec<&str> = STRANGERS.as_flattened().iter().chain(&WITNESSES).copied().collect();
-        let nodad = |address: &str| if address.contains(':') { "nodad" } else { "" };
-        let add = |address: &&str| format!("ip addr add {address} dev eth0 {}\n", nodad(address));
-        let meet = |address: &&str| format!("ip neigh add {address} lladdr 02:00:00:00:00:02 dev eth0\n");
-        pbx.outside.shell(&addresses.iter().map(add).collect::<String>());
-        pbx.host.shell(&addresses.iter().map(meet).collect::<String>());
         let ears = pbx.host.inside(|| KINDS.map(|(protocol, ipv6)| protocol.socket(ipv6)));
         for ear in &ears {
             sockopt::set_socket_recv_buffer_size_force(ear, 16 << 20).unwrap();
             ear.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         }
-        Self { pbx, ears, next: AtomicU32::new(0) }
+        let gate = Self { pbx, ears, next: AtomicU32::new(0) };
+        gate.host(STRANGERS.as_flattened().iter().chain(&WITNESSES).copied());
+        gate
+    }
+
+    /// From these addresses packets may come too.
+    pub fn host<'b>(&self, addresses: impl IntoIterator<Item = &'b str>) {
+        let nodad = |address: &str| if address.contains(':') { "nodad" } else { "" };
+        let add = |address: &&str| format!("ip addr replace {address} dev eth0 {}\n", nodad(address));
+        let meet = |address: &&str| format!("ip neigh replace {address} lladdr 02:00:00:00:00:02 dev eth0\n");
+        let addresses: Vec<&str> = addresses.into_iter().collect();
+        self.pbx.outside.shell(&addresses.iter().map(add).collect::<String>());
+        self.pbx.host.shell(&addresses.iter().map(meet).collect::<String>());
     }
 
     /// Sends them, one each `pace` if the machine can.
