@@ -34,6 +34,7 @@ mod cli;
 mod config;
 mod event_socket;
 mod fail2ban;
+mod fail2ban_asterisk;
 mod fail2ban_block;
 mod fail2ban_jails;
 mod faults;
