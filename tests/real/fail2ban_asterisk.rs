@@ -131,7 +131,8 @@ fn a_forged_column_names_nobody_innocent() {
     }
 }
 
-/// The whole chain, with all of our jails here: their logs, filters, actions and the jail of repeat offenders.
+/// The whole chain, with all of our jails here, and with fail2ban's own banning actions: their logs, filters, actions and the jail of
+/// repeat offenders.
 #[test]
 fn attackers_are_banned_customers_allowed_and_repeat_offenders_found() {
     let host = Host::new();
@@ -143,7 +144,8 @@ fn attackers_are_banned_customers_allowed_and_repeat_offenders_found() {
         path.display().to_string()
     };
     let jail_local = format!(
-        "[DEFAULT]\nringfence_ignorecommand = false\nringfence_asterisk_log = {}\nringfence_fusionpbx_log = {}\n\
+        "[DEFAULT]\nringfence_banaction = iptables-multiport\nringfence_banaction_allports = iptables-allports\n\
+         ringfence_ignorecommand = false\nringfence_asterisk_log = {}\nringfence_fusionpbx_log = {}\n\
          ringfence_nginx_log = {}\nringfence_recidive_log = {}\n\
          [ringfence-asterisk]\nenabled = true\nmaxretry = 2\n\
          [ringfence-asterisk-probe]\nenabled = true\nmaxretry = 2\n\
