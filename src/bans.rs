@@ -59,7 +59,7 @@ impl Jail {
 
 /// The chain of these jails, and the jump to it.
 #[must_use]
-pub fn layout(jails: &[Jail], version: Version) -> Layout {
+pub fn layout(jails: &[&Jail], version: Version) -> Layout {
     if jails.is_empty() {
         return Layout::nothing(BANS);
     }
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn there_is_a_rule_for_each_jail_and_nothing_without_one() {
         let jails = [jail("sip", "5060,5080:5081", "tcp,udp"), jail("all", "0:65535", "all")];
-        let layout = super::layout(&jails, Version::V6);
+        let layout = super::layout(&jails.each_ref(), Version::V6);
         let rules: Vec<_> = layout.chains[0].rules.iter().map(ToString::to_string).collect();
         let rules: Vec<_> = rules.iter().map(|rule| rule.split(" -m comment").next().unwrap()).collect();
         assert_eq!(

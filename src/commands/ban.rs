@@ -178,13 +178,26 @@ impl Call {
         })
     }
 
-    /// Makes the rules as these jails are; whether something had to be changed. Only who has the turn may.
-    fn bring_in(&self, jails: &[Jail]) -> anyhow::Result<bool> {
-        let enforced = match self.config.mode {
-            Mode::Enforce => jails,
-            Mode::Observe => &[],
-        };
-        Firewall::read()?.bring_in(|version| bans::layout(enforced, version))
+    /// Makes the rules as these jails are, and sets that are missing; what had to be put right. A jail whose sets cannot be made is
+    /// said, and has no rule: the others are not to suffer. Only who has the turn may.
+    fn settle(&self, jails: &[Jail], kernel: &mut Ipset) -> anyhow::Result<Vec<String>> {
+        let (mut repaired, mut enforced) = (vec![], vec![]);
+        for jail in jails {
+            match jail.banned().make(kernel) {
+                Ok(made) => {
+                    repaired.extend(made.then(|| format!("the sets of {}", jail.name)));
+                    enforced.push(jail);
+                }
+                Err(error) => complain(&format!("the jail {} bans nobody: {}", jail.name, causes(&error))),
+            }
+        }
+        if self.config.mode == Mode::Observe {
+            enforced.clear();
+        }
+        if Firewall::read()?.bring_in(|version| bans::layout(&enforced, version))? {
+            repaired.push("the rules".to_owned());
+        }
+        Ok(repaired)
     }
 
     /// Leaves evidence.

@@ -65,12 +65,10 @@ pub(super) fn ban(call: &Call, args: &BanArgs) -> anyhow::Result<Exit> {
         }
         bans::write(&call.config.run_dir, &jails)?;
     }
-    // The rules name the sets of all jails.
-    for jail in &jails {
-        jail.banned().make(&mut kernel)?;
-    }
-    Banned::of(name).put(&mut kernel, [(network, seconds(args.span))])?;
-    call.bring_in(&jails)?;
+    let banned = Banned::of(name);
+    banned.make(&mut kernel)?;
+    banned.put(&mut kernel, [(network, seconds(args.span))])?;
+    call.settle(&jails, &mut kernel)?;
     let long = if args.span == i64::MAX { "for ever".to_owned() } else { format!("for {}", span(args.span)) };
     let subject = subject(network);
     call.record(&subject, "ban", "jail", name, &long);
@@ -82,12 +80,12 @@ pub(super) fn unban(call: &Call, args: &UnbanArgs) -> anyhow::Result<Exit> {
     // What cannot be banned was not.
     let Some(network) = network(&args.address) else { return Ok(Exit::Yes) };
     let _turn = take_turn(&call.config.run_dir)?;
-    let mut jails = call.jails();
-    let Some(jail) = jails.iter_mut().find(|jail| jail.name == args.jail) else { return Ok(Exit::Yes) };
-    let (banned, mut kernel) = (jail.banned(), kernel()?);
-    banned.make(&mut kernel)?;
-    banned.take_out(&mut kernel, [network])?;
-    if jail.restored.remove(&network) {
+    let (mut jails, mut kernel) = (call.jails(), kernel()?);
+    let banned = Banned::of(&args.jail);
+    if banned.count(&mut kernel)?.is_some() {
+        banned.take_out(&mut kernel, [network])?;
+    }
+    if jails.iter_mut().any(|jail| jail.name == args.jail && jail.restored.remove(&network)) {
         bans::write(&call.config.run_dir, &jails)?;
     }
     call.record(&subject(network), "unban", "jail", &args.jail, "");

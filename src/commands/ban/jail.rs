@@ -13,6 +13,7 @@ use crate::deadline::Deadline;
 use crate::exit::Exit;
 use crate::feeds::guard;
 use crate::firewall::take_turn;
+use crate::kernel_sets::Banned;
 use crate::{bans as book, fail2ban, host};
 
 /// So long fail2ban's database may take: it may be writing to it.
@@ -63,7 +64,7 @@ pub(super) fn start(call: &Call, StartArgs { whose }: &StartArgs) -> anyhow::Res
         None => jails.push(jail),
     }
     book::write(&call.config.run_dir, &jails)?;
-    call.bring_in(&jails)?;
+    call.settle(&jails, &mut kernel)?;
     if count > 0 {
         call.record(&format!("jail {}", whose.jail), "start", "jail", &whose.jail, &bans(count));
     }
@@ -84,8 +85,8 @@ pub(super) fn stop(call: &Call, args: &StopArgs) -> anyhow::Result<Exit> {
         stopped.push(Jail::new(name, Reach::everything()));
     }
     book::write(&call.config.run_dir, &jails)?;
-    call.bring_in(&jails)?;
     let mut kernel = kernel()?;
+    call.settle(&jails, &mut kernel)?;
     for jail in &stopped {
         jail.banned().remove(&mut kernel)?;
     }
@@ -95,21 +96,23 @@ pub(super) fn stop(call: &Call, args: &StopArgs) -> anyhow::Result<Exit> {
 /// The rule stays.
 pub(super) fn flush(call: &Call, args: &FlushArgs) -> anyhow::Result<Exit> {
     let _turn = take_turn(&call.config.run_dir)?;
-    let mut jails = call.jails();
-    let Some(jail) = jails.iter_mut().find(|jail| jail.name == args.jail) else { return Ok(Exit::Yes) };
-    let (banned, mut kernel) = (jail.banned(), kernel()?);
-    banned.make(&mut kernel)?;
-    banned.clear(&mut kernel)?;
-    jail.restored.clear();
-    book::write(&call.config.run_dir, &jails)?;
+    let (mut jails, mut kernel) = (call.jails(), kernel()?);
+    let banned = Banned::of(&args.jail);
+    if banned.count(&mut kernel)?.is_some() {
+        banned.clear(&mut kernel)?;
+    }
+    if let Some(jail) = jails.iter_mut().find(|jail| jail.name == args.jail) {
+        jail.restored.clear();
+        book::write(&call.config.run_dir, &jails)?;
+    }
     Ok(Exit::Yes)
 }
 
 /// Whom fail2ban remembers to be banned by a jail, and for how many seconds still, with none for ever: without those that are never
 /// banned. Nobody where fail2ban has no database, or does not know the jail.
 pub(super) fn remembered(call: &Call, jail: &str) -> anyhow::Result<Vec<(IpNetwork, u32)>> {
-    let deadline = Deadline::after(Instant::now(), PATIENCE);
-    let bans = fail2ban::bans(&call.config.fail2ban.database, jail, deadline)?.unwrap_or_default();
+    let (database, deadline) = (&call.config.fail2ban.database, Deadline::after(Instant::now(), PATIENCE));
+    let bans = fail2ban::bans(database, jail, deadline)?.unwrap_or_default();
     let now = Timestamp::now().as_second();
     let protected = guard::of_host(&host::protected(&host::Paths::default()));
     let entry = |ban: &fail2ban::Ban| {

@@ -17,11 +17,13 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     }
     let _turn = take_turn(&call.config.run_dir)?;
     let (mut jails, mut kernel) = (call.jails(), kernel()?);
-    let (mut repaired, mut changed, mut unknown) = (vec![], false, None);
+    let repaired = call.settle(&jails, &mut kernel)?;
+    let (mut changed, mut unknown) = (false, None);
     for jail in &mut jails {
         let banned = jail.banned();
-        if banned.make(&mut kernel)? {
-            repaired.push(format!("the sets of {}", jail.name));
+        if banned.count(&mut kernel).is_err() {
+            // Settling said so.
+            continue;
         }
         match remembered(call, &jail.name) {
             Ok(entries) => {
@@ -37,9 +39,6 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     }
     if changed {
         book::write(&call.config.run_dir, &jails)?;
-    }
-    if call.bring_in(&jails)? {
-        repaired.push("the rules".to_owned());
     }
     if !repaired.is_empty() {
         call.record("bans", "repair", "missing", "kernel", &repaired.join(", "));
