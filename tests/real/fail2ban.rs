@@ -1,76 +1,226 @@
 //! Filters and jails in a real fail2ban of this machine's version.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{Fail2ban, Host, World, call, data, project, run, wait_for};
 
-/// What each recorded log must yield: failures by address. 203.0.113.66 is the attacker; 198.51.100.11-13 and
-/// 203.0.113.20 are innocent.
-const RECORDED: [(&str, &[(&str, usize)]); 20] = [
-    ("01_register_ok.log", &[]),
-    ("02_register_wrong_password.log", &[("203.0.113.66", 1)]),
-    ("03a_register_unknown_user_noauth.log", &[]),
-    ("03b_register_unknown_user_auth.log", &[("203.0.113.66", 2)]),
-    ("03c_register_forged_nonce.log", &[]),
-    ("03d_register_to_differs_from_authuser.log", &[("203.0.113.66", 2)]),
-    ("03e_register_from_differs_from_to.log", &[]),
-    ("04a_register_unknown_domain.log", &[("203.0.113.66", 2)]),
-    ("04b_register_domain_is_server_ip.log", &[("203.0.113.66", 2)]),
-    ("05a_invite_internal_noauth.log", &[]),
-    ("05b_invite_internal_wrong_password.log", &[("203.0.113.66", 1)]),
-    ("05c_invite_internal_unknown_user.log", &[("203.0.113.66", 2)]),
-    ("05d_invite_internal_ok.log", &[]),
-    ("05e_invite_external_unknown_number.log", &[]),
-    ("06a_hostile_to_user_register.log", &[]),
-    ("06b_hostile_auth_username.log", &[("203.0.113.66", 25)]),
-    ("06d_hostile_realm.log", &[("203.0.113.66", 15)]),
-    ("06k_pct_newline_destination_external.log", &[]),
-    ("08_scanner.log", &[]),
-    ("09a_other_denials.log", &[("203.0.113.66", 3)]),
+/// Logs, and what each must yield: failures, and how often.
+type Yields<'a> = &'a [(&'a str, &'a [(&'a str, usize)])];
+
+/// What filters must find in the recorded logs, by address; in all others, nothing. 203.0.113.66 and 203.0.113.67 are
+/// attackers; 198.51.100.11-13 and 203.0.113.20 are innocent, but are asked for their passwords like everybody.
+const RECORDED: [(&str, Yields<'_>); 8] = [
+    (
+        "ringfence-freeswitch",
+        &[
+            ("02_register_wrong_password.log", &[("203.0.113.66", 1)]),
+            ("03b_register_unknown_user_auth.log", &[("203.0.113.66", 2)]),
+            ("03d_register_to_differs_from_authuser.log", &[("203.0.113.66", 2)]),
+            ("04a_register_unknown_domain.log", &[("203.0.113.66", 2)]),
+            ("04b_register_domain_is_server_ip.log", &[("203.0.113.66", 2)]),
+            ("05b_invite_internal_wrong_password.log", &[("203.0.113.66", 1)]),
+            ("05c_invite_internal_unknown_user.log", &[("203.0.113.66", 2)]),
+            ("06b_hostile_auth_username.log", &[("203.0.113.66", 25)]),
+            ("06d_hostile_realm.log", &[("203.0.113.66", 15)]),
+            ("09a_other_denials.log", &[("203.0.113.66", 3)]),
+        ],
+    ),
+    (
+        "ringfence-freeswitch-challenge",
+        &[
+            ("01_register_ok.log", &[("198.51.100.11", 1), ("198.51.100.12", 1)]),
+            ("02_register_wrong_password.log", &[("203.0.113.66", 1)]),
+            ("03a_register_unknown_user_noauth.log", &[("203.0.113.66", 1)]),
+            ("03b_register_unknown_user_auth.log", &[("203.0.113.66", 1)]),
+            ("03c_register_forged_nonce.log", &[("203.0.113.66", 2)]),
+            ("03d_register_to_differs_from_authuser.log", &[("203.0.113.66", 2)]),
+            ("03e_register_from_differs_from_to.log", &[("203.0.113.66", 1)]),
+            ("04a_register_unknown_domain.log", &[("203.0.113.66", 1)]),
+            ("04b_register_domain_is_server_ip.log", &[("203.0.113.66", 1)]),
+            ("05a_invite_internal_noauth.log", &[("203.0.113.66", 1)]),
+            ("05b_invite_internal_wrong_password.log", &[("203.0.113.66", 1)]),
+            ("05c_invite_internal_unknown_user.log", &[("203.0.113.66", 1)]),
+            ("05d_invite_internal_ok.log", &[("198.51.100.11", 1)]),
+            ("06a_hostile_to_user_register.log", &[("203.0.113.66", 22)]),
+            ("06b_hostile_auth_username.log", &[("203.0.113.66", 28)]),
+            ("06d_hostile_realm.log", &[("203.0.113.66", 8)]),
+            ("08_scanner.log", &[("203.0.113.67", 2)]),
+            ("09a_other_denials.log", &[("203.0.113.66", 6)]),
+        ],
+    ),
+    (
+        "ringfence-freeswitch-ip-domain",
+        &[
+            ("04b_register_domain_is_server_ip.log", &[("203.0.113.66", 3)]),
+            ("06d_hostile_realm.log", &[("203.0.113.66", 2)]),
+            ("08_scanner.log", &[("203.0.113.67", 2)]),
+        ],
+    ),
+    ("ringfence-freeswitch-acl", &[]),
+    // 05e has FusionPBX's own line, which ends with the caller's text, and 06k shows what that can be.
+    ("ringfence-freeswitch-not-found", &[]),
+    ("ringfence-freeswitch-verto", &[]),
+    ("ringfence-freeswitch-mod-fail2ban", &[]),
+    ("ringfence-freeswitch-spoofed", &[]),
 ];
 
 /// What stands in the log behind the lines of interest: two healthy phones.
 pub(super) const NEXT_ENTRY: &str = "01_register_ok.log";
 
-/// What a filter finds in each recorded log: how often each failure, as these tags of fail2ban's show it.
+/// An entry that no filter finds anything in.
+const LAST_ENTRY: &str = "2026-11-20 12:59:58.000000 0.03% [DEBUG] sofia.c:2408 detaching session\n";
+
+/// The names of all filters that are shipped.
+fn filters() -> BTreeSet<String> {
+    std::fs::read_dir(project("fail2ban/filter.d"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .map(|name| name.strip_suffix(".conf").expect("a filter").to_owned())
+        .filter(|name| !name.ends_with("-common"))
+        .collect()
+}
+
+/// What a filter finds in a log: how often each failure, as these tags of fail2ban's show it.
+fn failures(filter: &str, log: impl AsRef<OsStr>, tags: &str) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    let mut regex = Command::new("fail2ban-regex");
+    regex.args(["-o", tags]).arg(log).arg(project("fail2ban/filter.d").join(format!("{filter}.conf")));
+    let output = regex.output().expect("fail2ban; `make setup` installs it");
+    for failure in String::from_utf8(output.stdout).unwrap().lines() {
+        *found.entry(failure.to_owned()).or_insert(0) += 1;
+    }
+    found
+}
+
+/// The names of the recorded logs.
+fn logs() -> impl Iterator<Item = String> {
+    std::fs::read_dir(data("log")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap())
+}
+
+/// What a filter finds in each recorded log.
 pub(super) fn found(filter: &str, tags: &str) -> BTreeMap<String, BTreeMap<String, usize>> {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("freeswitch.log");
-    let mut all = BTreeMap::new();
-    for entry in std::fs::read_dir(data("log")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        // The log goes on: a failure counts when the entry behind it is there.
-        std::fs::write(&log, [recorded(&name), recorded(NEXT_ENTRY)].concat()).unwrap();
-        let output = Command::new("fail2ban-regex")
-            .args(["-o", tags])
-            .arg(&log)
-            .arg(project("fail2ban/filter.d").join(filter))
-            .output()
-            .expect("fail2ban; `make setup` installs it");
-        let mut found = BTreeMap::new();
-        for failure in String::from_utf8(output.stdout).unwrap().lines() {
-            *found.entry(failure.to_owned()).or_insert(0) += 1;
-        }
-        all.insert(name, found);
+    logs()
+        .map(|name| {
+            // The log goes on: a failure counts when the entry behind it is there.
+            std::fs::write(&log, recorded(&name) + LAST_ENTRY).unwrap();
+            let found = failures(filter, &log, tags);
+            (name, found)
+        })
+        .collect()
+}
+
+/// The same, as a test expects it.
+pub(super) fn expected(yields: Yields<'_>) -> BTreeMap<String, BTreeMap<String, usize>> {
+    let mut all: BTreeMap<_, _> = logs().map(|name| (name, BTreeMap::new())).collect();
+    for (name, found) in yields {
+        let found = found.iter().map(|(failure, count)| ((*failure).to_owned(), *count));
+        all.get_mut(*name).expect("a recorded log").extend(found);
     }
     all
 }
 
-/// The same, as a test expects it.
-pub(super) fn expected(logs: &[(&str, &[(&str, usize)])]) -> BTreeMap<String, BTreeMap<String, usize>> {
-    let failures = |failures: &[(&str, usize)]| {
-        failures.iter().map(|(failure, count)| ((*failure).to_owned(), *count)).collect()
-    };
-    logs.iter().map(|(name, found)| ((*name).to_owned(), failures(found))).collect()
+#[test]
+fn every_recorded_log_yields_the_attacker_and_nobody_else() {
+    let mut tested: BTreeSet<_> = RECORDED.map(|(filter, _)| filter.to_owned()).into();
+    // In another test.
+    tested.insert("ringfence-freeswitch-account".to_owned());
+    assert_eq!(
+        tested,
+        filters().into_iter().filter(|name| name.starts_with("ringfence-freeswitch")).collect()
+    );
+    let all: String = logs().map(|name| recorded(&name)).collect();
+    for (filter, yields) in RECORDED {
+        // One run is enough for nothing.
+        if yields.is_empty() {
+            assert_eq!(found_in(filter, &all), BTreeMap::new(), "{filter}");
+        } else {
+            assert_eq!(found(filter, "ip"), expected(yields), "{filter}");
+        }
+    }
+}
+
+/// The messages of a log, each with its line breaks, as FreeSWITCH hands them to `mod_syslog`.
+fn messages(log: &str) -> Vec<String> {
+    let uuid = |line: &str| line.len() > 36 && line.as_bytes()[8] == b'-' && line.as_bytes()[36] == b' ';
+    let mut messages: Vec<String> = Vec::new();
+    for line in log.lines() {
+        let text = if uuid(line) { &line[37..] } else { line };
+        // What a called number with a line break in it writes has this forged time.
+        let starts = ["2026-11-20 ", "EXECUTE ", "Dialplan: "].iter().any(|start| text.starts_with(start))
+            && !text.starts_with("2026-11-20 12:59:59");
+        match messages.last_mut().filter(|_| !starts) {
+            Some(message) => write!(message, "\n{text}").unwrap(),
+            None => messages.push(line.to_owned()),
+        }
+    }
+    messages
+}
+
+/// A journal of FreeSWITCH's messages, written now, as its name for fail2ban.
+fn journal(dir: &Path, messages: &[String], transport: &str) -> String {
+    let (export, journal) = (dir.join("export"), dir.join("freeswitch.journal"));
+    let mut entries = Vec::new();
+    let start = jiff::Timestamp::now().as_microsecond();
+    for (message, time) in messages.iter().zip(start..) {
+        let length = u64::try_from(message.len()).unwrap().to_le_bytes();
+        write!(
+            entries,
+            "__REALTIME_TIMESTAMP={time}\n__MONOTONIC_TIMESTAMP={}\n_BOOT_ID={:032x}\n_TRANSPORT={transport}\n\
+             _HOSTNAME=pbx\n_COMM=freeswitch\nSYSLOG_IDENTIFIER=freeswitch\n_PID=4711\nMESSAGE\n",
+            time - start + 1,
+            1
+        )
+        .unwrap();
+        entries.extend([&length, message.as_bytes(), b"\n\n"].concat());
+    }
+    std::fs::write(&export, entries).unwrap();
+    let _ = std::fs::remove_file(&journal);
+    run(Command::new("/lib/systemd/systemd-journal-remote").arg("-o").arg(&journal).arg(export));
+    format!("systemd-journal[journalfiles={}]", journal.display())
 }
 
 #[test]
-fn every_recorded_log_yields_the_attacker_and_nobody_else() {
-    assert_eq!(found("ringfence-freeswitch.conf", "ip"), expected(&RECORDED));
+fn the_journal_yields_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let all: Vec<_> = logs().flat_map(|name| messages(&recorded(&name))).collect();
+    let name = journal(dir.path(), &all, "syslog");
+    for (filter, yields) in RECORDED {
+        if ["ringfence-freeswitch-mod-fail2ban", "ringfence-freeswitch-spoofed"].contains(&filter) {
+            continue;
+        }
+        let mut expected = BTreeMap::new();
+        for (address, count) in yields.iter().flat_map(|(_, found)| *found) {
+            *expected.entry((*address).to_owned()).or_insert(0) += count;
+        }
+        assert_eq!(failures(filter, &name, "ip"), expected, "{filter}");
+    }
+    // Behind a console there is no telling what is whose.
+    let name = journal(dir.path(), &all, "stdout");
+    assert_eq!(failures("ringfence-freeswitch", &name, "ip"), BTreeMap::new());
+}
+
+#[test]
+fn a_jail_reads_the_journal() {
+    let host = Host::new();
+    let world = World::empty();
+    let attack = recorded("02_register_wrong_password.log") + &recorded("04a_register_unknown_domain.log");
+    let name = journal(&world.path(""), &messages(&attack.repeat(4)), "syslog");
+    let jail_local = format!(
+        "[DEFAULT]\nringfence_freeswitch_backend = {}\nringfence_ignorecommand =\n\
+         [ringfence-freeswitch]\nenabled = true\n",
+        name.replace("systemd-journal", "systemd")
+    );
+    let fail2ban = Fail2ban::start(&host, &world, &jail_local, &std::env::var("PATH").unwrap());
+    wait_for("the ban", || !fail2ban.banned("ringfence-freeswitch").is_empty());
+    assert_eq!(fail2ban.banned("ringfence-freeswitch"), ["203.0.113.66"]);
+    fail2ban.is_content();
 }
 
 #[test]
@@ -79,7 +229,126 @@ fn fail2bans_own_sample_test_passes() {
         .arg(project("tests/fail2ban/samples.py"))
         .arg(project("fail2ban"))
         .arg(data("samples"))
-        .args(["ringfence-freeswitch", "ringfence-freeswitch-account"]));
+        .args(filters()));
+}
+
+/// An example of ours.
+fn example(name: &str) -> PathBuf {
+    project("fail2ban/examples").join(name)
+}
+
+/// What the filter finds in this log.
+fn found_in(filter: &str, log: &str) -> BTreeMap<String, usize> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("log"), log).unwrap();
+    failures(filter, dir.path().join("log"), "ip")
+}
+
+/// What stands between these two in an XML example, which is well-formed.
+fn from_xml(name: &str, before: &str, behind: &str) -> String {
+    run(Command::new("/usr/bin/python3")
+        .args(["-c", "import sys, xml.etree.ElementTree as tree; tree.parse(sys.argv[1])"])
+        .arg(example(name)));
+    let text = std::fs::read_to_string(example(name)).unwrap();
+    let (_, text) = text.split_once(before).expect(before);
+    text.split_once(behind).expect(behind).0.to_owned()
+}
+
+/// As FreeSWITCH replaces its variables.
+fn expanded(text: &str, uuid: &str) -> String {
+    text.replace("${sip_network_ip}", "203.0.113.66")
+        .replace("${uuid}", uuid)
+        .replace("${start_stamp}", "2026-11-20 12:42:54")
+}
+
+#[test]
+fn examples_write_what_the_filters_find() {
+    let uuid = "409d642f-b7c1-4d39-8b11-538ba1d2a03d";
+    let attacker = BTreeMap::from([("203.0.113.66".to_owned(), 1)]);
+
+    let message = expanded(&from_xml("ringfence-not-found.xml", "data=\"WARNING ", "\""), uuid);
+    let line = format!("{uuid} 2026-11-20 12:42:54.061639 0.07% [WARNING] mod_dptools.c:1865 {message}\n");
+    assert_eq!(found_in("ringfence-freeswitch-not-found", &line), attacker);
+
+    let template = "<template name=\"ringfence-spoofed\">";
+    let line = expanded(&from_xml("ringfence-spoofed-cdr.xml", template, "</template>"), uuid) + "\n";
+    assert_eq!(found_in("ringfence-freeswitch-spoofed", &line), attacker);
+    assert_eq!(from_xml("ringfence-spoofed-dialplan.xml", "accountcode=", "\""), "ringfence-spoofed");
+}
+
+/// FreeSWITCH as a Lua script sees it: an event with the headers that are in the arguments, and the log.
+const LUA: &str = r#"
+freeswitch = { consoleLog = function(level, text) io.write(level, " ", text) end }
+event = { getHeader = function(_, name)
+  return ({ verto_success = arg[1], verto_client_address = arg[2], verto_login = "x\nFAIL2BAN_HOST=198.51.100.11" })[name]
+end }
+dofile(os.getenv("SCRIPT"))
+"#;
+
+#[test]
+fn failed_logins_to_verto_are_logged_with_nothing_but_an_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let stub = dir.path().join("stub.lua");
+    std::fs::write(&stub, LUA).unwrap();
+    let logged = |headers: &[&str]| {
+        let script = example("ringfence-verto.lua");
+        run(Command::new("lua5.4").env("SCRIPT", script).arg(&stub).args(headers))
+    };
+    for (address, expected) in [
+        ("203.0.113.66:4242", Some("203.0.113.66")),
+        ("255.255.255.255:1", Some("255.255.255.255")),
+        ("[2001:db8::1]:4242", Some("2001:db8::1")),
+        ("2001:db8::1:4242", Some("2001:db8::1")),
+        ("2001:db8:0:0:0:0:0:1:4242", Some("2001:db8:0:0:0:0:0:1")),
+        ("[::1]:4242", Some("::1")),
+        ("[fe80::]:4242", Some("fe80::")),
+        ("[::ffff:203.0.113.66]:4242", Some("203.0.113.66")),
+        ("::ffff:203.0.113.66:4242", Some("203.0.113.66")),
+        ("", None),
+        (":", None),
+        (":4242", None),
+        ("203.0.113.66", None),
+        ("203.0.113.66:", None),
+        ("203.0.113.66:x", None),
+        ("1.2.3.4:5:6", None),
+        ("1.2.3.4.5:6", None),
+        ("1.2.3:6", None),
+        ("256.2.3.4:6", None),
+        ("1.2.3.4 :6", None),
+        ("[1.2.3.4]x:6", None),
+        ("[2001:db8::1:4242", None),
+        ("2001:db8::1]:4242", None),
+        ("2001:db8::1::2:4242", None),
+        ("2001:db8:::1:4242", None),
+        ("2001:db8:1:4242", None),
+        ("1:2:3:4:5:6:7:8:9:4242", None),
+        ("12345::1:4242", None),
+        ("fe80::1%eth0:4242", None),
+        (":1::2:4242", None),
+        ("phone.example.com:4242", None),
+        ("203.0.113.66:4242\n", None),
+        ("198.51.100.11\n203.0.113.66:4242", None),
+        ("198.51.100.11\n:4242", None),
+        ("203.0.113.66:4242 FAIL2BAN_HOST=198.51.100.11:1", None),
+        (&"1".repeat(100_000), None),
+        (&":".repeat(100_000), None),
+    ] {
+        let expected = expected.map(|host| format!("[ringfence] verto login failed FAIL2BAN_HOST={host}\n"));
+        let line = logged(&["0", address]);
+        assert_eq!(line.strip_prefix("warning "), expected.as_deref(), "{address:?}: {line:?}");
+        for success in ["1", "", "00", "0\n"] {
+            assert_eq!(logged(&[success, address]), "", "{success:?}");
+        }
+    }
+    // Headers that are not there.
+    assert_eq!((logged(&["0"]), logged(&[])), (String::new(), String::new()));
+
+    let line = format!(
+        "2026-11-20 12:42:31.801607 0.00% [WARNING] switch_cpp.cpp:1466 {}",
+        logged(&["0", "203.0.113.66:4242"]).strip_prefix("warning ").unwrap()
+    );
+    let attacker = BTreeMap::from([("203.0.113.66".to_owned(), 1)]);
+    assert_eq!(found_in("ringfence-freeswitch-verto", &line), attacker);
 }
 
 #[test]
@@ -227,12 +496,14 @@ fn jails_are_disabled_as_shipped_and_the_example_is_understood() {
     drop(fail2ban);
 
     let world = World::empty();
-    let log = world.path("freeswitch.log");
-    std::fs::write(&log, "").unwrap();
-    let example = std::fs::read_to_string(project("fail2ban/examples/jail.local")).unwrap();
-    let example = example.replace(
-        "# logpath = /usr/local/freeswitch/log/freeswitch.log",
-        &format!("logpath = {}", log.display()),
+    std::fs::create_dir(world.path("cdr-csv")).unwrap();
+    for log in ["freeswitch.log", "fail2ban.log", "cdr-csv/ringfence-spoofed.csv"] {
+        std::fs::write(world.path(log), "").unwrap();
+    }
+    let logs = world.path("");
+    let example = std::fs::read_to_string(example("jail.local")).unwrap().replace(
+        "# ringfence_freeswitch_logs = /usr/local/freeswitch/log",
+        &format!("ringfence_freeswitch_logs = {}", logs.display()),
     );
     let fail2ban = Fail2ban::start(&host, &world, &example, &std::env::var("PATH").unwrap());
     wait_for("the jail", || fail2ban.client(&["status", "ringfence-freeswitch"]).is_some());

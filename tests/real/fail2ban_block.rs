@@ -57,7 +57,7 @@ const RECORDED: [(&str, &[(&str, usize)]); 20] = [
 
 #[test]
 fn every_recorded_log_yields_the_accounts_that_were_tried() {
-    assert_eq!(found("ringfence-freeswitch-account.conf", "<fid> <F-SRC>"), expected(&RECORDED));
+    assert_eq!(found("ringfence-freeswitch-account", "<fid> <F-SRC>"), expected(&RECORDED));
 }
 
 /// A program that writes down its arguments.
