@@ -506,7 +506,11 @@ fn jails_are_disabled_as_shipped_and_the_example_is_understood() {
         &format!("ringfence_freeswitch_logs = {}", logs.display()),
     );
     let fail2ban = Fail2ban::start(&host, &world, &example, &std::env::var("PATH").unwrap());
-    wait_for("the jail", || fail2ban.client(&["status", "ringfence-freeswitch"]).is_some());
+    let enabled =
+        example.lines().filter(|line| line.starts_with("enabled") && line.ends_with("true")).count();
+    wait_for("the jails", || {
+        fail2ban.client(&["status"]).unwrap().contains(&format!("Number of jail:\t{enabled}\n"))
+    });
     let command = fail2ban.client(&["get", "ringfence-freeswitch", "ignorecommand"]).unwrap();
     assert_eq!(command.trim(), "exec /usr/bin/ringfence-ignore \"<ip>\"");
     assert_eq!(fail2ban.number("ringfence-freeswitch", "Currently banned"), 0);
