@@ -495,23 +495,34 @@ fn jails_are_disabled_as_shipped_and_the_example_is_understood() {
     );
     drop(fail2ban);
 
-    let world = World::empty();
-    std::fs::create_dir(world.path("cdr-csv")).unwrap();
-    for log in ["freeswitch.log", "fail2ban.log", "cdr-csv/ringfence-spoofed.csv"] {
-        std::fs::write(world.path(log), "").unwrap();
+    // As it is, and with all that is commented out in it.
+    for all in [false, true] {
+        let world = World::empty();
+        std::fs::create_dir(world.path("cdr-csv")).unwrap();
+        for log in ["freeswitch.log", "fail2ban.log", "cdr-csv/ringfence-spoofed.csv", "other.log"] {
+            std::fs::write(world.path(log), "").unwrap();
+        }
+        let others = ["asterisk", "fusionpbx", "nginx", "recidive"]
+            .map(|name| format!("ringfence_{name}_log = {}\n", world.path("other.log").display()));
+        let example = std::fs::read_to_string(example("jail.local")).unwrap().replace(
+            "# ringfence_freeswitch_logs = /usr/local/freeswitch/log",
+            &format!("ringfence_freeswitch_logs = {}\n{}", world.path("").display(), others.concat()),
+        );
+        let is_setting =
+            |line: &str| ["[ringfence-", "enabled", "maxretry "].iter().any(|start| line.starts_with(start));
+        let uncommented = |line: &str| match line.strip_prefix("# ") {
+            Some(setting) if all && is_setting(setting) => setting.to_owned() + "\n",
+            _ => line.to_owned() + "\n",
+        };
+        let example: String = example.lines().map(uncommented).collect();
+        let fail2ban = Fail2ban::start(&host, &world, &example, &std::env::var("PATH").unwrap());
+        let enabled = example.lines().filter(|line| line.starts_with("enabled")).count();
+        assert_eq!(enabled, if all { 15 } else { 3 });
+        wait_for("the jails", || {
+            fail2ban.client(&["status"]).unwrap().contains(&format!("Number of jail:\t{enabled}\n"))
+        });
+        let command = fail2ban.client(&["get", "ringfence-freeswitch", "ignorecommand"]).unwrap();
+        assert_eq!(command.trim(), "exec /usr/bin/ringfence-ignore \"<ip>\"");
+        assert_eq!(fail2ban.number("ringfence-freeswitch", "Currently banned"), 0);
     }
-    let logs = world.path("");
-    let example = std::fs::read_to_string(example("jail.local")).unwrap().replace(
-        "# ringfence_freeswitch_logs = /usr/local/freeswitch/log",
-        &format!("ringfence_freeswitch_logs = {}", logs.display()),
-    );
-    let fail2ban = Fail2ban::start(&host, &world, &example, &std::env::var("PATH").unwrap());
-    let enabled =
-        example.lines().filter(|line| line.starts_with("enabled") && line.ends_with("true")).count();
-    wait_for("the jails", || {
-        fail2ban.client(&["status"]).unwrap().contains(&format!("Number of jail:\t{enabled}\n"))
-    });
-    let command = fail2ban.client(&["get", "ringfence-freeswitch", "ignorecommand"]).unwrap();
-    assert_eq!(command.trim(), "exec /usr/bin/ringfence-ignore \"<ip>\"");
-    assert_eq!(fail2ban.number("ringfence-freeswitch", "Currently banned"), 0);
 }

@@ -40,9 +40,13 @@ fn jails() -> Vec<Jail> {
             let filter = filter.split('[').next().unwrap();
             let samples = std::fs::read(data("samples").join(filter))
                 .unwrap_or_else(|error| panic!("{filter}: {error}"));
+            // What follows other options of the filter is for the journal.
+            let journal = b"\n# filterOptions:";
+            let end = samples.windows(journal.len()).position(|window| window == journal);
+            let samples = &samples[..end.map_or(samples.len(), |end| end + 1)];
             let lines = samples.split_inclusive(|byte| *byte == b'\n');
             let lines = lines.filter(|line| !line.starts_with(b"#") && line.len() > 1).flatten().copied();
-            jails.push(Jail { name: name.to_owned(), guilty: hosts(&samples), lines: lines.collect() });
+            jails.push(Jail { name: name.to_owned(), guilty: hosts(samples), lines: lines.collect() });
         }
     }
     assert!(!jails.is_empty());
