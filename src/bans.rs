@@ -26,15 +26,16 @@ pub struct Jail {
     pub name: String,
     /// What is dropped.
     pub reach: Reach,
-    /// Whom fail2ban remembered when it started: until it bans somebody anew, it does not tell its actions that these are let go.
-    pub restored: BTreeSet<IpNetwork>,
+    /// Whom fail2ban's database had when we looked last, but for those that it banned since: who is gone from there was let go, though
+    /// fail2ban may not have said so.
+    pub remembered: BTreeSet<IpNetwork>,
 }
 
 impl Jail {
     /// A jail that bans nobody yet.
     #[must_use]
     pub fn new(name: &str, reach: Reach) -> Self {
-        Self { name: name.to_owned(), reach, restored: BTreeSet::new() }
+        Self { name: name.to_owned(), reach, remembered: BTreeSet::new() }
     }
 
     /// Whom it bans, in the kernel.
@@ -128,7 +129,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read(dir.path()).unwrap(), []);
         let mut jails = vec![jail("sip", "5060", "udp"), jail("all", "0:65535", "all")];
-        jails[0].restored.insert("203.0.113.66".parse().unwrap());
+        jails[0].remembered.insert("203.0.113.66".parse().unwrap());
         write(dir.path(), &jails).unwrap();
         assert_eq!(read(dir.path()).unwrap(), jails);
         std::fs::write(path(dir.path()), "[{").unwrap();

@@ -58,11 +58,15 @@ pub(super) fn ban(call: &Call, args: &BanArgs) -> anyhow::Result<Exit> {
     let (mut jails, mut kernel) = (call.jails(), kernel()?);
     // A jail that we do not know has started all the same: somebody took away our file.
     let known = jails.iter().position(|jail| jail.name == *name);
-    if known.is_none_or(|at| jails[at].reach != reach) {
-        match known {
-            Some(at) => jails[at].reach = reach,
-            None => jails.push(Jail::new(name, reach)),
-        }
+    let anew = known.is_none_or(|at| jails[at].reach != reach);
+    let at = known.unwrap_or(jails.len());
+    match known {
+        Some(at) => jails[at].reach = reach,
+        None => jails.push(Jail::new(name, reach)),
+    }
+    // fail2ban remembers him a moment after this call: until then sync must not take him for one that was let go.
+    let was_remembered = jails[at].remembered.remove(&network);
+    if anew || was_remembered {
         bans::write(&call.config.run_dir, &jails)?;
     }
     let banned = Banned::of(name);
@@ -85,7 +89,7 @@ pub(super) fn unban(call: &Call, args: &UnbanArgs) -> anyhow::Result<Exit> {
     if banned.count(&mut kernel)?.is_some() {
         banned.take_out(&mut kernel, [network])?;
     }
-    if jails.iter_mut().any(|jail| jail.name == args.jail && jail.restored.remove(&network)) {
+    if jails.iter_mut().any(|jail| jail.name == args.jail && jail.remembered.remove(&network)) {
         bans::write(&call.config.run_dir, &jails)?;
     }
     call.record(&subject(network), "unban", "jail", &args.jail, "");

@@ -50,15 +50,18 @@ pub(super) fn start(call: &Call, StartArgs { whose }: &StartArgs) -> anyhow::Res
     let mut kernel = kernel()?;
     match remembered(call, &jail.name) {
         Ok(entries) => {
+            let entries = entries.unwrap_or_default();
             jail.banned().replace(&mut kernel, &entries)?;
-            jail.restored = entries.iter().map(|(network, _)| *network).collect();
+            jail.remembered = entries.iter().map(|(network, _)| *network).collect();
         }
         Err(error) => {
             complain(&format!("{}; whom the kernel still bans stays banned", causes(&error)));
             jail.banned().make(&mut kernel)?;
+            let before = jails.iter().find(|other| other.name == jail.name);
+            jail.remembered = before.map(|before| before.remembered.clone()).unwrap_or_default();
         }
     }
-    let count = jail.restored.len();
+    let count = jail.remembered.len();
     match jails.iter_mut().find(|other| other.name == jail.name) {
         Some(other) => *other = jail,
         None => jails.push(jail),
@@ -102,17 +105,19 @@ pub(super) fn flush(call: &Call, args: &FlushArgs) -> anyhow::Result<Exit> {
         banned.clear(&mut kernel)?;
     }
     if let Some(jail) = jails.iter_mut().find(|jail| jail.name == args.jail) {
-        jail.restored.clear();
+        jail.remembered.clear();
         book::write(&call.config.run_dir, &jails)?;
     }
     Ok(Exit::Yes)
 }
 
 /// Whom fail2ban remembers to be banned by a jail, and for how many seconds still, with none for ever: without those that are never
-/// banned. Nobody where fail2ban has no database, or does not know the jail.
-pub(super) fn remembered(call: &Call, jail: &str) -> anyhow::Result<Vec<(IpNetwork, u32)>> {
+/// banned. `None` where fail2ban has no database, or does not know the jail.
+pub(super) fn remembered(call: &Call, jail: &str) -> anyhow::Result<Option<Vec<(IpNetwork, u32)>>> {
     let (database, deadline) = (&call.config.fail2ban.database, Deadline::after(Instant::now(), PATIENCE));
-    let bans = fail2ban::bans(database, jail, deadline)?.unwrap_or_default();
+    let Some(bans) = fail2ban::bans(database, jail, deadline)? else {
+        return Ok(None);
+    };
     let now = Timestamp::now().as_second();
     let protected = guard::of_host(&host::protected(&host::Paths::default()));
     let entry = |ban: &fail2ban::Ban| {
@@ -120,5 +125,5 @@ pub(super) fn remembered(call: &Call, jail: &str) -> anyhow::Result<Vec<(IpNetwo
         let harmless = guard::cut(&std::iter::once(network).collect(), &protected).1.is_empty();
         (left > 0 && harmless).then(|| (network, seconds(left)))
     };
-    Ok(bans.iter().filter_map(entry).collect())
+    Ok(Some(bans.iter().filter_map(entry).collect()))
 }

@@ -9,8 +9,8 @@ use crate::commands::causes;
 use crate::exit::Exit;
 use crate::firewall::take_turn;
 
-/// Whom fail2ban remembers is banned again, for what is left. Who was restored and is no longer remembered was let go without a word:
-/// fail2ban calls no action for that until the jail bans somebody anew.
+/// Whom fail2ban remembers is banned again, for what is left. Who was remembered and is no longer was let go, perhaps without a word:
+/// for those whom it restored, fail2ban calls no action until the jail bans somebody anew.
 pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     if !book::path(&call.config.run_dir).exists() {
         return Ok(Exit::Yes);
@@ -26,13 +26,14 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
             continue;
         }
         match remembered(call, &jail.name) {
-            Ok(entries) => {
+            // fail2ban may have none, and still ban.
+            Ok(None) => {}
+            Ok(Some(entries)) => {
                 let there: BTreeSet<_> = entries.iter().map(|(network, _)| *network).collect();
                 banned.put(&mut kernel, entries)?;
-                let gone: Vec<_> = jail.restored.difference(&there).copied().collect();
-                banned.take_out(&mut kernel, gone.iter().copied())?;
-                jail.restored.retain(|network| there.contains(network));
-                changed |= !gone.is_empty();
+                banned.take_out(&mut kernel, jail.remembered.difference(&there).copied())?;
+                changed |= jail.remembered != there;
+                jail.remembered = there;
             }
             Err(error) => unknown = Some(causes(&error)),
         }
