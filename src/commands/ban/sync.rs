@@ -11,12 +11,14 @@ use crate::firewall::take_turn;
 
 /// Whom fail2ban remembers is banned again, for what is left. Who was remembered and is no longer was let go, perhaps without a word:
 /// for those whom it restored, fail2ban calls no action until the jail bans somebody anew.
+///
+/// Without a list of the jails nothing is changed: the rules would go.
 pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     if !book::path(&call.config.run_dir).exists() {
         return Ok(Exit::Yes);
     }
     let _turn = take_turn(&call.config.run_dir)?;
-    let (mut jails, mut kernel) = (call.jails(), kernel()?);
+    let (mut jails, mut kernel) = (book::read(&call.config.run_dir)?, kernel()?);
     let repaired = call.settle(&jails, &mut kernel)?;
     let (mut changed, mut unknown) = (false, None);
     for jail in &mut jails {
