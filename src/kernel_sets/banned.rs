@@ -10,6 +10,9 @@ use super::{live, make};
 /// What their names begin with.
 const PREFIX: &str = "rf-ban-";
 
+/// Those beside, which are filled and then swapped in.
+const BESIDE: Pair<'static> = Pair { v4: "rf-ban.new4", v6: "rf-ban.new6" };
+
 /// Room in each: a botnet is to fit.
 const ROOM: u32 = 1_000_000;
 
@@ -61,7 +64,6 @@ impl Banned {
 
     /// Replaces what is in them: each network for so many seconds, with none for ever. Only who has the turn to change rules may.
     pub fn replace(&self, kernel: &mut Ipset, entries: &[(IpNetwork, u32)]) -> anyhow::Result<()> {
-        const BESIDE: Pair<'static> = Pair { v4: "rf-ban.new4", v6: "rf-ban.new6" };
         self.make(kernel)?;
         let room = u32::try_from(entries.len()).unwrap_or(u32::MAX);
         for (name, family) in BESIDE.each() {
@@ -102,9 +104,9 @@ impl Banned {
         Ok(())
     }
 
-    /// Removes them; no rule names them any more.
+    /// Removes them, and what a crash left beside; no rule names them any more. Only who has the turn to change rules may.
     pub fn remove(&self, kernel: &mut Ipset) -> anyhow::Result<()> {
-        for (name, _) in self.pair().each() {
+        for (name, _) in self.pair().each().into_iter().chain(BESIDE.each()) {
             kernel.destroy(name).with_context(|| format!("cannot remove the set {name}"))?;
         }
         Ok(())
