@@ -25,6 +25,7 @@ macro_rules! with_both_variants {
 mod accounts;
 mod allow;
 mod allow_fail2ban;
+mod ban;
 mod block_fail2ban;
 mod block_faults;
 mod block_kernel;

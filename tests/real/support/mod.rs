@@ -1,6 +1,7 @@
 //! What the tests need of the world around the tools.
 
 mod allower;
+mod banner;
 mod blocker;
 mod fail2ban;
 mod host;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use ringfence::account::Offender;
 
 pub use allower::Allower;
+pub use banner::Banner;
 pub use blocker::Blocker;
 pub use fail2ban::Fail2ban;
 pub use host::Host;
@@ -76,7 +78,8 @@ pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 /// Runs SQL through sqlite3.
 #[track_caller]
 pub fn sqlite(database: &Path, sql: &str) -> String {
-    run(Command::new("sqlite3").arg("-bail").arg(database).arg(sql))
+    // fail2ban may be writing to it.
+    run(Command::new("sqlite3").args(["-bail", "-cmd", ".timeout 10000"]).arg(database).arg(sql))
 }
 
 /// The lines of the shipped settings file without their comment signs, and the key or section of each.

@@ -95,11 +95,20 @@ impl Pbx {
 
     /// A call of `ringfence-firewall` that is ready to be run there, from no session.
     pub fn firewall_command(&self, args: &[&str]) -> Command {
-        let mut command = self.there(&self.world.firewall_command(args));
+        self.without_session(&self.world.firewall_command(args))
+    }
+
+    /// A call of `ringfence-ban` that is ready to be run there, from no session.
+    pub fn ban_command(&self, args: &[&str]) -> Command {
+        self.without_session(&self.world.ban_command(args))
+    }
+
+    fn without_session(&self, command: &Command) -> Command {
+        let mut there = self.there(command);
         for name in ["SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY"] {
-            command.env_remove(name);
+            there.env_remove(name);
         }
-        command
+        there
     }
 
     #[track_caller]

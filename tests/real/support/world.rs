@@ -146,6 +146,13 @@ impl World {
         command
     }
 
+    /// A call of `ringfence-ban` that is ready to be run.
+    pub fn ban_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(cargo_bin("ringfence-ban"));
+        command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
+        command
+    }
+
     /// A call of `ringfence-allow` that is ready to be run.
     pub fn allow_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(cargo_bin("ringfence-allow"));
