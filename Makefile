@@ -29,9 +29,13 @@ test:
 	@scripts/setup test
 	@$(CARGO) test --locked
 
+# So many bans are restored; fail2ban's own action takes minutes for these.
+BANS ?= 10000
+export BANS
+
 bench:
 	@scripts/setup bench
-	@$(CARGO) bench --locked --bench ignore --bench lists --bench block --bench firewall --bench filters
+	@$(CARGO) bench --locked --bench ignore --bench lists --bench block --bench firewall --bench ban --bench filters
 
 # In seconds, for each target; what is found is left in fuzz/artifacts.
 FUZZ_TIME ?= 60
