@@ -29,13 +29,15 @@ pub struct Jail {
     /// Whom fail2ban's database had when we looked last, but for those that it banned since: who is gone from there was let go, though
     /// fail2ban may not have said so.
     pub remembered: BTreeSet<IpNetwork>,
+    /// When it started, in seconds since 1970.
+    pub started: i64,
 }
 
 impl Jail {
-    /// A jail that bans nobody yet.
+    /// A jail that bans nobody yet, and started at `started` (seconds since 1970).
     #[must_use]
-    pub fn new(name: &str, reach: Reach) -> Self {
-        Self { name: name.to_owned(), reach, remembered: BTreeSet::new() }
+    pub fn new(name: &str, reach: Reach, started: i64) -> Self {
+        Self { name: name.to_owned(), reach, remembered: BTreeSet::new(), started }
     }
 
     /// Whom it bans, in the kernel.
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
 
     fn jail(name: &str, ports: &str, protocols: &str) -> Jail {
-        Jail::new(name, Reach::parse(ports, protocols, Path::new("/nowhere")).unwrap())
+        Jail::new(name, Reach::parse(ports, protocols, Path::new("/nowhere")).unwrap(), 0)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What fail2ban remembers: the bans in its SQLite database, read and never written.
+//! What fail2ban remembers, in its SQLite database, read and never written; and what it bans now.
 
 use std::path::Path;
 
@@ -8,6 +8,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 
 use crate::deadline::Deadline;
+
+mod held;
+
+pub use held::held;
 
 /// Whether fail2ban may have a jail of this name.
 #[must_use]
@@ -27,6 +31,12 @@ pub struct Ban {
 }
 
 impl Ban {
+    /// Whether it began at `time` (seconds since 1970) or later.
+    #[must_use]
+    pub fn is_since(&self, time: i64) -> bool {
+        self.since >= time
+    }
+
     /// How many seconds of it are left at `now`, none for one that is over, `i64::MAX` for one without end.
     #[must_use]
     pub fn left(&self, now: i64) -> i64 {
@@ -41,7 +51,7 @@ impl Ban {
 /// What a jail bans now, and what it banned and has not forgotten yet; `None` where there is no database, or it does not know the
 /// jail.
 ///
-/// fail2ban remembers a ban a moment after it has called the actions for it.
+/// fail2ban remembers a ban a moment before or after it has called the actions for it.
 pub fn bans(database: &Path, jail: &str, deadline: Deadline) -> anyhow::Result<Option<Vec<Ban>>> {
     let there = database.try_exists().with_context(|| format!("cannot look for {}", database.display()))?;
     if !there {

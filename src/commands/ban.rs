@@ -1,6 +1,6 @@
 //! `ringfence-ban`: fail2ban's bans in the kernel, thousands as quickly as one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
@@ -19,6 +19,8 @@ use crate::{fail2ban, state_file};
 mod address;
 mod jail;
 mod list;
+mod prepare;
+mod remembered;
 mod sync;
 
 const TOOL: &str = "ringfence-ban";
@@ -61,6 +63,8 @@ enum Command {
     List(list::Args),
     /// Repair the rules and sets, and let go whom fail2ban has let go meanwhile; every minute
     Sync,
+    /// Make the sets that saved rules name, empty, so that these can be restored: at boot, before they are
+    Prepare(prepare::Args),
 }
 
 const ABOUT: &str = "Holds fail2ban's bans in the kernel, ten thousand of them as quickly as one";
@@ -84,12 +88,14 @@ Which way it fails:
   If fail2ban's database cannot be read, start keeps what the kernel still bans, and says so. If the
   kernel takes no rules or sets, that is an error, and sync tries again within a minute. Each ban
   sees to it that its rule is there. Addresses of this host, its gateways and name servers, and
-  those of login sessions are never banned. Every ban ends with its own time, even if fail2ban is
-  gone; one of more than 24 days is renewed by sync as long as fail2ban remembers it.
+  those of login sessions are never banned, nor at a start who is exempt by now. Every ban ends with
+  its own time, even if fail2ban is gone; one of more than 24 days is renewed by sync as long as
+  fail2ban remembers it.
 
 Files:
   /etc/ringfence/ringfence.toml       settings; RINGFENCE_CONFIG or --config names another file
   /run/ringfence/bans.json            the jails that have started
+  /etc/iptables/rules.v4, rules.v6    saved rules, for prepare
   /var/lib/fail2ban/fail2ban.sqlite3  whom fail2ban remembers; read only
   /var/log/ringfence/decisions.jsonl  who was banned, refused and let go";
 
@@ -112,7 +118,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
-    let call = Call { config: Config::load_without(args.settings.config.as_deref(), &UNNEEDED)? };
+    let file = args.settings.config.clone();
+    let call = Call { config: Config::load_without(file.as_deref(), &UNNEEDED)?, file };
     let (name, done) = match &args.command {
         Command::List(args) => return list::run(&call, args),
         Command::Start(args) => ("start", jail::start(&call, args)),
@@ -121,6 +128,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
         Command::Ban(args) => ("ban", address::ban(&call, args)),
         Command::Unban(args) => ("unban", address::unban(&call, args)),
         Command::Sync => ("sync", sync::run(&call)),
+        Command::Prepare(args) => ("prepare", prepare::run(args)),
     };
     // Standard error may be heard by nobody.
     done.inspect_err(|error| call.record(name, "fail", "call-failed", "call", &causes(error)))
@@ -167,9 +175,16 @@ impl Whose {
 /// The settings: what every command needs.
 struct Call {
     config: Config,
+    file: Option<PathBuf>,
 }
 
 impl Call {
+    /// With the settings of registrations: a mistake in them keeps nobody from being banned.
+    fn whole_config(&self) -> anyhow::Result<Config> {
+        let unneeded: Vec<_> = UNNEEDED.into_iter().filter(|section| *section != "registrations").collect();
+        Ok(Config::load_without(self.file.as_deref(), &unneeded)?)
+    }
+
     /// The jails that have started. What is damaged is said, and counts for none.
     fn jails(&self) -> Vec<Jail> {
         bans::read(&self.config.run_dir).unwrap_or_else(|error| {
@@ -181,14 +196,16 @@ impl Call {
     /// Makes the rules as these jails are, and sets that are missing; what had to be put right. A jail whose sets cannot be made is
     /// said, and has no rule: the others are not to suffer. Only who has the turn may.
     fn settle(&self, jails: &[Jail], kernel: &mut Ipset) -> anyhow::Result<Vec<String>> {
-        let (mut repaired, mut enforced) = (vec![], vec![]);
+        let (mut repaired, mut enforced, mut left_out) = (vec![], vec![], vec![]);
         for jail in jails {
             match jail.banned().make(kernel) {
                 Ok(made) => {
                     repaired.extend(made.then(|| format!("the sets of {}", jail.name)));
                     enforced.push(jail);
                 }
-                Err(error) => complain(&format!("the jail {} bans nobody: {}", jail.name, causes(&error))),
+                Err(error) => {
+                    left_out.push(format!("the jail {} bans nobody: {}", jail.name, causes(&error)));
+                }
             }
         }
         if self.config.mode == Mode::Observe {
@@ -196,6 +213,9 @@ impl Call {
         }
         if Firewall::read()?.bring_in(|version| bans::layout(&enforced, version))? {
             repaired.push("the rules".to_owned());
+        }
+        for line in &left_out {
+            complain(line);
         }
         Ok(repaired)
     }

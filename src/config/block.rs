@@ -181,10 +181,15 @@ impl<'de> Deserialize<'de> for LedgerUrl {
 pub struct Fail2ban {
     /// Its `dbfile`; where it is not there, nothing is asked.
     pub database: PathBuf,
+    /// Where it listens to `fail2ban-client`.
+    pub socket: PathBuf,
 }
 
 impl Default for Fail2ban {
     fn default() -> Self {
-        Self { database: "/var/lib/fail2ban/fail2ban.sqlite3".into() }
+        Self {
+            database: "/var/lib/fail2ban/fail2ban.sqlite3".into(),
+            socket: "/var/run/fail2ban/fail2ban.sock".into(),
+        }
     }
 }

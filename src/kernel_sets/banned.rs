@@ -17,7 +17,7 @@ const BESIDE: Pair<'static> = Pair { v4: "rf-ban.new4", v6: "rf-ban.new6" };
 const ROOM: u32 = 1_000_000;
 
 /// The two sets of a jail.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Banned {
     v4: String,
     v6: String,
@@ -38,6 +38,16 @@ impl Banned {
             format!("{start}~{:08x}", fnv(jail.as_bytes()))
         };
         Self { v4: format!("{PREFIX}{name}-4"), v6: format!("{PREFIX}{name}-6") }
+    }
+
+    /// Those of which a set has this name; `None` if no jail's has.
+    #[must_use]
+    pub fn with_set(name: &str) -> Option<Self> {
+        const LONGEST: usize = 31;
+        let jail = name.strip_prefix(PREFIX)?;
+        let jail = jail.strip_suffix("-4").or_else(|| jail.strip_suffix("-6"))?;
+        let sets = Self { v4: format!("{PREFIX}{jail}-4"), v6: format!("{PREFIX}{jail}-6") };
+        (!jail.is_empty() && name.len() <= LONGEST).then_some(sets)
     }
 
     /// The name of that of a family.
@@ -155,6 +165,14 @@ mod tests {
         assert_ne!(names[2], names[3]);
         assert!(names[4].starts_with("rf-ban-abc~"), "{}", names[4]);
         assert!(names.iter().all(|name| name.len() <= 31));
+        for name in &names {
+            assert_eq!(Banned::with_set(name).unwrap().v4, *name);
+        }
+        assert_eq!(Banned::with_set("rf-ban-sshd-6"), Some(Banned::of("sshd")));
+        assert_eq!(
+            ["rf-ban-sshd", "rf-ban--4", "rf-block-ip4", "-4"].map(Banned::with_set),
+            [None, None, None, None]
+        );
         assert_eq!(fnv(b"foobar"), 0xbf9c_f968, "as its authors say");
     }
 }

@@ -221,6 +221,82 @@ fn whom_an_operator_lets_go_is_let_go_though_fail2ban_says_nothing() {
     fail2ban.is_content();
 }
 
+/// fail2ban keeps in its database whom it does not restore: who is in `ignoreip` by now, or was banned for longer than its jail bans.
+#[test]
+fn whom_fail2ban_does_not_restore_is_let_go() {
+    let banner = Banner::new("nft");
+    let mut fail2ban = banner.fail2ban(&[SIP]);
+    fail2ban.stop();
+    let bans = [(ATTACKER[0], 10, 500), (OTHER[0], 10, 500), (ATTACKER[1], 1_000, 36_000)];
+    banner.remember("sip", &bans);
+    banner.configure_jails(&[(SIP.0, &format!("{}\nignoreip = {}\nbantime = 600", SIP.1, OTHER[0]))]);
+    fail2ban.start_again();
+    wait_for("what is restored", || fail2ban.number_if_any("sip", "Currently banned") == Some(1));
+    assert_eq!(fail2ban.banned("sip"), [ATTACKER[0]]);
+    banner.bans("sip", &[(ATTACKER[0], 490), (OTHER[0], 490), (ATTACKER[1], 35_000)]);
+    // It may take its time to restore, so nothing is concluded from its answer at first.
+    banner.does(&["sync"]);
+    assert_eq!(banner.banned("sip").len(), 3);
+    let path = banner.pbx.world.path("run/bans.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut jails: serde_json::Value = serde_json::from_str(&text).unwrap();
+    jails[0]["started"] = (jails[0]["started"].as_i64().unwrap() - 1_000).into();
+    std::fs::write(&path, jails.to_string()).unwrap();
+    banner.does(&["sync"]);
+    banner.bans("sip", &[(ATTACKER[0], 490)]);
+    // Whom it banned a moment ago it may not have said yet.
+    fail2ban.client(&["set", "sip", "banip", OTHER[0]]).unwrap();
+    banner.does(&["sync"]);
+    assert_eq!(banner.banned("sip").len(), 2);
+    fail2ban.is_content();
+}
+
+/// fail2ban asks its `ignorecommand` about each whom it restores, which takes its time; nobody who came back is to wait for that.
+#[test]
+fn who_is_exempt_by_now_is_not_banned_again() {
+    let banner = Banner::new("nft");
+    banner.pbx.world.register("core.db", OTHER[0], 3600);
+    banner.has_database(&["sip"]);
+    banner.remember("sip", &[(ATTACKER[0], 0, 3_600), (OTHER[0], 0, 3_600)]);
+    banner.does(&args("start", &OF_SIP, &[]));
+    banner.bans("sip", &[(ATTACKER[0], 3600)]);
+    let journal = banner.pbx.world.journal();
+    let last = journal.last().unwrap();
+    assert_eq!(last["detail"], "1 ban; 1 ban not in force, of addresses that are exempt by now");
+    // A mistake in settings that are not its own keeps nobody from being banned.
+    let settings = std::fs::read_to_string(banner.pbx.world.config()).unwrap();
+    let settings = settings.replace("source = \"sqlite\"", "source = \"nonsense\"");
+    std::fs::write(banner.pbx.world.config(), settings).unwrap();
+    let said = banner.says(0, &args("start", &OF_SIP, &[]));
+    assert!(said.starts_with("who is exempt by now is not known: "), "{said}");
+    assert_eq!(banner.banned("sip").len(), 2);
+}
+
+/// Whoever saves the host's rules saves ours, and a boot has no sets.
+#[test]
+fn saved_rules_can_be_restored_after_a_boot() {
+    let banner = Banner::new("nft");
+    banner.does(&args("start", &OF_SIP, &[]));
+    banner.does(&args("ban", &OF_SIP, &["--for=1h", "--", ATTACKER[0]]));
+    for (tool, file) in [("iptables", "rules.v4"), ("ip6tables", "rules.v6")] {
+        let saved = banner.pbx.host.shell(&format!("{tool}-nft-save"));
+        std::fs::write(banner.pbx.world.path(file), saved).unwrap();
+    }
+    let files = ["rules.v4", "rules.v6"].map(|file| banner.pbx.world.path(file).display().to_string());
+    let boot = "iptables-nft -F; iptables-nft -X; ip6tables-nft -F; ip6tables-nft -X; ipset destroy";
+    let restore = format!("iptables-nft-restore {}; ip6tables-nft-restore {}", files[0], files[1]);
+    banner.pbx.host.shell(boot);
+    banner.does(&["prepare", &files[0], &files[1]]);
+    assert_eq!(banner.sets(), ["rf-ban-sip-4", "rf-ban-sip-6"]);
+    banner.pbx.host.shell(&restore);
+    assert!(banner.pbx.saved().contains("rf-ban-sip-4"));
+    // Nobody is banned by what was saved.
+    assert_eq!(banner.banned("sip").len(), 0);
+    // A host without saved rules needs none, and a file that is named must be there.
+    banner.does(&["prepare"]);
+    assert!(banner.says(0, &["prepare", "/nowhere"]).starts_with("cannot read /nowhere: "));
+}
+
 #[test]
 fn what_comes_between_two_looks_at_the_database_is_kept_in_mind() {
     let banner = Banner::new("nft");

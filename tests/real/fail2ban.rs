@@ -214,6 +214,7 @@ fn a_jail_reads_the_journal() {
     let name = journal(&world.path(""), &messages(&attack.repeat(4)), "syslog");
     let jail_local = format!(
         "[DEFAULT]\nringfence_freeswitch_backend = {}\nringfence_ignorecommand =\n\
+         ringfence_banaction = iptables-multiport\n\
          [ringfence-freeswitch]\nenabled = true\n",
         name.replace("systemd-journal", "systemd")
     );

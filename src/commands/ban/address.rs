@@ -62,7 +62,7 @@ pub(super) fn ban(call: &Call, args: &BanArgs) -> anyhow::Result<Exit> {
     let at = known.unwrap_or(jails.len());
     match known {
         Some(at) => jails[at].reach = reach,
-        None => jails.push(Jail::new(name, reach)),
+        None => jails.push(Jail::new(name, reach, 0)),
     }
     // fail2ban remembers him a moment after this call: until then sync must not take him for one that was let go.
     let was_remembered = jails[at].remembered.remove(&network);

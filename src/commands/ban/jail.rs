@@ -1,23 +1,24 @@
 //! `ringfence-ban start`, `stop` and `flush`: what fail2ban says of a whole jail.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 
-use super::address::{network, seconds};
+use super::remembered::remembered;
 use super::{Call, Whose, a_jail, bans, complain, kernel};
 use crate::bans::{Jail, Reach};
 use crate::commands::{causes, say};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
-use crate::feeds::guard;
+use crate::fail2ban::Ban;
 use crate::firewall::take_turn;
 use crate::kernel_sets::Banned;
-use crate::{bans as book, fail2ban, host};
+use crate::{bans as book, exemption};
 
-/// So long fail2ban's database may take: it may be writing to it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// So long it may take to find out who is exempt by now.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The command line of `start`.
 #[derive(Debug, clap::Args)]
@@ -42,13 +43,22 @@ pub(super) struct FlushArgs {
     jail: String,
 }
 
-/// What fail2ban remembers of the jail is banned at once; then the rule comes.
+/// What fail2ban remembers of the jail is banned at once; then the rule comes. Who is exempt by now is left out: fail2ban asks its
+/// `ignorecommand` about each, and does not restore him; if it does, the next sync bans him.
 pub(super) fn start(call: &Call, StartArgs { whose }: &StartArgs) -> anyhow::Result<Exit> {
-    let mut jail = Jail::new(&whose.jail, whose.reach()?);
+    let now = Timestamp::now();
+    let mut jail = Jail::new(&whose.jail, whose.reach()?, now.as_second());
+    let exempt = exempt(call, now);
+    let left_out = Cell::new(0);
+    let counts = |_: &Ban, network: IpNetwork| {
+        let exempt = exempt(network);
+        left_out.set(left_out.get() + usize::from(exempt));
+        !exempt
+    };
     let _turn = take_turn(&call.config.run_dir)?;
     let mut jails = call.jails();
     let mut kernel = kernel()?;
-    match remembered(call, &jail.name) {
+    match remembered(call, &jail.name, counts) {
         Ok(entries) => {
             let entries = entries.unwrap_or_default();
             jail.banned().replace(&mut kernel, &entries)?;
@@ -68,8 +78,13 @@ pub(super) fn start(call: &Call, StartArgs { whose }: &StartArgs) -> anyhow::Res
     }
     book::write(&call.config.run_dir, &jails)?;
     call.settle(&jails, &mut kernel)?;
-    if count > 0 {
-        call.record(&format!("jail {}", whose.jail), "start", "jail", &whose.jail, &bans(count));
+    if count + left_out.get() > 0 {
+        let exempt = match left_out.get() {
+            0 => String::new(),
+            count => format!("; {} not in force, of addresses that are exempt by now", bans(count)),
+        };
+        let detail = format!("{}{exempt}", bans(count));
+        call.record(&format!("jail {}", whose.jail), "start", "jail", &whose.jail, &detail);
     }
     say(&format!("{} of the jail {} in force again.", bans(count), whose.jail));
     Ok(Exit::Yes)
@@ -85,7 +100,7 @@ pub(super) fn stop(call: &Call, args: &StopArgs) -> anyhow::Result<Exit> {
     if let Some(name) = &args.jail
         && stopped.is_empty()
     {
-        stopped.push(Jail::new(name, Reach::everything()));
+        stopped.push(Jail::new(name, Reach::everything(), 0));
     }
     book::write(&call.config.run_dir, &jails)?;
     let mut kernel = kernel()?;
@@ -111,19 +126,16 @@ pub(super) fn flush(call: &Call, args: &FlushArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Yes)
 }
 
-/// Whom fail2ban remembers to be banned by a jail, and for how many seconds still, with none for ever: without those that are never
-/// banned. `None` where fail2ban has no database, or does not know the jail.
-pub(super) fn remembered(call: &Call, jail: &str) -> anyhow::Result<Option<Vec<(IpNetwork, u32)>>> {
-    let (database, deadline) = (&call.config.fail2ban.database, Deadline::after(Instant::now(), PATIENCE));
-    let Some(bans) = fail2ban::bans(database, jail, deadline)? else {
-        return Ok(None);
-    };
-    let now = Timestamp::now().as_second();
-    let protected = guard::of_host(&host::protected(&host::Paths::default()));
-    let entry = |ban: &fail2ban::Ban| {
-        let (network, left) = (network(ban.id.as_ref())?, ban.left(now));
-        let harmless = guard::cut(&std::iter::once(network).collect(), &protected).1.is_empty();
-        (left > 0 && harmless).then(|| (network, seconds(left)))
-    };
-    Ok(Some(bans.iter().filter_map(entry).collect()))
+/// Whether an address is exempt from fail2ban now, as `ringfence-ignore` would say. Where nobody knows, it is not.
+fn exempt(call: &Call, now: Timestamp) -> impl Fn(IpNetwork) -> bool {
+    let config = call.whole_config().inspect_err(|error| {
+        complain(&format!("who is exempt by now is not known: {}", causes(error)));
+    });
+    let deadline = Deadline::after(Instant::now(), PATIENCE);
+    move |network| {
+        let Ok(config) = &config else { return false };
+        let whole = if network.is_ipv4() { 32 } else { 128 };
+        network.prefix() == whole
+            && exemption::find(config, network.ip(), now, deadline).0.holds() == Some(true)
+    }
 }

@@ -1,22 +1,36 @@
 //! `ringfence-ban sync`: the kernel holds what fail2ban remembers, whatever happened to either.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use super::jail::remembered;
+use jiff::Timestamp;
+
+use super::remembered::remembered;
 use super::{Call, complain, kernel};
 use crate::bans as book;
 use crate::commands::causes;
 use crate::exit::Exit;
+use crate::fail2ban::{self, Ban};
 use crate::firewall::take_turn;
 
-/// Whom fail2ban remembers is banned again, for what is left. Who was remembered and is no longer was let go, perhaps without a word:
-/// for those whom it restored, fail2ban calls no action until the jail bans somebody anew.
+/// So long fail2ban may take to say whom it bans.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Seconds after a jail's start, within which fail2ban may still be asking its `ignorecommand` about those whom it restores.
+const RESTORING: i64 = 180;
+
+/// Whom fail2ban remembers and bans is banned again, for what is left. Who was remembered and is so no longer was let go, perhaps
+/// without a word: for those whom it restored, fail2ban calls no action until the jail bans somebody anew. And its database has
+/// those too whom it did not restore, as they are exempt or a ban of its jail is shorter by now; so it is asked as well.
 ///
 /// Without a list of the jails nothing is changed: the rules would go.
 pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     if !book::path(&call.config.run_dir).exists() {
         return Ok(Exit::Yes);
     }
+    // Before it is our turn: fail2ban answers nobody while it waits for an action of its own that waits for its turn.
+    let asked = Timestamp::now().as_second();
+    let held = fail2ban::held(&call.config.fail2ban.socket, PATIENCE).unwrap_or_default();
     let _turn = take_turn(&call.config.run_dir)?;
     let (mut jails, mut kernel) = (book::read(&call.config.run_dir)?, kernel()?);
     let repaired = call.settle(&jails, &mut kernel)?;
@@ -27,7 +41,10 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
             // Settling said so.
             continue;
         }
-        match remembered(call, &jail.name) {
+        let held = held.get(&jail.name).filter(|_| asked - jail.started > RESTORING);
+        // What it bans since is not in its answer.
+        let counts = |ban: &Ban, _| held.is_none_or(|held| held.contains(&ban.id) || ban.is_since(asked - 1));
+        match remembered(call, &jail.name, counts) {
             // fail2ban may have none, and still ban.
             Ok(None) => {}
             Ok(Some(entries)) => {

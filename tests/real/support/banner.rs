@@ -38,7 +38,11 @@ impl Banner {
     /// These lines go before all others of the settings, and those behind them.
     pub fn configure(&self, top: &str, rest: &str) {
         let world = &self.pbx.world;
-        world.configure_lists(&format!("[fail2ban]\ndatabase = \"{}\"\n{rest}", self.database().display()));
+        world.configure_lists(&format!(
+            "[fail2ban]\ndatabase = \"{}\"\nsocket = \"{}\"\n{rest}",
+            self.database().display(),
+            world.path("fail2ban/socket").display()
+        ));
         let settings = std::fs::read_to_string(world.config()).unwrap();
         std::fs::write(world.config(), format!("{top}\n{settings}")).unwrap();
     }
