@@ -88,17 +88,19 @@ type Tool<'a> = (&'a str, fn(&World, &[&str]) -> Command, &'a [&'a str]);
 fn the_manual_pages_know_every_option_and_setting() {
     let world = World::empty();
     let page = |tool: &str| std::fs::read_to_string(project(&format!("packaging/man/{tool}.8"))).unwrap();
-    let [ignore, lists, block, allow, firewall] =
-        ["ignore", "lists", "block", "allow", "firewall"].map(|tool| page(&format!("ringfence-{tool}")));
+    let [ignore, lists, block, ban, allow, firewall] =
+        ["ignore", "lists", "block", "ban", "allow", "firewall"]
+            .map(|tool| page(&format!("ringfence-{tool}")));
     let knows = |page: &str, word: &str| assert!(page.contains(&word.replace('-', "\\-")), "{word}");
     options(&world.call(&["--help"]).stdout).for_each(|option| knows(&ignore, option));
-    let tools: [Tool<'_>; 4] = [
+    let tools: [Tool<'_>; 5] = [
         (&lists, World::lists_command, &["refresh", "fetch", "load", "show", "diff", "merge"]),
         (
             &block,
             World::block_command,
             &["ban", "unban", "list", "expire", "restore", "start", "stop", "flush"],
         ),
+        (&ban, World::ban_command, &["start", "stop", "flush", "ban", "unban", "list", "sync", "prepare"]),
         (&allow, World::allow_command, &["add", "remove", "list", "flush", "stop", "sync"]),
         (&firewall, World::firewall_command, &["plan", "apply", "confirm", "remove", "restore", "verify"]),
     ];
@@ -118,7 +120,8 @@ fn the_manual_pages_know_every_option_and_setting() {
             Some(section) if section.starts_with("lists") || section.starts_with("fusionpbx") => {
                 page = &lists;
             }
-            Some("block]" | "ledger]" | "fail2ban]") => page = &block,
+            Some("block]" | "ledger]") => page = &block,
+            Some("fail2ban]") => page = &ban,
             Some("firewall]") => page = &firewall,
             Some(_) => page = &ignore,
             None => knows(page, &key),
