@@ -69,6 +69,13 @@ pub fn parse_text(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
+/// The address, of a network that is no more than one.
+#[must_use]
+pub fn single(network: IpNetwork) -> Option<IpAddr> {
+    let whole = if network.is_ipv4() { 32 } else { 128 };
+    (network.prefix() == whole).then(|| network.ip())
+}
+
 /// The addresses that count as the phone at `address`: an IPv4 address stands for itself, an IPv6
 /// address for its network of `ipv6_prefix` bits (at most 128).
 #[must_use]

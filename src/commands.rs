@@ -13,6 +13,7 @@ use crate::address;
 use crate::config::{Config, span_of, spelled};
 use crate::evidence::{Decision, Journal, visible};
 use crate::exit::Exit;
+use crate::fail2ban;
 
 pub mod allow;
 pub mod ban;
@@ -86,6 +87,11 @@ fn tell(text: &str) -> io::Result<()> {
 /// An address of a command line.
 fn an_address(text: &str) -> Result<IpAddr, String> {
     address::parse_text(text).ok_or_else(|| "not an IPv4 or IPv6 address".into())
+}
+
+/// The name of one of fail2ban's jails.
+fn a_jail(text: &str) -> Result<String, String> {
+    if fail2ban::is_jail(text) { Ok(text.to_owned()) } else { Err("no name of a jail".to_owned()) }
 }
 
 /// Seconds of a command line, as fail2ban writes them: perhaps with a fraction.

@@ -11,7 +11,7 @@ use crate::commands::{Settings, causes, give_up, parse, record};
 use crate::config::{Config, Mode};
 use crate::evidence::Decision;
 use crate::exit::Exit;
-use crate::{fail2ban, state_file};
+use crate::state_file;
 
 mod add;
 mod kernel;
@@ -136,11 +136,6 @@ fn complain(text: &str) {
 /// So many, as people say it.
 fn addresses(count: usize) -> String {
     if count == 1 { "1 address".to_owned() } else { format!("{count} addresses") }
-}
-
-/// The name of one of fail2ban's jails.
-fn a_jail(text: &str) -> Result<String, String> {
-    if fail2ban::is_jail(text) { Ok(text.to_owned()) } else { Err("no name of a jail".to_owned()) }
 }
 
 /// The settings: what every command needs.

@@ -8,13 +8,13 @@ use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
 use crate::bans::{self, Jail, Reach};
-use crate::commands::{Settings, causes, give_up, parse, record};
+use crate::commands::{Settings, a_jail, causes, give_up, parse, record};
 use crate::config::{Config, Mode};
 use crate::evidence::Decision;
 use crate::exit::Exit;
 use crate::firewall::Firewall;
 use crate::kernel_sets::Ipset;
-use crate::{fail2ban, state_file};
+use crate::state_file;
 
 mod address;
 mod jail;
@@ -142,11 +142,6 @@ fn complain(text: &str) {
 /// So many, as people say it.
 fn bans(count: usize) -> String {
     if count == 1 { "1 ban".to_owned() } else { format!("{count} bans") }
-}
-
-/// The name of one of fail2ban's jails.
-fn a_jail(text: &str) -> Result<String, String> {
-    if fail2ban::is_jail(text) { Ok(text.to_owned()) } else { Err("no name of a jail".to_owned()) }
 }
 
 /// A jail, and what its bans cut off.

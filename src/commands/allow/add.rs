@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use anyhow::bail;
 use jiff::Timestamp;
 
-use super::{Call, a_jail, addresses, complain, kernel};
+use super::{Call, addresses, complain, kernel};
 use crate::address;
 use crate::allow::timed::{BY_HAND, Entry, LONGEST, MAX};
-use crate::commands::{a_span, causes, say, screen::span};
+use crate::commands::{a_jail, a_span, causes, say, screen::span};
 use crate::evidence::visible_within;
 use crate::exit::Exit;
 

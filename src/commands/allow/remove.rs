@@ -7,11 +7,11 @@ use std::net::IpAddr;
 use anyhow::bail;
 use jiff::Timestamp;
 
-use super::{Call, a_jail, addresses, complain, kernel};
+use super::{Call, addresses, complain, kernel};
 use crate::address;
 use crate::allow::timed::{BY_HAND, Book, Entry, OfJail};
 use crate::commands::screen::span;
-use crate::commands::{a_span, causes, say};
+use crate::commands::{a_jail, a_span, causes, say};
 use crate::evidence::visible_within;
 use crate::exit::Exit;
 

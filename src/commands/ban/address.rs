@@ -4,10 +4,10 @@ use std::ffi::{OsStr, OsString};
 
 use ipnetwork::IpNetwork;
 
-use super::{Call, Whose, a_jail, complain, kernel};
+use super::{Call, Whose, complain, kernel};
 use crate::address::{self, WIDEST_V4, WIDEST_V6};
 use crate::bans::{self, Jail};
-use crate::commands::{a_span, say, screen::span};
+use crate::commands::{a_jail, a_span, say, screen::span};
 use crate::evidence::visible_within;
 use crate::exit::Exit;
 use crate::feeds::guard;
@@ -138,8 +138,7 @@ pub(super) fn seconds(left: i64) -> u32 {
 
 /// For people, who write no `/32`.
 fn subject(network: IpNetwork) -> String {
-    let whole = if network.is_ipv4() { 32 } else { 128 };
-    if network.prefix() == whole { network.ip().to_string() } else { network.to_string() }
+    address::single(network).map_or_else(|| network.to_string(), |address| address.to_string())
 }
 
 #[cfg(test)]

@@ -7,15 +7,15 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 
 use super::remembered::remembered;
-use super::{Call, Whose, a_jail, bans, complain, kernel};
+use super::{Call, Whose, bans, complain, kernel};
 use crate::bans::{Jail, Reach};
-use crate::commands::{causes, say};
+use crate::commands::{a_jail, causes, say};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
 use crate::fail2ban::Ban;
 use crate::firewall::take_turn;
 use crate::kernel_sets::Banned;
-use crate::{bans as book, exemption};
+use crate::{address, bans as book, exemption};
 
 /// So long it may take to find out who is exempt by now.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -134,8 +134,7 @@ fn exempt(call: &Call, now: Timestamp) -> impl Fn(IpNetwork) -> bool {
     let deadline = Deadline::after(Instant::now(), PATIENCE);
     move |network| {
         let Ok(config) = &config else { return false };
-        let whole = if network.is_ipv4() { 32 } else { 128 };
-        network.prefix() == whole
-            && exemption::find(config, network.ip(), now, deadline).0.holds() == Some(true)
+        let holds = |address| exemption::find(config, address, now, deadline).0.holds();
+        address::single(network).and_then(holds) == Some(true)
     }
 }
