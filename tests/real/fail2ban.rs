@@ -527,3 +527,45 @@ fn jails_are_disabled_as_shipped_and_the_example_is_understood() {
         assert_eq!(fail2ban.number("ringfence-freeswitch", "Currently banned"), 0);
     }
 }
+
+/// Each block of the example for other hosts, by itself.
+#[test]
+fn a_few_lines_suit_the_jails_to_another_host() {
+    let host = Host::new();
+    let text = std::fs::read_to_string(example("ringfence-defaults.local")).unwrap();
+    let (_, blocks) = text.split_once("[DEFAULT]\n").unwrap();
+    let blocks: Vec<_> = blocks.trim().split("\n\n").collect();
+    let expected: [&[&str]; 4] = [
+        &["'addlogpath', 'LOGS/freeswitch.log'"],
+        &["['add', 'ringfence-freeswitch', 'systemd']", "'addjournalmatch', '_TRANSPORT=syslog"],
+        &["['port', '5060:5091']"],
+        &[
+            "'addlogpath', 'LOGS/freeswitch.log'",
+            "'ignorecommand', 'exec /usr/local/bin/ringfence-ignore \"<ip>\"'",
+            "'addaction', 'pf'",
+        ],
+    ];
+    assert_eq!(blocks.len(), expected.len());
+    for (block, expected) in blocks.iter().zip(expected) {
+        let world = World::empty();
+        std::fs::write(world.path("freeswitch.log"), "").unwrap();
+        let logs = world.path("").display().to_string();
+        let logs = logs.trim_end_matches('/');
+        let setting = |line: &str| {
+            line.strip_prefix("# ").filter(|line| line.contains('=')).map(|line| line.to_owned() + "\n")
+        };
+        let settings: String = block.lines().filter_map(setting).collect();
+        let settings =
+            settings.replace("/usr/local/freeswitch/log", logs).replace("/var/log/freeswitch", logs);
+        let own = if block.contains("_logs") { "" } else { &format!("ringfence_freeswitch_logs = {logs}\n") };
+        let jail = "[ringfence-freeswitch]\nenabled = true\n";
+        // The jail that is to be understood is not to be started: pf is not there.
+        let fail2ban = Fail2ban::start(&host, &world, "", &std::env::var("PATH").unwrap());
+        std::fs::write(world.path("fail2ban/jail.local"), format!("[DEFAULT]\n{own}{settings}{jail}"))
+            .unwrap();
+        let dump = fail2ban.dump();
+        for line in expected {
+            assert!(dump.contains(&line.replace("LOGS", logs)), "{line} is not in {dump}");
+        }
+    }
+}
