@@ -28,7 +28,9 @@ restrict = [
 "#;
 
 /// Those that run; the host's first process takes no notice of the dead.
-const PROCESSES: &str = "ps -eo stat=,comm= | sed -n '/^[^Z]/s/.* //p' | sort | uniq -c";
+// Listed before they are sorted: who sorts may be no more than a shell yet.
+const PROCESSES: &str =
+    "processes=$(ps -eo stat=,comm=); echo \"$processes\" | sed -n '/^[^Z]/s/.* //p' | sort | uniq -c";
 
 /// A call of a tool, as one of the host's processes.
 #[track_caller]
