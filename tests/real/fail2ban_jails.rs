@@ -37,20 +37,35 @@ fn jails() -> Vec<Jail> {
                 continue;
             }
             let filter = setting("filter").unwrap_or_else(|| name.to_owned());
-            let filter = filter.split('[').next().unwrap();
-            let samples = std::fs::read(data("samples").join(filter))
-                .unwrap_or_else(|error| panic!("{filter}: {error}"));
-            // What follows other options of the filter is for the journal.
-            let journal = b"\n# filterOptions:";
-            let end = samples.windows(journal.len()).position(|window| window == journal);
-            let samples = &samples[..end.map_or(samples.len(), |end| end + 1)];
+            let (filter, options) = filter.split_once('[').unwrap_or((&filter, ""));
+            let samples =
+                samples(filter, options.strip_prefix("mode=").map(|mode| mode.trim_end_matches(']')));
             let lines = samples.split_inclusive(|byte| *byte == b'\n');
             let lines = lines.filter(|line| !line.starts_with(b"#") && line.len() > 1).flatten().copied();
-            jails.push(Jail { name: name.to_owned(), guilty: hosts(samples), lines: lines.collect() });
+            jails.push(Jail { name: name.to_owned(), guilty: hosts(&samples), lines: lines.collect() });
         }
     }
     assert!(!jails.is_empty());
     jails
+}
+
+/// A filter's samples of this mode, or of its default one. Those of other options are for the journal.
+fn samples(filter: &str, mode: Option<&str>) -> Vec<u8> {
+    let samples =
+        std::fs::read(data("samples").join(filter)).unwrap_or_else(|error| panic!("{filter}: {error}"));
+    let wanted = mode.map(|mode| format!("# filterOptions: {{ \"mode\": \"{mode}\" }}\n").into_bytes());
+    let mut is_wanted = mode.is_none();
+    let mut found = vec![];
+    for line in samples.split_inclusive(|byte| *byte == b'\n') {
+        if line.starts_with(b"# filterOptions:") {
+            is_wanted = wanted.as_deref() == Some(line);
+        }
+        if is_wanted {
+            found.extend_from_slice(line);
+        }
+    }
+    assert!(!found.is_empty(), "{filter} has no samples of mode {mode:?}");
+    found
 }
 
 /// The hosts of samples that match.
