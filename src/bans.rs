@@ -40,6 +40,13 @@ impl Jail {
         Self { name: name.to_owned(), reach, remembered: BTreeSet::new(), started }
     }
 
+    /// The names under which fail2ban may know it: actions that come once for each protocol are told which one, as in Debian's own
+    /// jails (`name=%(__name__)s-tcp`).
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let cut = ["-tcp", "-udp"].into_iter().filter_map(|protocol| self.name.strip_suffix(protocol));
+        std::iter::once(self.name.as_str()).chain(cut)
+    }
+
     /// Whom it bans, in the kernel.
     #[must_use]
     pub fn banned(&self) -> Banned {
@@ -124,6 +131,13 @@ mod tests {
         );
         assert_eq!(layout.hooks.len(), 1);
         assert_eq!(super::layout(&[], Version::V4), Layout::nothing(BANS));
+    }
+
+    #[test]
+    fn a_protocol_behind_a_name_is_none_of_fail2bans() {
+        let names = |name| jail(name, "5060", "udp").names().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(names("asterisk-udp"), ["asterisk-udp", "asterisk"]);
+        assert_eq!(names("sip"), ["sip"]);
     }
 
     #[test]

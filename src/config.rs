@@ -229,7 +229,7 @@ impl Config {
         Ok(config)
     }
 
-    /// What a file that [`Config::load`] refuses still says about the mode, `on-error` and the directories: the
+    /// What a file that [`Config::load`] refuses still says about the mode, `on-error`, the directories and fail2ban: the
     /// wish of the administrator holds although another line is wrong. The rest is at its default, and all of it
     /// where the file is not even TOML.
     #[must_use]
@@ -243,6 +243,10 @@ impl Config {
         if let Some(toml::Value::Table(section)) = table.get("registrations") {
             take(section, "mode", &mut config.registrations.mode);
             take(section, "on-error", &mut config.registrations.on_error);
+        }
+        if let Some(toml::Value::Table(section)) = table.get("fail2ban") {
+            take(section, "database", &mut config.fail2ban.database);
+            take(section, "socket", &mut config.fail2ban.socket);
         }
         config
     }

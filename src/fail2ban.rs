@@ -26,7 +26,7 @@ pub struct Ban {
     /// Whom: an address, a network, or what else the jail's filter takes for an id.
     pub id: String,
     since: i64,
-    /// Seconds; negative: for ever.
+    /// Seconds; -1: for ever. Other negative ones are of fail2ban before 0.10, which did not write it down.
     length: i64,
 }
 
@@ -40,10 +40,10 @@ impl Ban {
     /// How many seconds of it are left at `now`, none for one that is over, `i64::MAX` for one without end.
     #[must_use]
     pub fn left(&self, now: i64) -> i64 {
-        if self.length < 0 {
-            i64::MAX
-        } else {
-            self.since.saturating_add(self.length).saturating_sub(now).max(0)
+        match self.length {
+            -1 => i64::MAX,
+            ..0 => 0,
+            length => self.since.saturating_add(length).saturating_sub(now).max(0),
         }
     }
 }
@@ -131,7 +131,8 @@ mod tests {
         let deadline = Deadline::after(Instant::now(), Duration::from_secs(5));
         let ban = bans(&path, "sshd", deadline).unwrap().unwrap().remove(0);
         assert_eq!([0, 1, 2, 3, 4].map(|now| ban.left(now)), [3, 2, 1, 0, 0]);
-        assert_eq!(Ban { length: -1, ..ban }.left(4), i64::MAX);
+        assert_eq!(Ban { length: -1, ..ban.clone() }.left(4), i64::MAX);
+        assert_eq!(Ban { length: -2, ..ban }.left(2), 0);
         assert_eq!(ask(&path, "other").unwrap(), None);
         std::fs::write(&path, "no database").unwrap();
         let error = format!("{:#}", ask(&path, "sip").unwrap_err());

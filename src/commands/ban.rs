@@ -81,13 +81,14 @@ const AFTER_HELP: &str = "Exit status: 0 done, 1 refused or not known in part, 2
 const AFTER_LONG_HELP: &str = "\
 Exit status:
   0  done; for ban, also where the address is never banned: fail2ban would try it again
-  1  for sync, that fail2ban's database could not be read, and nobody was let go by it
+  1  for sync, that fail2ban or its database could not be asked, and nobody was let go by it
   2  broken, or wrong usage
 
 Which way it fails:
   If fail2ban's database cannot be read, start keeps what the kernel still bans, and says so. If the
-  kernel takes no rules or sets, that is an error, and sync tries again within a minute. Each ban
-  sees to it that its rule is there. Addresses of this host, its gateways and name servers, and
+  kernel takes no rules or sets, that is an error, and sync tries again within a minute; while
+  neither fail2ban nor its database answers, sync bans nobody anew and lets nobody go. Each ban sees
+  to it that its rule is there. A mistake in the settings is said; bans go on. Addresses of this host, its gateways and name servers, and
   those of login sessions are never banned, nor at a start who is exempt by now. Every ban ends with
   its own time, even if fail2ban is gone; one of more than 24 days is renewed by sync as long as
   fail2ban remembers it.
@@ -119,7 +120,18 @@ pub fn main() -> ExitCode {
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
     let file = args.settings.config.clone();
-    let call = Call { config: Config::load_without(file.as_deref(), &UNNEEDED)?, file };
+    let (config, broken) = match Config::load_without(file.as_deref(), &UNNEEDED) {
+        Ok(config) => (config, None),
+        // A wrong line of somebody else's must not end all bans.
+        Err(error) => (Config::salvage(file.as_deref()), Some(causes(&error.into()))),
+    };
+    let call = Call { config, file };
+    if let Some(why) = &broken {
+        complain(&format!(
+            "{why}; directories, mode and fail2ban's database are taken as far as they can be read"
+        ));
+        call.record("settings", "fail", "config-broken", "settings", why);
+    }
     let (name, done) = match &args.command {
         Command::List(args) => return list::run(&call, args),
         Command::Start(args) => ("start", jail::start(&call, args)),

@@ -1,7 +1,9 @@
 //! What fail2ban itself bans, as `fail2ban-client banned` says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::iter::Peekable;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::str::Chars;
 use std::time::Duration;
@@ -11,13 +13,21 @@ use anyhow::Context;
 use crate::evidence::visible_within;
 use crate::firewall;
 
-/// The ids that each jail bans now, by its name. An error says that fail2ban does not run, or does not answer within `time`.
+/// The ids that each jail bans now, by its name; `None` where fail2ban does not run. An error says that it does not answer within
+/// `time`.
 ///
 /// Never from one of its actions: it answers nobody while one of them runs.
-pub fn held(socket: &Path, time: Duration) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
+pub fn held(socket: &Path, time: Duration) -> anyhow::Result<Option<BTreeMap<String, BTreeSet<String>>>> {
+    if let Err(error) = UnixStream::connect(socket)
+        && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    {
+        return Ok(None);
+    }
     let socket = socket.to_str().context("the path of fail2ban's socket is no text")?;
     let said = firewall::run("fail2ban", "fail2ban-client", &["-s", socket, "banned"], "", time)?;
-    parse(&said).with_context(|| format!("fail2ban-client banned says {:?}", visible_within(&said, 60)))
+    parse(&said)
+        .map(Some)
+        .with_context(|| format!("fail2ban-client banned says {:?}", visible_within(&said, 60)))
 }
 
 /// Reads a list of dictionaries of lists of texts, as Python prints it.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use assert_cmd::cargo::cargo_bin;
 
@@ -176,9 +176,8 @@ fn a_restart_brings_back_all_bans_at_once_and_prolongs_none() {
     assert_eq!(banner.rules().len(), 4);
     banner.does(&["sync"]);
     are_right();
-    let start = Instant::now();
     fail2ban.stop();
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(banner.calls(), ["stop 0"], "all at once");
     banner.is_open();
     fail2ban.is_content();
 }
@@ -257,12 +256,15 @@ fn who_is_exempt_by_now_is_not_banned_again() {
     let banner = Banner::new("nft");
     banner.pbx.world.register("core.db", OTHER[0], 3600);
     banner.has_database(&["sip"]);
-    banner.remember("sip", &[(ATTACKER[0], 0, 3_600), (OTHER[0], 0, 3_600)]);
+    banner.remember("sip", &[(ATTACKER[0], 10, 3_600), (OTHER[0], 10, 3_600)]);
     banner.does(&args("start", &OF_SIP, &[]));
     banner.bans("sip", &[(ATTACKER[0], 3600)]);
     let journal = banner.pbx.world.journal();
     let last = journal.last().unwrap();
     assert_eq!(last["detail"], "1 ban; 1 ban not in force, of addresses that are exempt by now");
+    // Nor does a sync ban him, before fail2ban had the time to restore him or not.
+    banner.does(&["sync"]);
+    banner.bans("sip", &[(ATTACKER[0], 3_600)]);
     // A mistake in settings that are not its own keeps nobody from being banned.
     let settings = std::fs::read_to_string(banner.pbx.world.config()).unwrap();
     let settings = settings.replace("source = \"sqlite\"", "source = \"nonsense\"");
@@ -270,6 +272,55 @@ fn who_is_exempt_by_now_is_not_banned_again() {
     let said = banner.says(0, &args("start", &OF_SIP, &[]));
     assert!(said.starts_with("who is exempt by now is not known: "), "{said}");
     assert_eq!(banner.banned("sip").len(), 2);
+}
+
+/// As Debian's own jails for Asterisk and FreeSWITCH have it: an action for each protocol, told so by the name.
+#[test]
+fn a_jail_with_an_action_for_each_protocol_is_restored_too() {
+    let banner = Banner::new("nft");
+    let action = |protocol: &str| {
+        format!(
+            "%(banaction)s[name=%(__name__)s-{protocol}, actname=ban-{protocol}, port=5060, protocol={protocol}]"
+        )
+    };
+    let settings = format!("action = {}\n         {}", action("tcp"), action("udp"));
+    let mut fail2ban = banner.fail2ban(&[("sip", &settings)]);
+    restarted_with(&banner, &mut fail2ban, &[(ATTACKER[0], 100, 3_600)]);
+    for set in ["sip-tcp", "sip-udp"] {
+        banner.bans(set, &[(ATTACKER[0], 3_500)]);
+    }
+    banner.does(&["sync"]);
+    fail2ban.client(&["set", "sip", "unbanip", ATTACKER[0]]).unwrap();
+    banner.does(&["sync"]);
+    assert_eq!(["sip-tcp", "sip-udp"].map(|set| banner.banned(set).len()), [0, 0]);
+    fail2ban.is_content();
+}
+
+#[test]
+fn a_start_that_failed_is_made_good_by_sync() {
+    let banner = Banner::new("nft");
+    banner.pbx.host.shell("ipset create rf-ban-sip-4 hash:ip");
+    let said = banner.says(2, &args("start", &OF_SIP, &[]));
+    assert!(said.contains("rf-ban-sip-4") && said.contains("not ours"), "{said}");
+    banner.pbx.host.shell("ipset destroy rf-ban-sip-4");
+    banner.does(&["sync"]);
+    assert_eq!((banner.rules().len(), banner.sets().len()), (4, 2));
+}
+
+#[test]
+fn a_mistake_in_the_settings_ends_no_bans() {
+    let banner = Banner::new("nft");
+    banner.has_database(&["sip"]);
+    banner.remember("sip", &[(ATTACKER[0], 100, 3_600)]);
+    banner.configure("nonsense = 1", "");
+    for call in [args("start", &OF_SIP, &[]), args("ban", &OF_SIP, &["--for=3600", "--", ATTACKER[1]])] {
+        let call = banner.ban(&call);
+        assert_eq!(call.code, 0);
+        assert!(call.stderr.contains("nonsense"), "{}", call.stderr);
+    }
+    banner.bans("sip", &[(ATTACKER[0], 3_500), (ATTACKER[1], 3_600)]);
+    assert_eq!(banner.rules().len(), 4);
+    assert!(banner.decided("fail", "settings", "config-broken") > 0);
 }
 
 /// Whoever saves the host's rules saves ours, and a boot has no sets.
@@ -327,7 +378,7 @@ fn what_comes_between_two_looks_at_the_database_is_kept_in_mind() {
 #[test]
 fn a_crash_of_fail2ban_doubles_nothing() {
     let banner = Banner::new("nft");
-    let jails = [SIP, ("short", "port = 22\nprotocol = tcp\nbantime = 15")];
+    let jails = [SIP, ("short", "port = 22\nprotocol = tcp\nbantime = 600")];
     let mut fail2ban = banner.fail2ban(&jails);
     banner.refused("sip", &ATTACKER);
     has_banned(&banner, &fail2ban, "sip", 2);
@@ -337,7 +388,10 @@ fn a_crash_of_fail2ban_doubles_nothing() {
     banner.refused("short", &[STRANGERS[0][0]]);
     has_banned(&banner, &fail2ban, "short", 1);
     fail2ban.kill();
-    banner.bans("short", &[(STRANGERS[0][0], 15)]);
+    banner.bans("short", &[(STRANGERS[0][0], 600)]);
+    // Its time is over soon, and nobody is there to say so.
+    banner.pbx.host.shell(&format!("ipset -exist add rf-ban-short-4 {} timeout 1", STRANGERS[0][0]));
+    sqlite(&banner.database(), "UPDATE bips SET bantime = 1 WHERE jail = 'short'");
     wait_for("its end", || banner.banned("short").is_empty());
     banner.bans("sip", &ATTACKER.map(|address| (address, 3_600)));
     sqlite(&banner.database(), &format!("DELETE FROM bips WHERE ip = '{}'", ATTACKER[1]));
@@ -634,8 +688,18 @@ fn a_database_that_cannot_be_read_lets_nobody_go() {
         let start = Instant::now();
         let said = banner.says(code, &call);
         assert!(said.contains("cannot read fail2ban's database") && said.contains("stays banned"), "{said}");
-        assert!((4..15).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+        assert!(start.elapsed().as_secs() >= 1, "it waits for who writes: {:?}", start.elapsed());
         holds();
+    }
+    // Many jails wait for it together, and a ban does not wait for long.
+    for jail in ["a", "b", "c", "d", "e"] {
+        banner.ban(&["start", &format!("--jail={jail}")]);
+    }
+    let mut sync = banner.command(&["sync"]).stderr(Stdio::null()).spawn().unwrap();
+    banner.does(&args("ban", &OF_SIP, &["--for=3600", "--", ATTACKER[1]]));
+    assert_eq!(sync.wait().unwrap().code(), Some(1));
+    for jail in ["a", "b", "c", "d", "e"] {
+        banner.does(&["stop", &format!("--jail={jail}")]);
     }
     writer.kill().unwrap();
     writer.wait().unwrap();
@@ -806,7 +870,7 @@ fn a_start_that_is_killed_leaves_what_the_next_can_use() {
         assert_eq!(rules, expected, "{delay}");
         assert_eq!(banner.jumps("ip6tables"), ["RF-BAN", "ACCEPT"]);
     }
-    assert!((5..30).contains(&cut), "{cut} were killed before their end");
+    assert!(cut > 0, "none was killed before its end");
     banner.does(&args("start", &OF_SIP, &[]));
     assert_eq!(banner.sets().len(), 4, "{:?}", banner.sets());
     banner.does(&["stop"]);

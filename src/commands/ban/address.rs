@@ -3,10 +3,12 @@
 use std::ffi::{OsStr, OsString};
 
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 
+use super::jail::enter;
 use super::{Call, Whose, complain, kernel};
 use crate::address::{self, WIDEST_V4, WIDEST_V6};
-use crate::bans::{self, Jail};
+use crate::bans;
 use crate::commands::{a_jail, a_span, say, screen::span};
 use crate::evidence::visible_within;
 use crate::exit::Exit;
@@ -56,17 +58,12 @@ pub(super) fn ban(call: &Call, args: &BanArgs) -> anyhow::Result<Exit> {
     };
     let _turn = take_turn(&call.config.run_dir)?;
     let (mut jails, mut kernel) = (call.jails(), kernel()?);
+    let known = jails.iter().position(|jail| jail.name == *name && jail.reach == reach);
     // A jail that we do not know has started all the same: somebody took away our file.
-    let known = jails.iter().position(|jail| jail.name == *name);
-    let anew = known.is_none_or(|at| jails[at].reach != reach);
-    let at = known.unwrap_or(jails.len());
-    match known {
-        Some(at) => jails[at].reach = reach,
-        None => jails.push(Jail::new(name, reach, 0)),
-    }
+    let at = known.unwrap_or_else(|| enter(&mut jails, name, reach, Timestamp::now()));
     // fail2ban remembers him a moment after this call: until then sync must not take him for one that was let go.
     let was_remembered = jails[at].remembered.remove(&network);
-    if anew || was_remembered {
+    if known.is_none() || was_remembered {
         bans::write(&call.config.run_dir, &jails)?;
     }
     let banned = Banned::of(name);

@@ -10,15 +10,15 @@ use super::remembered::remembered;
 use super::{Call, Whose, bans, complain, kernel};
 use crate::bans::{Jail, Reach};
 use crate::commands::{a_jail, causes, say};
+use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::exit::Exit;
-use crate::fail2ban::Ban;
 use crate::firewall::take_turn;
 use crate::kernel_sets::Banned;
 use crate::{address, bans as book, exemption};
 
-/// So long it may take to find out who is exempt by now.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// So long fail2ban's database may take: fail2ban may be writing to it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The command line of `start`.
 #[derive(Debug, clap::Args)]
@@ -44,50 +44,51 @@ pub(super) struct FlushArgs {
 }
 
 /// What fail2ban remembers of the jail is banned at once; then the rule comes. Who is exempt by now is left out: fail2ban asks its
-/// `ignorecommand` about each, and does not restore him; if it does, the next sync bans him.
+/// `ignorecommand` about each, and does not restore him; if it does, a later sync bans him.
 pub(super) fn start(call: &Call, StartArgs { whose }: &StartArgs) -> anyhow::Result<Exit> {
-    let now = Timestamp::now();
-    let mut jail = Jail::new(&whose.jail, whose.reach()?, now.as_second());
-    let exempt = exempt(call, now);
-    let left_out = Cell::new(0);
-    let counts = |_: &Ban, network: IpNetwork| {
-        let exempt = exempt(network);
-        left_out.set(left_out.get() + usize::from(exempt));
-        !exempt
-    };
+    let (name, reach) = (&whose.jail, whose.reach()?);
     let _turn = take_turn(&call.config.run_dir)?;
+    let now = Timestamp::now();
     let mut jails = call.jails();
-    let mut kernel = kernel()?;
-    match remembered(call, &jail.name, counts) {
-        Ok(entries) => {
-            let entries = entries.unwrap_or_default();
-            jail.banned().replace(&mut kernel, &entries)?;
-            jail.remembered = entries.iter().map(|(network, _)| *network).collect();
-        }
-        Err(error) => {
-            complain(&format!("{}; whom the kernel still bans stays banned", causes(&error)));
-            jail.banned().make(&mut kernel)?;
-            let before = jails.iter().find(|other| other.name == jail.name);
-            jail.remembered = before.map(|before| before.remembered.clone()).unwrap_or_default();
-        }
-    }
-    let count = jail.remembered.len();
-    match jails.iter_mut().find(|other| other.name == jail.name) {
-        Some(other) => *other = jail,
-        None => jails.push(jail),
-    }
+    // First into the file: what fails behind it is left to sync.
+    let at = enter(&mut jails, name, reach, now);
     book::write(&call.config.run_dir, &jails)?;
-    call.settle(&jails, &mut kernel)?;
-    if count + left_out.get() > 0 {
-        let exempt = match left_out.get() {
-            0 => String::new(),
-            count => format!("; {} not in force, of addresses that are exempt by now", bans(count)),
-        };
-        let detail = format!("{}{exempt}", bans(count));
-        call.record(&format!("jail {}", whose.jail), "start", "jail", &whose.jail, &detail);
+    let mut kernel = kernel()?;
+    let (banned, exempt) = (jails[at].banned(), Exemptions::new(call, now));
+    let deadline = Deadline::after(Instant::now(), PATIENCE);
+    match remembered(call, &jails[at], deadline, |_, network| !exempt.holds(network)) {
+        Ok(entries) => {
+            if entries.is_none() {
+                let database = call.config.fail2ban.database.display();
+                let detail = format!("{database} is not there, or does not know the jail");
+                call.record(&format!("jail {name}"), "start", "nothing-remembered", name, &detail);
+            }
+            let entries = entries.unwrap_or_default();
+            banned.replace(&mut kernel, &entries)?;
+            jails[at].remembered = entries.iter().map(|(network, _)| *network).collect();
+            book::write(&call.config.run_dir, &jails)?;
+        }
+        Err(error) => complain(&format!("{}; whom the kernel still bans stays banned", causes(&error))),
     }
-    say(&format!("{} of the jail {} in force again.", bans(count), whose.jail));
+    call.settle(&jails, &mut kernel)?;
+    let bans = bans(jails[at].remembered.len());
+    if let Some(detail) = exempt.detail(&bans) {
+        call.record(&format!("jail {name}"), "start", "jail", name, &detail);
+    }
+    say(&format!("{bans} of the jail {name} in force again."));
     Ok(Exit::Yes)
+}
+
+/// Puts a jail that starts at `now` among the others; its place.
+pub(super) fn enter(jails: &mut Vec<Jail>, name: &str, reach: Reach, now: Timestamp) -> usize {
+    let mut jail = Jail::new(name, reach, now.as_second());
+    let Some(at) = jails.iter().position(|other| other.name == name) else {
+        jails.push(jail);
+        return jails.len() - 1;
+    };
+    jail.remembered = std::mem::take(&mut jails[at].remembered);
+    jails[at] = jail;
+    at
 }
 
 /// First the rules, then the sets that they name.
@@ -126,15 +127,49 @@ pub(super) fn flush(call: &Call, args: &FlushArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Yes)
 }
 
-/// Whether an address is exempt from fail2ban now, as `ringfence-ignore` would say. Where nobody knows, it is not.
-fn exempt(call: &Call, now: Timestamp) -> impl Fn(IpNetwork) -> bool {
-    let config = call.whole_config().inspect_err(|error| {
-        complain(&format!("who is exempt by now is not known: {}", causes(error)));
-    });
-    let deadline = Deadline::after(Instant::now(), PATIENCE);
-    move |network| {
-        let Ok(config) = &config else { return false };
-        let holds = |address| exemption::find(config, address, now, deadline).0.holds();
-        address::single(network).and_then(holds) == Some(true)
+/// Who is exempt from fail2ban now, as `ringfence-ignore` would say; and of how many that was asked.
+struct Exemptions {
+    /// `None` where it cannot be used.
+    config: Option<Config>,
+    now: Timestamp,
+    deadline: Deadline,
+    left_out: Cell<usize>,
+    unknown: Cell<usize>,
+}
+
+impl Exemptions {
+    /// So long it may take in all to find out.
+    const TIME: Duration = Duration::from_secs(2);
+
+    fn new(call: &Call, now: Timestamp) -> Self {
+        let config = call.whole_config().map_err(|error| {
+            complain(&format!("who is exempt by now is not known: {}", causes(&error)));
+        });
+        let deadline = Deadline::after(Instant::now(), Self::TIME);
+        Self { config: config.ok(), now, deadline, left_out: Cell::new(0), unknown: Cell::new(0) }
+    }
+
+    /// Where nobody knows, he is not.
+    fn holds(&self, network: IpNetwork) -> bool {
+        let (Some(config), Some(address)) = (&self.config, address::single(network)) else { return false };
+        let holds = exemption::find(config, address, self.now, self.deadline).0.holds();
+        let counter = if holds.is_none() { &self.unknown } else { &self.left_out };
+        counter.set(counter.get() + usize::from(holds != Some(false)));
+        holds == Some(true)
+    }
+
+    /// What came of it, beside the bans that are in force again; `None` where there was nothing.
+    fn detail(&self, in_force: &str) -> Option<String> {
+        let parts = [
+            (self.left_out.get(), "not in force, of addresses that are exempt by now"),
+            (self.unknown.get(), "of addresses of which nobody knows whether they are exempt"),
+        ];
+        let parts: Vec<_> = parts
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{} {what}", bans(count)))
+            .collect();
+        let nothing = parts.is_empty() && in_force == bans(0);
+        (!nothing).then(|| [&[in_force.to_owned()], &parts[..]].concat().join("; "))
     }
 }
