@@ -1,13 +1,12 @@
 //! Filters and jails in a real fail2ban of this machine's version.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Fail2ban, Host, World, call, data, project, run, wait_for};
+use crate::support::{Fail2ban, Host, World, call, data, failures, found_in, project, run, wait_for};
 
 /// Logs, and what each must yield: failures, and how often.
 type Yields<'a> = &'a [(&'a str, &'a [(&'a str, usize)])];
@@ -83,18 +82,6 @@ fn filters() -> BTreeSet<String> {
         .map(|name| name.strip_suffix(".conf").expect("a filter").to_owned())
         .filter(|name| !name.ends_with("-common"))
         .collect()
-}
-
-/// What a filter finds in a log: how often each failure, as these tags of fail2ban's show it.
-fn failures(filter: &str, log: impl AsRef<OsStr>, tags: &str) -> BTreeMap<String, usize> {
-    let mut found = BTreeMap::new();
-    let mut regex = Command::new("fail2ban-regex");
-    regex.args(["-o", tags]).arg(log).arg(project("fail2ban/filter.d").join(format!("{filter}.conf")));
-    let output = regex.output().expect("fail2ban; `make setup` installs it");
-    for failure in String::from_utf8(output.stdout).unwrap().lines() {
-        *found.entry(failure.to_owned()).or_insert(0) += 1;
-    }
-    found
 }
 
 /// The names of the recorded logs.
@@ -236,13 +223,6 @@ fn fail2bans_own_sample_test_passes() {
 /// An example of ours.
 fn example(name: &str) -> PathBuf {
     project("fail2ban/examples").join(name)
-}
-
-/// What the filter finds in this log.
-fn found_in(filter: &str, log: &str) -> BTreeMap<String, usize> {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("log"), log).unwrap();
-    failures(filter, dir.path().join("log"), "ip")
 }
 
 /// What stands between these two in an XML example, which is well-formed.
@@ -503,8 +483,8 @@ fn jails_are_disabled_as_shipped_and_the_example_is_understood() {
         for log in ["freeswitch.log", "fail2ban.log", "cdr-csv/ringfence-spoofed.csv", "other.log"] {
             std::fs::write(world.path(log), "").unwrap();
         }
-        let others = ["asterisk", "fusionpbx", "nginx", "recidive"]
-            .map(|name| format!("ringfence_{name}_log = {}\n", world.path("other.log").display()));
+        let others = ["asterisk_log", "asterisk_notices", "fusionpbx_log", "nginx_log", "recidive_log"]
+            .map(|name| format!("ringfence_{name} = {}\n", world.path("other.log").display()));
         let example = std::fs::read_to_string(example("jail.local")).unwrap().replace(
             "# ringfence_freeswitch_logs = /usr/local/freeswitch/log",
             &format!("ringfence_freeswitch_logs = {}\n{}", world.path("").display(), others.concat()),
@@ -518,7 +498,7 @@ fn jails_are_disabled_as_shipped_and_the_example_is_understood() {
         let example: String = example.lines().map(uncommented).collect();
         let fail2ban = Fail2ban::start(&host, &world, &example, &std::env::var("PATH").unwrap());
         let enabled = example.lines().filter(|line| line.starts_with("enabled")).count();
-        assert_eq!(enabled, if all { 15 } else { 3 });
+        assert_eq!(enabled, if all { 16 } else { 3 });
         wait_for("the jails", || {
             fail2ban.client(&["status"]).unwrap().contains(&format!("Number of jail:\t{enabled}\n"))
         });

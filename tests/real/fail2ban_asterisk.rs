@@ -4,43 +4,25 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::Command;
 
-use crate::support::{Fail2ban, Host, World, data, project, run, wait_for};
+use crate::support::{Fail2ban, Host, World, data, found_in, project, run, wait_for};
 
-const FILTERS: [&str; 6] = [
-    "ringfence-asterisk",
-    "ringfence-asterisk-probe",
-    "ringfence-asterisk-success",
-    "ringfence-fusionpbx",
-    "ringfence-nginx",
-    "ringfence-recidive",
-];
+/// The filters of Asterisk's security log.
+const SECURITY: [&str; 3] = ["ringfence-asterisk", "ringfence-asterisk-probe", "ringfence-asterisk-success"];
 
 const ATTACKER: &str = "203.0.113.66";
 const CUSTOMER: &str = "203.0.113.20";
 
-#[test]
-fn fail2bans_own_sample_test_passes() {
-    run(Command::new("/usr/bin/python3")
-        .arg(project("tests/fail2ban/samples.py"))
-        .arg(project("fail2ban"))
-        .arg(data("samples"))
-        .args(FILTERS));
-}
-
 /// Debian 13's, which `scripts/setup test` unpacks where apt knows a mirror of Debian.
 #[test]
 fn samples_pass_on_fail2ban_1_1() {
-    let package = project("target/fail2ban-1.1");
-    if let Ok(reason) = std::fs::read_to_string(package.join("unavailable")) {
-        eprintln!("NOT TESTED: our filters on fail2ban 1.1, because {reason}");
+    let python = project("target/fail2ban-1.1/usr/lib/python3/dist-packages");
+    if !python.join("fail2ban").exists() {
+        let reason = format!("not in {}; scripts/setup test fetches it", python.display());
+        // Whose mirror has no Debian 13 can do without.
+        assert!(std::env::var_os("CI").is_none(), "fail2ban 1.1 is {reason}");
+        eprintln!("NOT TESTED: our filters on fail2ban 1.1, which is {reason}");
         return;
     }
-    let python = package.join("usr/lib/python3/dist-packages");
-    assert!(
-        python.join("fail2ban").exists(),
-        "no fail2ban 1.1 in {}; run: scripts/setup test",
-        package.display()
-    );
     let filters = std::fs::read_dir(data("samples")).unwrap().map(|entry| entry.unwrap().file_name());
     run(Command::new("/usr/bin/python3")
         .env("FAIL2BAN_PYTHONPATH", python)
@@ -52,16 +34,7 @@ fn samples_pass_on_fail2ban_1_1() {
 
 /// The addresses that a filter finds in these lines.
 fn found(filter: &str, lines: &str) -> BTreeSet<String> {
-    let dir = tempfile::tempdir().unwrap();
-    let log = dir.path().join("log");
-    std::fs::write(&log, lines).unwrap();
-    let output = Command::new("fail2ban-regex")
-        .args(["-o", "ip"])
-        .arg(&log)
-        .arg(project("fail2ban/filter.d").join(format!("{filter}.conf")))
-        .output()
-        .expect("fail2ban; `make setup` installs it");
-    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    found_in(filter, lines).into_keys().collect()
 }
 
 fn samples(filter: &str) -> String {
@@ -79,7 +52,9 @@ fn nobody_is_allowed_for_a_failure_nor_banned_for_a_success() {
         assert_eq!(found(failing, &samples("ringfence-fusionpbx")), set(&[]), "{failing}");
     }
     assert_eq!(found("ringfence-asterisk", &samples("ringfence-asterisk-success")), set(&[ATTACKER]));
-    assert_eq!(found("ringfence-asterisk-probe", &samples("ringfence-asterisk-success")), set(&[]));
+    for filter in ["ringfence-asterisk-probe", "ringfence-asterisk-notice"] {
+        assert_eq!(found(filter, &samples("ringfence-asterisk-success")), set(&[]), "{filter}");
+    }
 }
 
 /// A line of the security log, as written now.
@@ -103,13 +78,19 @@ fn a_forged_column_names_nobody_innocent() {
         format!(",Challenge=\"{nonce}\",Response=\"{response}\",ExpectedResponse=\"\"")
     };
     let mut lines = String::new();
-    for tail in ["", ",ACLName=\"x\"", &digest("1", "2"), ",Challenge=\"1\"", ",UsingPassword=\"1\""] {
+    for tail in [
+        "",
+        ",ACLName=\"not_match_endpoint_acl\"",
+        &digest("1", "2"),
+        ",Challenge=\"1\"",
+        ",UsingPassword=\"1\"",
+    ] {
         let complete = format!("{FORGED}{tail}");
         // The server's quote behind the column may be the forged event's last.
         for text in [complete.as_str(), complete.trim_end_matches('"')] {
             for (name, tail) in [
                 ("InvalidAccountID", ""),
-                ("FailedACL", ",ACLName=\"office\""),
+                ("FailedACL", ",ACLName=\"not_match_endpoint_acl\""),
                 ("ChallengeResponseFailed", &digest("1", "2")),
                 ("ChallengeSent", ",Challenge=\"1\""),
                 ("SuccessfulAuth", ",UsingPassword=\"1\""),
@@ -126,9 +107,48 @@ fn a_forged_column_names_nobody_innocent() {
             }
         }
     }
-    for filter in &FILTERS[..3] {
+    for filter in SECURITY {
         assert_eq!(found(filter, &lines), set(&[ATTACKER]), "{filter}");
     }
+}
+
+/// A login's response may have line breaks in it, and then writes a whole line, if one fits.
+#[test]
+fn no_event_fits_into_a_response() {
+    // What Asterisk keeps of a response and, ahead of it, of a nonce; and what it writes behind the response.
+    const RESPONSE: usize = 255;
+    const NONCE: usize = 63;
+    const BEHIND: &str = "\",ExpectedResponse=\"\"";
+    // As ringfence-asterisk.conf says. Asterisk's limits are exact, so these 8 bytes above are enough.
+    const SHORTEST: usize = 263;
+    const { assert!(SHORTEST > RESPONSE) };
+
+    let mut shortest = usize::MAX;
+    for filter in SECURITY {
+        let lengths = run(Command::new("/usr/bin/python3")
+            .arg(project("tests/fail2ban/shortest.py"))
+            .arg(project("fail2ban"))
+            .arg(filter));
+        for line in lengths.lines() {
+            let (length, regex) = line.split_once(' ').unwrap();
+            let length: usize = length.parse().unwrap();
+            // With a line break ahead, and one behind unless Asterisk's own end is the event's too.
+            let written =
+                if regex.contains("ExpectedResponse") { length + 1 - BEHIND.len() } else { length + 2 };
+            assert!(written >= SHORTEST, "{filter}: {written} bytes are enough for {regex}");
+            shortest = shortest.min(written);
+        }
+    }
+    assert_eq!(shortest, SHORTEST);
+
+    // It can be as short, with what only looks like a date. A nonce does not reach the first column that may be any text,
+    // Asterisk's own between nonce and response included.
+    let event = "Nov 99 12:42:31] SECURITY[1] res_security_log.c: SecurityEvent=\"InvalidAccountID\",\
+                 EventTV=\"2026-11-20T12:42:31.801+0000\",Severity=\"Error\",Service=\"SIP\",EventVersion=\"1\",\
+                 AccountID=\"\",SessionID=\"\",LocalAddress=\"IPV4/WS/1.1.1.1/1\",RemoteAddress=\"IPV4/WS/5.9.1.2/1\"";
+    assert_eq!(event.len() + 2, SHORTEST);
+    assert_eq!(found("ringfence-asterisk", &format!("{event}\n")), set(&["5.9.1.2"]));
+    assert!(event.find(",AccountID=").unwrap() > NONCE);
 }
 
 /// The whole chain, with all of our jails here, and with fail2ban's own banning actions: their logs, filters, actions and the jail of
@@ -145,21 +165,26 @@ fn attackers_are_banned_customers_allowed_and_repeat_offenders_found() {
     };
     let jail_local = format!(
         "[DEFAULT]\nringfence_banaction = iptables-multiport\nringfence_banaction_allports = iptables-allports\n\
-         ringfence_ignorecommand = false\nringfence_asterisk_log = {}\nringfence_fusionpbx_log = {}\n\
-         ringfence_nginx_log = {}\nringfence_recidive_log = {}\n\
+         ringfence_ignorecommand = false\nringfence_asterisk_log = {}\nringfence_asterisk_notices = {}\n\
+         ringfence_fusionpbx_log = {}\nringfence_nginx_log = {}\nringfence_recidive_log = {}\n\
          [ringfence-asterisk]\nenabled = true\nmaxretry = 2\n\
+         [ringfence-ast-notice]\nenabled = true\nmaxretry = 2\n\
          [ringfence-asterisk-probe]\nenabled = true\nmaxretry = 2\n\
          [ringfence-asterisk-success]\nenabled = true\naction = ringfence-allow[ringfence-allow=true]\n\
          [ringfence-fusionpbx]\nenabled = true\nmaxretry = 2\n\
          [ringfence-nginx]\nenabled = true\nmaxretry = 2\n\
          [ringfence-recidive]\nenabled = true\nmaxretry = 3\n",
         log("security"),
+        log("messages"),
         log("auth.log"),
         log("access.log"),
         log("fail2ban/fail2ban.log"),
     );
     let fail2ban = Fail2ban::start(&host, &world, &jail_local, &std::env::var("PATH").unwrap());
-    wait_for("the jails", || FILTERS.iter().all(|jail| fail2ban.client(&["status", jail]).is_some()));
+    let jails = jail_local.matches("enabled = true").count();
+    wait_for("the jails", || {
+        fail2ban.client(&["status"]).unwrap().contains(&format!("Number of jail:\t{jails}\n"))
+    });
 
     let write = |name: &str, lines: &str| {
         std::fs::File::options()
@@ -174,6 +199,11 @@ fn attackers_are_banned_customers_allowed_and_repeat_offenders_found() {
     write("security", &event("SuccessfulAuth", "101", "1", CUSTOMER, ",UsingPassword=\"1\"").repeat(2));
     write("security", &(failure(ATTACKER) + &failure("2001:db8:66::bad") + &unknown(ATTACKER)).repeat(2));
     let now = jiff::Timestamp::now();
+    let notice = format!(
+        "[{}] NOTICE[1234] chan_sip.c: Registration from '<sip:x>' failed for '203.0.113.68:5060' - Wrong password\n",
+        now.strftime("%Y-%m-%d %H:%M:%S")
+    );
+    write("messages", &notice.repeat(2));
     let login = format!(
         "{}+00:00 pbx FusionPBX: [{ATTACKER}] authentication failed for admin\n",
         now.strftime("%Y-%m-%dT%H:%M:%S")
@@ -187,6 +217,7 @@ fn attackers_are_banned_customers_allowed_and_repeat_offenders_found() {
 
     for (jail, expected) in [
         ("ringfence-asterisk", &[ATTACKER, "2001:db8:66::bad"][..]),
+        ("ringfence-ast-notice", &["203.0.113.68"]),
         ("ringfence-asterisk-probe", &[ATTACKER]),
         ("ringfence-asterisk-success", &[CUSTOMER]),
         ("ringfence-fusionpbx", &[ATTACKER]),

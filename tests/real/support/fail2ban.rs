@@ -1,9 +1,30 @@
-//! A private fail2ban-server with our files.
+//! fail2ban with our files: a private server, and what a filter finds.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use super::{Host, World, project, run, sqlite, wait_for};
+
+/// What a filter finds in a log: how often each failure, as these tags of fail2ban's show it.
+pub fn failures(filter: &str, log: impl AsRef<OsStr>, tags: &str) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    let mut regex = Command::new("fail2ban-regex");
+    regex.args(["-o", tags]).arg(log).arg(project("fail2ban/filter.d").join(format!("{filter}.conf")));
+    let output = regex.output().expect("fail2ban; `make setup` installs it");
+    for failure in String::from_utf8(output.stdout).unwrap().lines() {
+        *found.entry(failure.to_owned()).or_insert(0) += 1;
+    }
+    found
+}
+
+/// What the filter finds in this log.
+pub fn found_in(filter: &str, log: &str) -> BTreeMap<String, usize> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("log"), log).unwrap();
+    failures(filter, dir.path().join("log"), "ip")
+}
 
 /// A private fail2ban-server on a host of its own.
 pub struct Fail2ban<'a> {

@@ -22,7 +22,7 @@ use ringfence::account::Offender;
 pub use allower::Allower;
 pub use banner::Banner;
 pub use blocker::Blocker;
-pub use fail2ban::Fail2ban;
+pub use fail2ban::{Fail2ban, failures, found_in};
 pub use host::Host;
 pub use http::{Certificate, Http, Reply, gzip, gzip_bomb, xz};
 pub use pbx::Pbx;
