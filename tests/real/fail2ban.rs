@@ -523,6 +523,8 @@ fn a_few_lines_suit_the_jails_to_another_host() {
             "'addlogpath', 'LOGS/freeswitch.log'",
             "'ignorecommand', 'exec /usr/local/bin/ringfence-ignore \"<ip>\"'",
             "'addaction', 'pf'",
+            r#"echo "block quick proto {tcp,udp} from <f2b-ringfence-freeswitch> to any port $port" | pfctl"#,
+            "['actionban', 'pfctl -a f2b/ringfence-freeswitch -t f2b-ringfence-freeswitch -T add <ip>']",
         ],
     ];
     assert_eq!(blocks.len(), expected.len());
