@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::samples::samples;
 use crate::support::{Fail2ban, Host, World, call, data, failures, found_in, project, run, wait_for};
 
 /// Logs, and what each must yield: failures, and how often.
@@ -220,6 +221,32 @@ fn fail2bans_own_sample_test_passes() {
         .args(filters()));
 }
 
+/// Whatever a client repeats, and however often, no filter takes more time for it than its length asks for.
+#[test]
+fn hostile_lines_take_time_by_their_length() {
+    const SHORT: usize = 6000;
+    let dir = tempfile::tempdir().unwrap();
+    for filter in filters() {
+        for samples in samples(&filter) {
+            let [short, long] = [SHORT, 4 * SHORT].map(|length| {
+                let path = dir.path().join(length.to_string());
+                let entries: Vec<_> = samples
+                    .hostile(length)
+                    .into_iter()
+                    .map(|entry| [&entry, &b"\0\n"[..]].concat())
+                    .collect();
+                std::fs::write(&path, entries.concat()).unwrap();
+                path
+            });
+            let conf = project("fail2ban/filter.d").join(format!("{filter}.conf"));
+            run(Command::new("/usr/bin/python3")
+                .arg(project("tests/fail2ban/linear.py"))
+                .arg(format!("{}{}", conf.display(), samples.options))
+                .args([short, long]));
+        }
+    }
+}
+
 /// An example of ours.
 fn example(name: &str) -> PathBuf {
     project("fail2ban/examples").join(name)
@@ -344,15 +371,37 @@ fn validate_finds_what_fail2bans_own_test_passes() {
     let validate = || call(Command::new(project("scripts/validate")).arg(dir.path()));
     let good = validate();
     assert_eq!((good.code, good.stdout.contains("wrong")), (0, false), "{}{}", good.stdout, good.stderr);
-    let one = filters.join("ringfence-freeswitch.local");
-    for (failregex, complaint) in [
-        ("^ SIP auth (failure", "wrong   ringfence-freeswitch: missing ), unterminated subpattern"),
-        ("^ SIP auth trouble from <ADDR>$", "wrong   ringfence-freeswitch: 0 failures in its samples, not "),
-    ] {
-        std::fs::write(&one, format!("[Definition]\nfailregex = {failregex}\n")).unwrap();
-        let bad = validate();
-        assert_eq!(bad.code, 1);
-        assert!(bad.stdout.contains(complaint), "{}", bad.stdout);
+    assert!(good.stdout.contains("ok      ringfence-freeswitch[logtype=journal]: "), "{}", good.stdout);
+    let bad = [
+        (
+            "ringfence-freeswitch-account",
+            "[Definition]\nfailregex = ^ SIP auth (failure",
+            ": missing ), unterminated subpattern",
+        ),
+        (
+            "ringfence-freeswitch",
+            "[Definition]\nfailregex = ^ SIP auth trouble from <ADDR>$",
+            ": 0 failures in its samples, not ",
+        ),
+        (
+            "ringfence-freeswitch-challenge",
+            "[lt_journal]\n_entry = (",
+            "[logtype=journal]: missing ), unterminated subpattern",
+        ),
+        (
+            "ringfence-freeswitch-acl",
+            "[Definition]\nfailregex = %(_prefix)s IP <F-ID>[0-9a-f]{3,4}</F-ID>[.:][0-9a-f.:]+ Rejected by register acl \"[^\"\\n]+\"$",
+            ": it finds 203, not 203.0.113.66",
+        ),
+    ];
+    for (filter, settings, _) in bad {
+        std::fs::write(filters.join(filter).with_extension("local"), settings).unwrap();
+    }
+    let found = validate();
+    assert_eq!(found.code, 1);
+    for (filter, _, complaint) in bad {
+        let complaint = format!("wrong   {filter}{complaint}");
+        assert!(found.stdout.contains(&complaint), "{complaint} is not in {}", found.stdout);
     }
 }
 

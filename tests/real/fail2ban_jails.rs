@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::cargo::cargo_bin;
 
+use ringfence::kernel_sets::{Banned, Family};
+
 use crate::support::packets::{Gate, Packet, SYN, tcp, udp};
+use crate::support::samples::{Samples, samples};
 use crate::support::{Fail2ban, Pbx, World, data, project, run, wait_for};
 
 /// A jail of ours that bans addresses.
@@ -18,6 +20,8 @@ struct Jail {
     lines: Vec<u8>,
     /// Who is to be banned: the hosts of its samples.
     guilty: BTreeSet<String>,
+    /// Those among them whom no other jail bans.
+    own: Vec<String>,
 }
 
 /// All of them. Jails with actions of their own have tests of their own.
@@ -38,56 +42,69 @@ fn jails() -> Vec<Jail> {
             }
             let filter = setting("filter").unwrap_or_else(|| name.to_owned());
             let (filter, options) = filter.split_once('[').unwrap_or((&filter, ""));
-            let samples =
-                samples(filter, options.strip_prefix("mode=").map(|mode| mode.trim_end_matches(']')));
-            let lines = samples.split_inclusive(|byte| *byte == b'\n');
-            let lines = lines.filter(|line| !line.starts_with(b"#") && line.len() > 1).flatten().copied();
-            jails.push(Jail { name: name.to_owned(), guilty: hosts(&samples), lines: lines.collect() });
+            let mode = options.trim_end_matches(']').strip_prefix("mode=");
+            let options = mode.map_or_else(String::new, |mode| format!("[mode={mode}]"));
+            let samples = samples(filter).into_iter().find(|samples| samples.options == options);
+            let samples = samples.unwrap_or_else(|| panic!("{filter} has no samples of {options:?}"));
+            jails.push(Jail::of(name, jails.len() + 1, &samples));
         }
     }
     assert!(!jails.is_empty());
     jails
 }
 
-/// A filter's samples of this mode, or of its default one. Those of other options are for the journal.
-fn samples(filter: &str, mode: Option<&str>) -> Vec<u8> {
-    let samples =
-        std::fs::read(data("samples").join(filter)).unwrap_or_else(|error| panic!("{filter}: {error}"));
-    let wanted = mode.map(|mode| format!("# filterOptions: {{ \"mode\": \"{mode}\" }}\n").into_bytes());
-    let mut is_wanted = mode.is_none();
-    let mut found = vec![];
-    for line in samples.split_inclusive(|byte| *byte == b'\n') {
-        if line.starts_with(b"# filterOptions:") {
-            is_wanted = wanted.as_deref() == Some(line);
+impl Jail {
+    /// With an attacker of its own, in each family that its samples have.
+    fn of(name: &str, number: usize, samples: &Samples) -> Self {
+        let mut jail = Self {
+            name: name.to_owned(),
+            lines: samples.lines.concat(),
+            own: vec![],
+            guilty: samples.guilty.clone(),
+        };
+        for (ipv6, own) in
+            [(false, format!("10.66.{number}.1")), (true, format!("2001:db8:6600::{number:x}"))]
+        {
+            if let Some(host) = samples.guilty.iter().find(|host| host.contains(':') == ipv6) {
+                jail.lines = replaced(&jail.lines, host, &own);
+                jail.guilty.remove(host);
+                jail.guilty.insert(own.clone());
+                jail.own.push(own);
+            }
         }
-        if is_wanted {
-            found.extend_from_slice(line);
-        }
+        assert!(!jail.own.is_empty(), "{name} has nobody to ban");
+        jail
     }
-    assert!(!found.is_empty(), "{filter} has no samples of mode {mode:?}");
-    found
 }
 
-/// The hosts of samples that match.
-fn hosts(samples: &[u8]) -> BTreeSet<String> {
-    let text = String::from_utf8_lossy(samples);
-    let comments = text.lines().filter_map(|line| line.strip_prefix("# failJSON: "));
-    let comments = comments.map(|json| serde_json::from_str::<serde_json::Value>(json).unwrap());
-    let matching = comments.filter(|comment| comment["match"] == true);
-    matching.map(|comment| comment["host"].as_str().unwrap().to_owned()).collect()
+/// The text with an address replaced, where it is not a part of a longer one.
+fn replaced(text: &[u8], address: &str, by: &str) -> Vec<u8> {
+    let is_part = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_hexdigit());
+    let (mut replaced, mut at) = (vec![], 0);
+    while at < text.len() {
+        let before = at.checked_sub(1).and_then(|before| text.get(before));
+        if text[at..].starts_with(address.as_bytes())
+            && !is_part(before)
+            && !is_part(text.get(at + address.len()))
+        {
+            replaced.extend(by.as_bytes());
+            at += address.len();
+        } else {
+            replaced.push(text[at]);
+            at += 1;
+        }
+    }
+    replaced
 }
 
 /// Our tools under the names that the jails have for them, with these settings.
 fn wrap(world: &World, tool: &str) -> PathBuf {
-    let program = world.path(tool);
     let script = format!(
-        "#!/bin/sh\nRINGFENCE_CONFIG='{}' exec '{}' \"$@\"\n",
+        "RINGFENCE_CONFIG='{}' exec '{}' \"$@\"",
         world.config().display(),
         cargo_bin(tool).display()
     );
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    program
+    world.has_program(tool, &script)
 }
 
 fn log_of(world: &World, jail: &Jail) -> PathBuf {
@@ -118,9 +135,65 @@ fn jail_local(world: &World, jails: &[Jail]) -> String {
     text
 }
 
-/// Packets from there that any of our jails would drop.
-fn knocks(from: &str) -> [Packet; 2] {
-    [udp(from, 5060, "REGISTER"), tcp(from, 443, SYN, "")]
+/// What a jail closes.
+#[derive(Debug)]
+struct Reach {
+    /// Both ends of each range; all of them, if there is none.
+    ports: Vec<(u16, u16)>,
+    protocols: Vec<fn(&str, u16) -> Packet>,
+}
+
+/// A port that no jail closes, but those that close all.
+const OTHER_PORT: u16 = 2222;
+
+fn knock(from: &str, port: u16) -> Packet {
+    tcp(from, port, SYN, "")
+}
+
+fn say(from: &str, port: u16) -> Packet {
+    udp(from, port, "REGISTER")
+}
+
+impl Reach {
+    /// As it is listed: `5060,5080:5081 tcp,udp`, or `everything`.
+    fn parse(closed: &str) -> Self {
+        let (ports, protocols) = closed.split_once(' ').unwrap_or(("", "tcp,udp"));
+        let range = |ports: &str| {
+            let (first, last) = ports.split_once(':').unwrap_or((ports, ports));
+            (first.parse().unwrap(), last.parse().unwrap())
+        };
+        let protocol = |name: &str| match name {
+            "tcp" => knock as fn(&str, u16) -> Packet,
+            "udp" => say,
+            _ => panic!("{closed}"),
+        };
+        Self {
+            ports: ports.split(',').filter(|ports| !ports.is_empty()).map(range).collect(),
+            protocols: protocols.split(',').map(protocol).collect(),
+        }
+    }
+
+    /// Packets from there that the jail stops.
+    fn closed(&self, from: &str) -> Vec<Packet> {
+        let all = [(OTHER_PORT, OTHER_PORT)];
+        let ports = if self.ports.is_empty() { &all[..] } else { &self.ports };
+        let ports = ports.iter().flat_map(|(first, last)| [*first, *last]);
+        ports.flat_map(|port| self.protocols.iter().map(move |packet| packet(from, port))).collect()
+    }
+
+    /// Packets from there that the jail has nothing against.
+    fn open(&self, from: &str) -> Vec<Packet> {
+        if self.ports.is_empty() { vec![] } else { vec![knock(from, OTHER_PORT), say(from, OTHER_PORT)] }
+    }
+}
+
+/// The jail closes to its own attackers what is its, and nothing else.
+fn closes(gate: &Gate<'_>, jail: &Jail, reach: &Reach, but: &str) {
+    for host in jail.own.iter().filter(|host| *host != but) {
+        let closed = gate.let_in(&reach.closed(host));
+        assert!(!closed.contains(&true), "{}, {host}, {reach:?}: {closed:?}", jail.name);
+        assert!(!gate.let_in(&reach.open(host)).contains(&false), "{}, {host}", jail.name);
+    }
 }
 
 #[test]
@@ -139,10 +212,17 @@ fn every_jail_bans_whom_its_samples_name_and_nobody_else() {
     let chain = |version: &str| run(pbx.host.command(&format!("{version}-nft")).args(["-S", "RF-BAN"]));
     wait_for("the rules", || {
         let rules = [chain("iptables"), chain("ip6tables")].concat();
-        jails.iter().all(|jail| rules.matches(&format!("rf-ban-{}", &jail.name[..9])).count() >= 2)
+        jails.iter().all(|jail| {
+            let [v4, v6] = sets(&jail.name).map(|set| rules.contains(&format!(" --match-set {set} src ")));
+            v4 && v6
+        })
     });
-    for host in &guilty {
-        assert_eq!(gate.let_in(&knocks(host)), [true; 2], "{host}");
+    let closed: Vec<_> =
+        jails.iter().map(|jail| Reach::parse(listed(&pbx, &jail.name)["closed"].as_str().unwrap())).collect();
+    for (jail, reach) in jails.iter().zip(&closed) {
+        for host in &jail.own {
+            assert!(!gate.let_in(&reach.closed(host)).contains(&false), "{host}");
+        }
     }
 
     let mut expected = BTreeMap::new();
@@ -162,23 +242,21 @@ fn every_jail_bans_whom_its_samples_name_and_nobody_else() {
     assert_eq!(banned(), expected, "{}", fail2ban.log());
     fail2ban.is_content();
 
-    // Each is in the sets of his jails, and cut off.
-    for host in &guilty {
-        let [sip, web] = <[bool; 2]>::try_from(gate.let_in(&knocks(host))).unwrap();
-        assert!(!(sip && web), "{host} is banned");
-    }
-    for jail in &jails {
+    // Each is in the sets of his jails, and each jail cuts off its own.
+    for (jail, reach) in jails.iter().zip(&closed) {
+        closes(&gate, jail, reach, "");
         let [v4, v6] = in_kernel(&pbx, &jail.name);
         let expected = |ipv6: bool| jail.guilty.iter().filter(|host| host.contains(':') == ipv6).count();
         assert_eq!([v4, v6], [expected(false), expected(true)], "{}", jail.name);
     }
 
     // One is let go, in every jail; the others outlast a restart.
-    let host = jails[0].guilty.first().unwrap();
+    let host = &jails[0].own[0];
     for jail in &jails {
         fail2ban.client(&["set", &jail.name, "unbanip", host]);
     }
-    assert_eq!(gate.let_in(&knocks(host)), [true; 2]);
+    let is_free = || !gate.let_in(&closed[0].closed(host)).contains(&false);
+    assert!(is_free());
     fail2ban.stop();
     for jail in &jails {
         std::fs::write(log_of(&pbx.world, jail), "").unwrap();
@@ -191,28 +269,30 @@ fn every_jail_bans_whom_its_samples_name_and_nobody_else() {
             in_kernel(&pbx, &jail.name).iter().sum::<usize>() == guilty
         })
     });
-    for other in guilty.iter().filter(|other| **other != host) {
-        assert_ne!(gate.let_in(&knocks(other)), [true; 2], "{other}");
+    for (jail, reach) in jails.iter().zip(&closed) {
+        closes(&gate, jail, reach, host);
     }
-    assert_eq!(gate.let_in(&knocks(host)), [true; 2]);
+    assert!(is_free());
     fail2ban.is_content();
+}
+
+/// The names of a jail's sets.
+fn sets(jail: &str) -> [String; 2] {
+    [Family::V4, Family::V6].map(|family| Banned::of(jail).name(family).to_owned())
+}
+
+/// What `ringfence-ban list` says of a jail; null if nothing.
+fn listed(pbx: &Pbx, jail: &str) -> serde_json::Value {
+    let jails = run(&mut pbx.ban_command(&["list", "--json"]));
+    let jails: Vec<serde_json::Value> = serde_json::from_str(&jails).unwrap();
+    jails.into_iter().find(|entry| entry["jail"] == jail).unwrap_or_default()
 }
 
 /// How many addresses of IPv4 and of IPv6 a jail's sets hold.
 fn in_kernel(pbx: &Pbx, jail: &str) -> [usize; 2] {
-    let call = run(pbx.host.command("env").args([
-        &format!("RINGFENCE_CONFIG={}", pbx.world.config().display()),
-        &cargo_bin("ringfence-ban").display().to_string(),
-        "list",
-        "--json",
-    ]));
-    let jails: Vec<serde_json::Value> = serde_json::from_str(&call).unwrap();
-    let entry = jails.iter().find(|entry| entry["jail"] == jail);
-    ["ipv4", "ipv6"].map(|family| {
-        entry
-            .and_then(|entry| entry[family].as_u64())
-            .map_or(usize::MAX >> 8, |count| count.try_into().unwrap())
-    })
+    let entry = listed(pbx, jail);
+    ["ipv4", "ipv6"]
+        .map(|family| entry[family].as_u64().map_or(usize::MAX >> 8, |count| count.try_into().unwrap()))
 }
 
 /// A filter that is not installed has no jail, and one that is has samples.

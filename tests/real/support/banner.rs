@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -71,11 +70,7 @@ impl Banner {
 
     /// A program that fail2ban finds: lines of a shell.
     pub fn has_program(&self, name: &str, script: &str) -> PathBuf {
-        let program = self.pbx.world.path("bin").join(name);
-        std::fs::create_dir_all(program.parent().unwrap()).unwrap();
-        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        program
+        self.pbx.world.has_program(name, script)
     }
 
     /// A fail2ban with these jails: names, and settings of each. One failure is a ban, and all read one log.

@@ -10,6 +10,7 @@ pub mod name_server;
 pub mod packets;
 pub mod pbx;
 mod postgres;
+pub mod samples;
 pub mod sip;
 mod world;
 

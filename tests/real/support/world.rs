@@ -1,5 +1,6 @@
 //! A host's files in a directory of their own, and the tools run among them.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -31,6 +32,15 @@ impl World {
         std::fs::create_dir_all(world.path("freeswitch/autoload_configs")).unwrap();
         world.configure("");
         world
+    }
+
+    /// A program beside those of the host: lines of a shell.
+    pub fn has_program(&self, name: &str, script: &str) -> PathBuf {
+        let program = self.path("bin").join(name);
+        std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        program
     }
 
     /// A host with FreeSWITCH's files as recorded: core.db and three profiles, nobody registered.
