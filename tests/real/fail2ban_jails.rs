@@ -79,7 +79,7 @@ impl Jail {
 
 /// The text with an address replaced, where it is not a part of a longer one.
 fn replaced(text: &[u8], address: &str, by: &str) -> Vec<u8> {
-    let is_part = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_hexdigit());
+    let is_part = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
     let (mut replaced, mut at) = (vec![], 0);
     while at < text.len() {
         let before = at.checked_sub(1).and_then(|before| text.get(before));
