@@ -13,7 +13,7 @@ sys.path.insert(0, "/usr/lib/python3/dist-packages")
 from fail2ban.client.fail2banregex import Fail2banRegex, get_opt_parser
 
 # A line that takes less is no harm.
-HARM = 0.025
+HARM = 0.02
 # Four times as long is linear, sixteen times is quadratic.
 TIMES = 8
 

@@ -92,10 +92,12 @@ impl Samples {
                 let (line, behind) = (&self.lines[at], self.lines[at + 1..=*completing].concat());
                 for place in openings(line) {
                     let (head, tail) = line.split_at(place);
-                    let entry = |junk: &str| {
-                        [head, junk.repeat(length / junk.len()).as_bytes(), tail, &behind].concat()
-                    };
-                    entries.extend(JUNK.map(entry));
+                    for junk in JUNK {
+                        let junk = junk.repeat(length / junk.len());
+                        entries.push([head, junk.as_bytes(), tail, &behind].concat());
+                        // What does not match in the end is tried in every way before.
+                        entries.push([head, junk.as_bytes(), b"\n"].concat());
+                    }
                 }
             }
         }
@@ -103,20 +105,12 @@ impl Samples {
     }
 }
 
-/// Behind brackets and the first of two quotes, or the middle of a line that has none.
+/// Behind brackets and the quotes that open something, or the middle of a line that has none.
 fn openings(line: &[u8]) -> Vec<usize> {
-    const ENOUGH: usize = 8;
-    let mut open = [b'\'', b'"'].map(|quote| (quote, false));
-    let mut places = vec![];
-    for (at, byte) in line.iter().enumerate() {
-        let opens = open.iter_mut().find(|(quote, _)| quote == byte).map(|(_, open)| {
-            *open = !*open;
-            *open
-        });
-        if opens.unwrap_or(*byte == b'[') {
-            places.push(at + 1);
-        }
-    }
+    const ENOUGH: usize = 6;
+    let opens = |pair: &[u8]| pair[1] == b'[' || (b"'\"".contains(&pair[1]) && b" =([,:".contains(&pair[0]));
+    let pairs = line.windows(2).enumerate();
+    let mut places: Vec<_> = pairs.filter(|(_, pair)| opens(pair)).map(|(at, _)| at + 2).collect();
     if places.is_empty() {
         places.push(line.len() / 2);
     }
