@@ -1,6 +1,6 @@
 //! FreeSWITCH's event socket: authenticate, ask one `api` command after the other.
 //!
-//! Frames are header lines up to an empty line, then `Content-Length` bytes. Everything is bounded:
+//! [`frames`] are header lines up to an empty line, then `Content-Length` bytes. Everything is bounded:
 //! lengths, and the whole conversation by one deadline.
 
 use std::io::{Read, Write};
@@ -10,12 +10,17 @@ use anyhow::{Context, anyhow, bail};
 
 use crate::deadline::Deadline;
 
+pub mod frames;
+#[cfg(test)]
+pub(crate) mod recorded;
+
+use frames::{Frame, Frames};
+
 /// What FreeSWITCH listens on unless told otherwise.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:8021";
 /// FreeSWITCH's password unless changed.
 pub const DEFAULT_PASSWORD: &str = "ClueCon";
 
-const MAX_HEADER: usize = 16 << 10;
 /// The answer about ten thousand registrations is some 7 MB.
 const MAX_BODY: usize = 64 << 20;
 
@@ -24,14 +29,7 @@ const MAX_BODY: usize = 64 << 20;
 pub struct EventSocket {
     stream: TcpStream,
     deadline: Deadline,
-    /// Received and not yet used.
-    pending: Vec<u8>,
-}
-
-struct Frame {
-    content_type: String,
-    reply: String,
-    body: Vec<u8>,
+    frames: Frames,
 }
 
 impl EventSocket {
@@ -41,7 +39,7 @@ impl EventSocket {
     pub fn connect(address: &str, password: &str, deadline: Deadline) -> anyhow::Result<Self> {
         let stream = connect(address, deadline).context("cannot connect")?;
         stream.set_nodelay(true)?;
-        let mut socket = Self { stream, deadline, pending: Vec::new() };
+        let mut socket = Self { stream, deadline, frames: Frames::new(MAX_BODY) };
         let greeting = socket.receive().context("no greeting")?;
         match greeting.content_type.as_str() {
             "auth/request" => {}
@@ -81,41 +79,12 @@ impl EventSocket {
     }
 
     fn receive(&mut self) -> anyhow::Result<Frame> {
-        let header = loop {
-            if let Some(end) = self.pending.windows(2).position(|pair| pair == b"\n\n") {
-                break self.pending.drain(..end + 2).collect::<Vec<u8>>();
-            }
-            if self.pending.len() > MAX_HEADER {
-                bail!("not an event socket: no end of its header in {MAX_HEADER} bytes");
+        loop {
+            if let Some(frame) = self.frames.next()? {
+                return Ok(frame);
             }
             self.fill()?;
-        };
-        let header = String::from_utf8_lossy(&header);
-        let field = |name: &str| {
-            header.lines().find_map(|line| {
-                let (key, value) = line.split_once(':')?;
-                key.eq_ignore_ascii_case(name).then(|| value.trim())
-            })
-        };
-        let content_type = field("Content-Type")
-            .with_context(|| {
-                format!("not an event socket: it says {:?}", header.chars().take(40).collect::<String>())
-            })?
-            .to_owned();
-        let reply = field("Reply-Text").unwrap_or_default().to_owned();
-        let length = field("Content-Length")
-            .map_or(Ok(0), str::parse::<usize>)
-            .context("its Content-Length is no number")?;
-        if length > MAX_BODY {
-            bail!("it announces {length} bytes; at most {MAX_BODY} are read");
         }
-        self.pending.reserve_exact(length.saturating_sub(self.pending.len()));
-        while self.pending.len() < length {
-            self.fill()?;
-        }
-        let rest = self.pending.split_off(length);
-        let body = std::mem::replace(&mut self.pending, rest);
-        Ok(Frame { content_type, reply, body })
     }
 
     fn fill(&mut self) -> anyhow::Result<()> {
@@ -123,7 +92,7 @@ impl EventSocket {
         let mut chunk = [0; 16 << 10];
         match self.stream.read(&mut chunk) {
             Ok(0) => bail!("the connection was closed"),
-            Ok(length) => self.pending.extend_from_slice(&chunk[..length]),
+            Ok(length) => self.frames.push(&chunk[..length]),
             Err(error)
                 if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
             {
