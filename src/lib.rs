@@ -17,6 +17,7 @@ pub mod commands;
 pub mod config;
 pub mod deadline;
 pub mod event_socket;
+pub mod events;
 pub mod evidence;
 pub mod exemption;
 pub mod exit;
