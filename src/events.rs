@@ -1,7 +1,13 @@
 //! What FreeSWITCH tells of registrations and logins, and the log that is made of it.
 //!
-//! [`event`] reads what comes from the event socket, [`line`](mod@line) is the log's format. Nothing here knows the time of
-//! day, or waits.
+//! [`event`] reads what comes from the event socket, [`refusals`] makes one failure of the events that tell of it,
+//! [`registrations`] is about all that went well, and [`line`](mod@line) is the log's format. Nothing here knows the time
+//! of day, or waits.
 
 pub mod event;
 pub mod line;
+pub mod refusals;
+pub mod registrations;
+
+#[cfg(test)]
+mod tests;
