@@ -15,7 +15,7 @@ help:
 	@echo "make demo    show the main job: an attacker is banned, the office with the same failures is not"
 	@echo "make test    all tests"
 	@echo "make bench   speed and memory, beside the goals"
-	@echo "make fuzz    a minute of nonsense for each parser of lists"
+	@echo "make fuzz    a minute of nonsense for each parser of lists and events"
 	@echo "make validate FAIL2BAN=/etc/fail2ban    the installed filters, each on its samples"
 	@echo "make lint    formatting and clippy"
 	@echo "make setup   only set up what is missing"
@@ -44,7 +44,7 @@ FUZZ_TIME ?= 60
 fuzz:
 	@scripts/setup fuzz
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
-	@for target in list_text feed; do \
+	@for target in list_text feed events; do \
 		mkdir -p fuzz/corpus/$$target && $(CARGO) fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds \
 			-- -max_total_time=$(FUZZ_TIME) -max_len=4096 || exit 1; \
 	done
