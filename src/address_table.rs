@@ -262,6 +262,12 @@ impl AddressTable {
     /// `PermissionDenied` when others than root and `owner` could have written it.
     pub fn open(path: &Path, kind: Kind, owner: u32) -> io::Result<Self> {
         let (file, length) = state_file::open_own(path, owner)?;
+        Self::read(file, length, kind)
+    }
+
+    /// The table of this kind in an open file of this length, which can be trusted. Errors are as those of
+    /// [`open`](Self::open).
+    pub fn read(file: File, length: u64, kind: Kind) -> io::Result<Self> {
         let mut head = vec![0; BLOCK];
         read_block(&file, 0, &mut head)?;
         if &head[..7] != MAGIC || head[7] != kind as u8 {

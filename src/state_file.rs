@@ -1,8 +1,8 @@
 //! Small files that several processes share: opened only where they can be trusted, replaced whole.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -76,10 +76,50 @@ pub fn open_for_append(path: &Path, mode: u32) -> io::Result<File> {
     Ok(file)
 }
 
+/// Checks that a directory belongs to root or to `owner`, and that nobody else may write to it; anything else is
+/// `PermissionDenied`.
+pub fn check_own_dir(path: &Path, owner: u32) -> io::Result<()> {
+    let about = std::fs::metadata(path)?;
+    if about.is_dir() && is_only_for(&about, owner) {
+        return Ok(());
+    }
+    let message = "not a directory of ours that nobody else may write to";
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+}
+
+/// Opens `name` in the subdirectory `dir` of `parent`, a file that somebody without privileges writes for us, and its length.
+///
+/// `parent` must belong to root or to `owner` (our effective user id), and be writable by nobody else: so it was one of
+/// them who gave the subdirectory to whom it belongs now. He or root must own the file. The subdirectory must be a real
+/// one, the file a regular one, and both be writable by nobody else; anything else is `PermissionDenied`.
+pub fn open_entrusted(parent: &Path, dir: &str, name: &str, owner: u32) -> io::Result<(File, u64)> {
+    let open = |at: &File, name: &str, more: OFlags| -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | more;
+        Ok(rustix::fs::openat(at, name, flags, rustix::fs::Mode::empty())?.into())
+    };
+    let denied = || io::Error::new(io::ErrorKind::PermissionDenied, "others could have written it");
+    let parent =
+        OpenOptions::new().read(true).custom_flags(OFlags::DIRECTORY.bits().cast_signed()).open(parent)?;
+    if !is_only_for(&parent.metadata()?, owner) {
+        return Err(denied());
+    }
+    let dir = open(&parent, dir, OFlags::DIRECTORY)?;
+    let about = dir.metadata()?;
+    if !is_only_for(&about, about.uid()) {
+        return Err(denied());
+    }
+    let file = open(&dir, name, OFlags::empty())?;
+    let length = trusted_length(&file, about.uid())?;
+    Ok((file, length))
+}
+
+fn is_only_for(about: &std::fs::Metadata, owner: u32) -> bool {
+    (about.uid() == 0 || about.uid() == owner) && about.mode() & 0o022 == 0
+}
+
 fn trusted_length(file: &File, owner: u32) -> io::Result<u64> {
     let about = file.metadata()?;
-    let trusted = about.is_file() && (about.uid() == 0 || about.uid() == owner) && about.mode() & 0o022 == 0;
-    if trusted {
+    if about.is_file() && is_only_for(&about, owner) {
         Ok(about.len())
     } else {
         Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a private file of ours"))
@@ -103,12 +143,27 @@ pub fn replace(path: &Path, content: &[u8], durability: Durability) -> io::Resul
     replace_for(path, content, durability, None)
 }
 
+/// [`replace`] in a run directory, by a file that everybody may read.
+pub fn publish(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_as(path, content, Durability::Volatile, None, 0o644)
+}
+
 /// [`replace`], and the new file belongs to `owner`.
 pub fn replace_for(
     path: &Path,
     content: &[u8],
     durability: Durability,
     owner: Option<u32>,
+) -> io::Result<()> {
+    replace_as(path, content, durability, owner, 0o600)
+}
+
+fn replace_as(
+    path: &Path,
+    content: &[u8],
+    durability: Durability,
+    owner: Option<u32>,
+    mode: u32,
 ) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
@@ -119,8 +174,12 @@ pub fn replace_for(
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(beside)?;
         file.write_all(content)?;
+        if mode & !0o700 != 0 {
+            // Whatever the umask says.
+            file.set_permissions(Permissions::from_mode(mode))?;
+        }
         if let Some(owner) = owner {
             give(&file, owner)?;
         }
@@ -185,8 +244,6 @@ fn within(patience: Duration, lock: impl Fn() -> io::Result<bool>) -> io::Result
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -224,6 +281,65 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
         assert!(open_own(&link, effective_user()).is_err());
         assert!(open_own(dir.path(), effective_user()).is_err());
+    }
+
+    #[test]
+    fn what_is_entrusted_is_somebodys_alone() {
+        use std::os::unix::fs::{chown, symlink};
+        const SOMEBODY: u32 = 65_534;
+        let dir = tempfile::tempdir().unwrap();
+        let parent = dir.path().join("parent");
+        let (sub, file) = (parent.join("sub"), parent.join("sub/file"));
+        let mode =
+            |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        let prepare = || {
+            let _ = std::fs::remove_dir_all(&parent);
+            std::fs::create_dir_all(&sub).unwrap();
+            std::fs::write(&file, "x").unwrap();
+            for (path, bits) in [(&parent, 0o755), (&sub, 0o750), (&file, 0o600)] {
+                mode(path, bits);
+            }
+            if effective_user() == 0 {
+                for path in [&sub, &file] {
+                    chown(path, Some(SOMEBODY), None).unwrap();
+                }
+            }
+        };
+        let open = || open_entrusted(&parent, "sub", "file", effective_user());
+        prepare();
+        assert_eq!(open().unwrap().1, 1);
+        let changes: [(&str, &dyn Fn()); 8] = [
+            ("others may write to the parent", &|| mode(&parent, 0o777)),
+            ("others may write to the directory", &|| mode(&sub, 0o770)),
+            ("others may write to the file", &|| mode(&file, 0o606)),
+            ("the directory is a link", &|| {
+                std::fs::rename(&sub, dir.path().join("real")).unwrap();
+                symlink(dir.path().join("real"), &sub).unwrap();
+            }),
+            ("the file is a link", &|| {
+                std::fs::rename(&file, parent.join("real")).unwrap();
+                symlink(parent.join("real"), &file).unwrap();
+            }),
+            ("the file is a directory", &|| {
+                std::fs::remove_file(&file).unwrap();
+                std::fs::create_dir(&file).unwrap();
+            }),
+            ("the parent is a stranger's", &|| {
+                if effective_user() == 0 {
+                    chown(&parent, Some(SOMEBODY), None).unwrap();
+                } else {
+                    mode(&parent, 0o777);
+                }
+            }),
+            ("the file is another's", &|| {
+                if effective_user() == 0 { chown(&file, Some(1), None).unwrap() } else { mode(&file, 0o666) }
+            }),
+        ];
+        for (what, change) in changes {
+            prepare();
+            change();
+            assert!(open().is_err(), "{what}");
+        }
     }
 
     #[test]
