@@ -14,13 +14,14 @@
 //! | `success` | a phone registered, or logged in | `address account expires profile agent` |
 //! | `unregister` | a phone registers no longer | `address account profile agent` |
 //! | `expire` | a registration ended by itself | `address account profile agent` |
-//! | `ip-domain` | a failure's domain is an IP address | `address method account profile agent` |
+//! | `ip-domain` | a failure's or challenge's domain is an IP address | `address method account profile agent` |
 //! | `realm-mismatch` | a failure's realm is not its domain | `address method account realm profile agent` |
-//! | `flood` | an address fails very often | `address rate` |
-//! | `spray` | an address tries many accounts | `address accounts` |
+//! | `flood` | an address asks without credentials very often | `address rate` |
+//! | `spray` | an address fails on many accounts that exist | `address accounts` |
 //! | `alarm` | many known sources fail at once | `address sources` |
 //!
-//! `ip-domain` and `realm-mismatch` come besides the `failure`, behind it.
+//! `ip-domain` and `realm-mismatch` come besides the `failure`, behind it; of challenges, `ip-domain` comes alone, and at most
+//! once a second for each address.
 //!
 //! - `address`: where the packet came from, IPv4, or IPv6 as of RFC 5952, never an IPv4-mapped one. `-` in each `alarm`,
 //!   and in `unregister` and `expire` where FreeSWITCH does not say it.
@@ -35,7 +36,7 @@
 //!   There only if `known=yes`, and user and domain are of `A-Z a-z 0-9 . _ + -` alone, not cut, and a SIP account's.
 //! - `realm`: the credentials' realm.
 //! - `expires`: in so many seconds; `-` where FreeSWITCH does not say it.
-//! - `rate`: events a second.
+//! - `rate`: so many within the second, which are more than may be; it may have become more.
 //! - `accounts`, `sources`: so many different accounts, or addresses.
 //! - `profile`: the SIP or Verto profile.
 //! - `agent`: what the client calls itself.
@@ -74,6 +75,10 @@ pub const MAX_PROFILE: usize = 64;
 /// So many bytes of a user agent are written at most.
 pub const MAX_AGENT: usize = 128;
 
+/// All kinds of lines.
+pub const KINDS: [&str; 9] =
+    ["failure", "success", "unregister", "expire", "ip-domain", "realm-mismatch", "flood", "spray", "alarm"];
+
 /// A byte is written as at most so many.
 const ENCODED: usize = 3;
 
@@ -108,9 +113,9 @@ pub enum Entry {
         realm: Text<MAX_DOMAIN>,
         client: Client,
     },
-    /// An address fails very often: so many events a second.
+    /// An address asks without credentials very often: so many requests within a second.
     Flood { address: Address, rate: u64 },
-    /// An address tries so many accounts.
+    /// An address fails on so many accounts that exist.
     Spray { address: Address, accounts: u64 },
     /// So many known sources fail at once.
     Alarm { sources: u64 },

@@ -110,6 +110,12 @@ impl Refusal {
         if self.digest.user.is_empty() { &self.claimed } else { &self.digest }
     }
 
+    /// The account, if there may be such a one.
+    #[must_use]
+    pub fn sip_account(&self) -> Option<SipAccount> {
+        sip_account(self.account())
+    }
+
     /// One to three lines: the failure, and what is odd about it. `known` is asked at most once: what can be no account
     /// is none, and of a user without a domain nothing is known.
     #[must_use]
@@ -118,7 +124,7 @@ impl Refusal {
         let claimed = (!self.claimed.is_empty()).then(|| Account::from(&self.claimed));
         let account = Account::from(self.account());
         let client = Client { profile: Text::new(&self.profile), agent: Text::new(&self.agent) };
-        let known = match sip_account(self.account()) {
+        let known = match self.sip_account() {
             Some(account) => known(&account),
             // As Verto's logins may be.
             None if self.account().host.is_empty() => Known::Unknown,
@@ -150,7 +156,8 @@ fn sip_account(party: &Party) -> Option<SipAccount> {
     SipAccount::new(text(&party.user)?, text(&party.host)?).ok()
 }
 
-fn is_address(host: &[u8]) -> bool {
+/// Whether a domain is an IP address.
+pub(super) fn is_address(host: &[u8]) -> bool {
     let host = std::str::from_utf8(host).unwrap_or_default();
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
