@@ -1,8 +1,11 @@
 //! Which accounts there are, from FusionPBX's own database: `v_domains` and `v_extensions`.
 
-use anyhow::{bail, ensure};
+use std::io;
+
+use anyhow::{Context, anyhow, bail, ensure};
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
+use tokio::runtime::{self, Runtime};
 
 use super::NOT_ITS_DATABASE;
 use crate::account::SipAccount;
@@ -103,6 +106,44 @@ pub fn look_up(
         return Ok(vec![]);
     }
     target.converse(deadline, async |connection| ask(connection, accounts).await)
+}
+
+/// FusionPBX's own database, with a connection that stays open between questions: for who asks again and again.
+pub struct Directory {
+    target: Target,
+    connection: Option<PgConnection>,
+    runtime: Runtime,
+}
+
+impl Directory {
+    /// Nothing is connected yet.
+    pub fn new(target: Target) -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { target, runtime, connection: None })
+    }
+
+    /// As [`look_up`]. A connection that was open already and has failed is made anew once: the server may have been
+    /// restarted.
+    pub fn look_up(&mut self, accounts: &[SipAccount], deadline: Deadline) -> anyhow::Result<Vec<Existence>> {
+        let Self { target, runtime, connection } = self;
+        runtime.block_on(async {
+            let answer = tokio::time::timeout(deadline.remaining(), async {
+                if let Some(open) = connection
+                    && let Ok(answer) = ask(open, accounts).await
+                {
+                    return Ok(answer);
+                }
+                let open = connection.insert(target.connect(deadline).await?);
+                ask(open, accounts).await
+            });
+            let answer = answer.await.map_err(|_| anyhow!("no answer in time")).flatten();
+            if answer.is_err() {
+                // Where an answer is still to come, it would be taken for that to the next question.
+                *connection = None;
+            }
+            answer.with_context(|| target.to_string())
+        })
+    }
 }
 
 async fn ask(connection: &mut PgConnection, accounts: &[SipAccount]) -> anyhow::Result<Vec<Existence>> {

@@ -7,7 +7,7 @@ use ringfence::deadline::Deadline;
 use ringfence::fusionpbx::accounts::Existence::{
     self, DomainDisabled, Exists, ExtensionDisabled, NoDomain, NoExtension,
 };
-use ringfence::fusionpbx::accounts::look_up;
+use ringfence::fusionpbx::accounts::{Directory, look_up};
 use ringfence::postgres::Target;
 
 use crate::support::Postgres;
@@ -61,10 +61,13 @@ const ANSWERS: [(&str, Existence); 23] = [
     ("{101,102}@a.example.com", NoExtension),
 ];
 
-fn ask(server: &Postgres, database: &str, accounts: &[&str], ms: u64) -> anyhow::Result<Vec<Existence>> {
+fn target(server: &Postgres, database: &str) -> Target {
     let dir = server.socket_dir().display();
-    let target =
-        Target::parse(&format!("host={dir} port={} dbname={database} user=ringfence", server.port)).unwrap();
+    Target::parse(&format!("host={dir} port={} dbname={database} user=ringfence", server.port)).unwrap()
+}
+
+fn ask(server: &Postgres, database: &str, accounts: &[&str], ms: u64) -> anyhow::Result<Vec<Existence>> {
+    let target = target(server, database);
     let accounts: Vec<SipAccount> = accounts.iter().map(|account| account.parse().unwrap()).collect();
     look_up(&target, &accounts, Deadline::after(Instant::now(), Duration::from_millis(ms)))
 }
@@ -135,6 +138,25 @@ fn what_cannot_be_read_is_named() {
     }
     server.psql_in("fusionpbx", "DROP TABLE v_extensions");
     fails(&server, "fusionpbx", &["or no v_extensions, so it is not FusionPBX's database"]);
+}
+
+#[test]
+fn an_open_connection_that_ended_is_made_anew() {
+    let server = Postgres::with_fusionpbx(ROWS);
+    let mut directory = Directory::new(target(&server, "fusionpbx")).unwrap();
+    let accounts = ["101@a.example.com", "999@a.example.com"].map(|account| account.parse().unwrap());
+    let mut ask =
+        |ms| directory.look_up(&accounts, Deadline::after(Instant::now(), Duration::from_millis(ms)));
+    let ours = "FROM pg_stat_activity WHERE usename = 'ringfence'";
+    for _ in 0..3 {
+        assert_eq!(ask(20_000).unwrap(), [Exists, NoExtension]);
+        assert_eq!(ask(20_000).unwrap(), [Exists, NoExtension]);
+        assert_eq!(server.psql_in("postgres", &format!("SELECT count(*) {ours}")).trim(), "1");
+        server.psql_in("postgres", &format!("SELECT pg_terminate_backend(pid, 20000) {ours}"));
+    }
+    server.freeze();
+    let error = ask(300).unwrap_err();
+    assert!(format!("{error:#}").contains("no answer in time"), "{error:#}");
 }
 
 #[test]
