@@ -1,4 +1,4 @@
-//! FreeSWITCH's event socket: authenticate, ask one `api` command after the other.
+//! FreeSWITCH's event socket: authenticate, ask one `api` command after the other; or [listen](listener) for ever.
 //!
 //! [`frames`] are header lines up to an empty line, then `Content-Length` bytes. Everything is bounded:
 //! lengths, and the whole conversation by one deadline.
@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use crate::deadline::Deadline;
 
 pub mod frames;
+pub mod listener;
 #[cfg(test)]
 pub(crate) mod recorded;
 

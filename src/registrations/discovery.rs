@@ -80,6 +80,16 @@ pub fn discover(settings: &config::Registrations) -> anyhow::Result<Discovery> {
     Ok(Discovery { source, clues: search.clues })
 }
 
+/// Address (`HOST:PORT`) and password of FreeSWITCH's event socket, whatever the source of the registrations is.
+///
+/// Errors name the file or the setting.
+pub fn event_socket(settings: &config::Registrations) -> anyhow::Result<(String, String)> {
+    match Search::new(settings).source(SourceKind::EventSocket)? {
+        Source::EventSocket { address, password } => Ok((address, password)),
+        other => bail!("{other} is no event socket"),
+    }
+}
+
 /// What the settings and the files of this host say.
 struct Search<'a> {
     settings: &'a config::Registrations,
