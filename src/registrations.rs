@@ -1,7 +1,8 @@
 //! Who is connected now: the addresses with live registrations in FreeSWITCH.
 //!
-//! One file per source ([`sqlite`], [`postgres`], [`event_socket`]), one that finds the right source ([`discovery`]), and
-//! one that lets many short-lived processes share a look at it ([`registry`]).
+//! One file per source ([`sqlite`], [`postgres`], [`event_socket`]), one that finds the right source ([`discovery`]), one
+//! that lets many short-lived processes share a look at it ([`registry`]), and one that keeps up with FreeSWITCH's events
+//! ([`live`]).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use crate::evidence::visible;
 pub mod discovery;
 mod event_socket;
 mod failure;
+pub mod live;
 mod postgres;
 pub mod registry;
 mod seen;

@@ -157,14 +157,26 @@ impl Case {
         self.registry.settings.cache.get()
     }
 
+    /// The snapshot that the calls share, and the one that `ringfence-events` keeps.
+    fn snapshots(&self) -> impl Iterator<Item = Snapshot> {
+        let run_dir = &self.registry.run_dir;
+        let shared = Snapshot::open(run_dir, self.fingerprint);
+        let live = Snapshot::open_live(run_dir, self.fingerprint);
+        shared.into_iter().chain(live)
+    }
+
+    /// The freshest that says something counts.
     fn ask_snapshot(&self) -> Option<Answer> {
-        let snapshot = Snapshot::open(&self.registry.run_dir, self.fingerprint)?;
-        let age = snapshot.age(self.now).filter(|age| *age < self.cache())?;
-        let standing = match snapshot.says(self.network, self.now)? {
+        let fresh = |snapshot: Snapshot| {
+            let age = snapshot.age(self.now).filter(|age| *age < self.cache())?;
+            Some((age, snapshot.says(self.network, self.now)?, snapshot.len()))
+        };
+        let (age, says, addresses) = self.snapshots().filter_map(fresh).min_by_key(|(age, ..)| *age)?;
+        let standing = match says {
             Says::Registered { until } => Standing::Registered { until },
             Says::NotRegistered => Standing::NotRegistered,
         };
-        Some(Answer::new(standing, Via::Snapshot { age, addresses: snapshot.len() }))
+        Some(Answer::new(standing, Via::Snapshot { age, addresses }))
     }
 
     /// What another process found out, a moment before we got our turn.
@@ -182,12 +194,12 @@ impl Case {
     fn remembered(&self) -> Standing {
         let stale_ok = self.registry.settings.stale_ok.get();
         // A snapshot is judged as of the moment when it was made.
-        let snapshot = Snapshot::open(&self.registry.run_dir, self.fingerprint).and_then(|snapshot| {
+        let snapshots = self.snapshots().filter_map(|snapshot| {
             let then = self.now - i64::try_from(snapshot.age(self.now)?.as_millis()).ok()?;
             matches!(snapshot.says(self.network, then), Some(Says::Registered { .. })).then_some(then / 1000)
         });
         let seen = seen::last(&self.registry.state_dir, self.network).ok().flatten();
-        let lately = snapshot.max(seen).filter(|at| {
+        let lately = snapshots.chain(seen).max().filter(|at| {
             let ago = self.now / 1000 - at;
             ago > -AHEAD_MS / 1000 && Duration::from_secs(u64::try_from(ago).unwrap_or(0)) <= stale_ok
         });

@@ -2,6 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,8 +34,13 @@ pub(super) enum Says {
     NotRegistered,
 }
 
+const NAME: &str = "registrations.snapshot";
+
+/// In the run directory, where [`write_live`] writes.
+const LIVE_DIR: &str = "events";
+
 pub(super) fn path(run_dir: &Path) -> PathBuf {
-    run_dir.join("registrations.snapshot")
+    run_dir.join(NAME)
 }
 
 /// Which settings a snapshot must come from to be ours.
@@ -57,6 +63,14 @@ impl Snapshot {
     /// The snapshot, if there is one of ours.
     pub(super) fn open(run_dir: &Path, fingerprint: u64) -> Option<Self> {
         let table = AddressTable::open(&path(run_dir), Kind::Snapshot, state_file::effective_user()).ok()?;
+        (table.about().fingerprint == fingerprint).then_some(Self { table })
+    }
+
+    /// The one that `ringfence-events` keeps fresh, if it does.
+    pub(super) fn open_live(run_dir: &Path, fingerprint: u64) -> Option<Self> {
+        let user = state_file::effective_user();
+        let (file, length) = state_file::open_entrusted(run_dir, LIVE_DIR, NAME, user).ok()?;
+        let table = AddressTable::read(file, length, Kind::Snapshot).ok()?;
         (table.about().fingerprint == fingerprint).then_some(Self { table })
     }
 
@@ -138,6 +152,28 @@ pub(super) fn write(
         labels: vec![],
     };
     state_file::replace(&path(run_dir), &address_table::encode(&about, entries), Durability::Volatile)
+}
+
+/// Replaces the live snapshot: all registered addresses at `now` (milliseconds since 1970), and when the last registration
+/// from each ends. Only one process may.
+pub(super) fn write_live(
+    run_dir: &Path,
+    fingerprint: u64,
+    registered: impl IntoIterator<Item = (IpAddr, u32)>,
+    now: i64,
+) -> io::Result<()> {
+    let about = About {
+        kind: Kind::Snapshot,
+        created: u64::try_from(now).unwrap_or(0),
+        fingerprint,
+        complete: true,
+        extra: 0,
+        labels: vec![],
+    };
+    let entries = registered.into_iter().map(|(address, expires)| Entry::address(address, expires));
+    let dir = run_dir.join(LIVE_DIR);
+    state_file::make_dir(&dir, 0o755)?;
+    state_file::replace(&dir.join(NAME), &address_table::encode(&about, entries), Durability::Volatile)
 }
 
 #[cfg(test)]

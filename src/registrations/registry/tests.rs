@@ -60,6 +60,36 @@ fn a_fresh_snapshot_answers() {
     assert_eq!(world.ask(NOW).standing, Standing::NotRegistered);
 }
 
+/// As `ringfence-events` keeps it.
+fn live(world: &World, then: i64, registered: &[&str]) {
+    let registered = registered.iter().map(|address| (address.parse().unwrap(), u32::MAX));
+    crate::registrations::live::Feed::new(&world.config).write(registered, then).unwrap();
+}
+
+#[test]
+fn the_fresher_snapshot_counts() {
+    let world = World::new("");
+    let registered = Standing::Registered { until: u32::MAX };
+    live(&world, NOW, &[ADDRESS]);
+    let answer = world.ask(NOW + 1999);
+    assert_eq!((answer.standing, answer.via()), (registered, "snapshot"));
+    assert!(matches!(world.ask(NOW + 2000).via, Via::Memory), "it is too old");
+    world.snapshot(NOW + 1_000, &[]);
+    assert_eq!(world.ask(NOW + 1_500).standing, Standing::NotRegistered, "ours is fresher");
+    live(&world, NOW + 1_001, &[ADDRESS]);
+    assert_eq!(world.ask(NOW + 1_500).standing, registered, "the other one is");
+    let answer = world.ask(NOW + 2_999);
+    assert_eq!(answer.via, Via::Snapshot { age: Duration::from_millis(1998), addresses: 1 });
+}
+
+#[test]
+fn a_live_snapshot_is_remembered_as_long_as_stale_ok_says() {
+    let world = World::new("stale-ok = \"10m\"");
+    live(&world, NOW, &[ADDRESS]);
+    assert_eq!(world.ask(NOW + 600_000).standing, Standing::SeenLately { at: NOW / 1000 });
+    assert_eq!(world.ask(NOW + 601_000).standing, Standing::Unknown);
+}
+
 #[test]
 fn seen_lately_counts_as_long_as_stale_ok_says() {
     let world = World::new("stale-ok = \"10m\"");

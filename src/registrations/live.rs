@@ -1,0 +1,290 @@
+//! Who is registered, kept up by FreeSWITCH's events between looks at the source, for the processes that would otherwise
+//! ask it.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::{Found, snapshot};
+use crate::config::Config;
+
+/// The source is read so often.
+const EVERY: Duration = Duration::from_mins(1);
+
+/// It is read so long after somebody unregistered, or a registration ended.
+const AFTER_LEAVING: Duration = Duration::from_secs(5);
+
+/// After a look that failed, it is read again after this time.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// FreeSWITCH keeps a registration for so long after its end, in seconds.
+const GRACE: i64 = 60;
+
+/// FreeSWITCH's tables have a registration by so long after its event.
+const WRITTEN: Duration = Duration::from_secs(10);
+
+/// Where more addresses registered between two looks, the next look comes at once.
+const MAX_HEARD: usize = 100_000;
+
+/// Everybody's addresses, as long as the events come.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// As the last look found them; none before the first that was complete.
+    read: Option<HashMap<IpAddr, u32>>,
+    /// Of events: until when, in seconds since 1970, and when it came.
+    heard: HashMap<IpAddr, (u32, Instant)>,
+    look: Look,
+}
+
+/// When to look at the source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Look {
+    /// No event would tell what changes afterwards.
+    #[default]
+    Never,
+    At(Instant),
+    /// Somebody has been looking since then; and there is a reason to look again, at that time.
+    Since(Instant, Option<Instant>),
+    /// Somebody is looking, but events were missed since he began.
+    InVain(Option<Instant>),
+}
+
+impl Live {
+    /// Events come from now on.
+    pub fn connected(&mut self, now: Instant) {
+        self.look = match self.look {
+            Look::Since(..) | Look::InVain(_) => Look::InVain(Some(now)),
+            Look::Never | Look::At(_) => Look::At(now),
+        };
+    }
+
+    /// No events come any more: nothing is known for sure.
+    pub fn lost(&mut self) {
+        (self.read, self.heard) = (None, HashMap::new());
+        self.look = match self.look {
+            Look::Since(..) | Look::InVain(_) => Look::InVain(None),
+            Look::Never | Look::At(_) => Look::Never,
+        };
+    }
+
+    /// Somebody registered at `time` (seconds since 1970) for `expires` seconds, as an event says that comes `now`.
+    pub fn registered(&mut self, address: IpAddr, time: i64, expires: u64, now: Instant) {
+        let until = time.saturating_add_unsigned(expires).saturating_add(GRACE);
+        let until = u32::try_from(until.max(0)).unwrap_or(u32::MAX);
+        if self.heard.len() >= MAX_HEARD && !self.heard.contains_key(&address.to_canonical()) {
+            (self.read, self.heard) = (None, HashMap::new());
+            self.look_by(now);
+        }
+        let heard = self.heard.entry(address.to_canonical()).or_insert((until, now));
+        *heard = (until.max(heard.0), now);
+    }
+
+    /// Somebody unregistered, or his registration ended. Others may be registered from the same address.
+    pub fn left(&mut self, now: Instant) {
+        self.look_by(now + AFTER_LEAVING);
+    }
+
+    /// When to look at the source next.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        match self.look {
+            Look::At(at) => Some(at),
+            Look::Never | Look::Since(..) | Look::InVain(_) => None,
+        }
+    }
+
+    /// A look begins; hand its outcome to [`found`](Self::found) or [`failed`](Self::failed).
+    pub fn begin(&mut self, now: Instant) {
+        self.look = Look::Since(now, None);
+    }
+
+    /// A look has ended, `now`. Why it does not count, if that is so.
+    pub fn found(&mut self, found: Found, now: Instant) -> Option<String> {
+        if let Some(why) = found.failure() {
+            self.failed(now);
+            return Some(why);
+        }
+        match self.look {
+            Look::Since(began, again) => {
+                self.read = Some(found.registered.into_iter().collect());
+                // What came while it was read, or shortly before, may not be in it.
+                self.heard.retain(|_, (_, at)| *at + WRITTEN > began);
+                self.look = Look::At(again.map_or(now + EVERY, |again| again.min(now + EVERY)));
+            }
+            _ => self.failed(now),
+        }
+        None
+    }
+
+    /// A look has failed, `now`: what is known counts on.
+    pub fn failed(&mut self, now: Instant) {
+        self.look = match self.look {
+            Look::Since(..) => Look::At(now + RETRY),
+            Look::InVain(Some(again)) => Look::At(again),
+            Look::InVain(None) => Look::Never,
+            other => other,
+        };
+    }
+
+    /// All registered addresses at `now` (seconds since 1970), and when the last registration of each ends; none if they are
+    /// not all known.
+    #[must_use]
+    pub fn everyone(&self, now: i64) -> Option<HashMap<IpAddr, u32>> {
+        let mut everyone = self.read.clone()?;
+        for (address, (until, _)) in &self.heard {
+            let known = everyone.entry(*address).or_insert(*until);
+            *known = (*known).max(*until);
+        }
+        everyone.retain(|_, until| i64::from(*until) > now);
+        Some(everyone)
+    }
+
+    /// Whether an address is known to be registered at `now` (seconds since 1970).
+    #[must_use]
+    pub fn is_registered(&self, address: IpAddr, now: i64) -> bool {
+        let address = address.to_canonical();
+        let read = self.read.as_ref().and_then(|read| read.get(&address));
+        let heard = self.heard.get(&address).map(|(until, _)| until);
+        read.into_iter().chain(heard).any(|until| i64::from(*until) > now)
+    }
+
+    fn look_by(&mut self, at: Instant) {
+        let sooner = |other: Option<Instant>| Some(other.map_or(at, |other| other.min(at)));
+        self.look = match self.look {
+            Look::Never => Look::Never,
+            Look::At(other) => Look::At(other.min(at)),
+            Look::Since(began, again) => Look::Since(began, sooner(again)),
+            Look::InVain(again) => Look::InVain(again.and(sooner(again))),
+        };
+    }
+}
+
+/// Where `ringfence-ignore` finds who is registered without asking anybody.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    run_dir: PathBuf,
+    fingerprint: u64,
+}
+
+impl Feed {
+    /// For those with these settings.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self { run_dir: config.run_dir.clone(), fingerprint: snapshot::fingerprint(&config.registrations) }
+    }
+
+    /// Tells them who is [registered](Live::everyone) at `now` (milliseconds since 1970). It counts as long as
+    /// `registrations.cache` says.
+    pub fn write(&self, everyone: impl IntoIterator<Item = (IpAddr, u32)>, now: i64) -> io::Result<()> {
+        snapshot::write_live(&self.run_dir, self.fingerprint, everyone, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_795_000_000;
+    const A: &str = "203.0.113.1";
+    const B: &str = "203.0.113.2";
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn found(addresses: &[&str]) -> Found {
+        let registered = addresses.iter().map(|text| (address(text), 1_795_000_300)).collect();
+        Found { registered, complete: true, ..Found::default() }
+    }
+
+    fn everyone(live: &Live) -> Option<Vec<IpAddr>> {
+        let mut all: Vec<_> = live.everyone(NOW)?.into_keys().collect();
+        all.sort();
+        Some(all)
+    }
+
+    fn after(now: Instant, seconds: u64) -> Instant {
+        now + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn events_add_to_what_was_read() {
+        let (mut live, now) = (Live::default(), Instant::now());
+        live.connected(now);
+        live.registered(address(B), NOW, 300, now);
+        assert_eq!((live.due(), everyone(&live)), (Some(now), None), "not all are known");
+        assert!(live.is_registered(address(B), NOW) && !live.is_registered(address(A), NOW));
+        live.begin(now);
+        assert_eq!(live.due(), None);
+        assert_eq!(live.found(found(&[A]), after(now, 1)), None);
+        assert_eq!(everyone(&live), Some(vec![address(A), address(B)]), "it came shortly before");
+        assert!(live.is_registered(address("::ffff:203.0.113.2"), NOW + 359));
+        assert!(!live.is_registered(address(B), NOW + 360), "it has ended");
+        assert_eq!(live.due(), Some(after(now, 61)));
+        live.registered(address(A), NOW, 300, after(now, 60));
+        assert_eq!(live.everyone(NOW).unwrap()[&address(A)], 1_795_000_360, "the later end counts");
+        assert_eq!(live.everyone(NOW).unwrap().len(), 2);
+        live.begin(after(now, 61));
+        assert_eq!(live.found(found(&[A]), after(now, 62)), None);
+        assert_eq!(everyone(&live), Some(vec![address(A)]));
+    }
+
+    #[test]
+    fn what_came_while_it_was_read_stays() {
+        let (mut live, now) = (Live::default(), Instant::now());
+        live.connected(now);
+        live.begin(after(now, 60));
+        live.registered(address(B), NOW, 300, after(now, 61));
+        live.left(after(now, 62));
+        assert_eq!(live.found(found(&[]), after(now, 63)), None);
+        assert_eq!(everyone(&live), Some(vec![address(B)]));
+        assert_eq!(live.due(), Some(after(now, 67)), "somebody left meanwhile");
+    }
+
+    #[test]
+    fn a_look_that_failed_is_repeated() {
+        let (mut live, now) = (Live::default(), Instant::now());
+        live.connected(now);
+        live.begin(now);
+        let part = Found { failures: vec!["core.db: locked".into()], ..found(&[A]) };
+        assert_eq!(live.found(part, now).as_deref(), Some("core.db: locked"));
+        assert_eq!((live.due(), everyone(&live)), (Some(after(now, 10)), None));
+        live.begin(now);
+        assert_eq!(live.found(found(&[A]), now), None);
+        live.begin(now);
+        live.failed(now);
+        assert_eq!(everyone(&live), Some(vec![address(A)]), "events still come");
+    }
+
+    #[test]
+    fn nothing_is_known_without_events() {
+        let (mut live, now) = (Live::default(), Instant::now());
+        live.left(now);
+        assert_eq!(live.due(), None);
+        live.connected(now);
+        live.begin(now);
+        live.lost();
+        live.connected(after(now, 1));
+        assert_eq!((live.due(), live.found(found(&[A]), after(now, 2))), (None, None));
+        assert_eq!(everyone(&live), None, "it was begun before events were missed");
+        assert_eq!(live.due(), Some(after(now, 1)));
+        live.begin(after(now, 2));
+        live.lost();
+        live.failed(after(now, 3));
+        assert_eq!((live.due(), everyone(&live)), (None, None));
+    }
+
+    #[test]
+    fn too_many_events_are_a_reason_to_look() {
+        let (mut live, now) = (Live::default(), Instant::now());
+        live.connected(now);
+        live.begin(now);
+        live.found(found(&[A]), now);
+        for number in 0..=u32::try_from(MAX_HEARD).unwrap() {
+            live.registered(IpAddr::V4(number.into()), NOW, 300, after(now, 1));
+        }
+        assert_eq!((live.due(), everyone(&live)), (Some(after(now, 1)), None));
+    }
+}
