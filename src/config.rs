@@ -12,12 +12,14 @@ use crate::state_file;
 
 pub mod block;
 mod error;
+pub mod events;
 pub mod firewall;
 pub mod lists;
 mod values;
 
 pub use block::{Block, Fail2ban, Ledger};
 pub use error::ConfigError;
+pub use events::Events;
 pub use firewall::{Firewall, Ports};
 pub use lists::{List, ListName};
 pub use values::{Ipv6Prefix, Percent, Secret, Span, span_of, spelled};
@@ -54,6 +56,8 @@ pub struct Config {
     pub firewall: Firewall,
     /// What fail2ban remembers.
     pub fail2ban: Fail2ban,
+    /// What FreeSWITCH tells.
+    pub events: Events,
 }
 
 impl Default for Config {
@@ -70,6 +74,7 @@ impl Default for Config {
             ledger: Ledger::default(),
             firewall: Firewall::default(),
             fail2ban: Fail2ban::default(),
+            events: Events::default(),
         }
     }
 }
@@ -273,6 +278,12 @@ impl Config {
     #[must_use]
     pub fn firewall_dir(&self) -> PathBuf {
         self.state_dir.join("firewall")
+    }
+
+    /// The log of FreeSWITCH's events.
+    #[must_use]
+    pub fn events_path(&self) -> PathBuf {
+        self.log_dir.join("events/events.log")
     }
 
     /// The ledger's file.

@@ -23,7 +23,7 @@ mod explain;
 const TOOL: &str = "ringfence-ignore";
 
 /// Settings of other tools.
-const UNNEEDED: [&str; 6] = ["lists", "fusionpbx", "block", "ledger", "fail2ban", "firewall"];
+const UNNEEDED: [&str; 7] = ["lists", "fusionpbx", "block", "ledger", "fail2ban", "firewall", "events"];
 
 /// The command line.
 #[derive(Debug, Parser)]

@@ -39,6 +39,9 @@ fn reads_every_key() {
         [fusionpbx]
         postgres = { file = "/etc/secret" }
         carriers = "off"
+        [events]
+        flood = 50
+        metrics = "/m/ringfence.prom"
         [lists.voipbl]
         kind = "block"
         mode = "observe"
@@ -73,6 +76,8 @@ fn reads_every_key() {
     assert_eq!(config.registrations.stale_ok.get(), Duration::from_mins(150));
     assert_eq!(config.registrations.stale_ok.to_string(), "2h 30m");
     assert_eq!(config.fusionpbx.carriers, Carriers::Off);
+    assert_eq!(config.events.flood.get(), 50);
+    assert_eq!(config.events.metrics.as_ref().unwrap().path(), Path::new("/m/ringfence.prom"));
     let lists = &config.lists;
     assert_eq!(lists["voipbl"].mode, Some(Mode::Observe));
     assert_eq!(lists["voipbl"].max_growth.of(50), 500);
@@ -158,6 +163,11 @@ fn errors_name_file_line_key_and_way_out() {
         (
             "[registrations]\npostgres = 7",
             "r.toml:2: postgres: expected a string, or { file = \"/path/to/the/secret\" }",
+        ),
+        ("[events]\nflood = 0", "r.toml:2: flood: 0 is out of range; 1 to 100000 are possible"),
+        (
+            "[events]\nmetrics = \"ringfence.txt\"",
+            "r.toml:2: metrics: ringfence.txt must be an absolute path that ends in .prom: others are not collected",
         ),
         ("[registrations]\npostgres = { fil = \"x\" }", "r.toml:2: unknown key `fil`; did you mean `file`?"),
         (

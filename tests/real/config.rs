@@ -100,12 +100,13 @@ fn the_shipped_settings_are_the_defaults() {
     // What has no equality is compared as it is shown; the ledger is named, and is where it would be.
     let blocks = |config: &ringfence::config::Config| {
         format!(
-            "{:?} {:?} {:?} {:?} {:?}",
+            "{:?} {:?} {:?} {:?} {:?} {:?}",
             config.block_mode(),
             ringfence::config::Block { mode: None, ..config.block.clone() },
             config.ledger_path(),
             config.fail2ban,
-            ringfence::config::Firewall { mode: None, ..config.firewall.clone() }
+            ringfence::config::Firewall { mode: None, ..config.firewall.clone() },
+            ringfence::config::Events { metrics: None, ..config.events.clone() }
         )
     };
     assert_eq!(blocks(&shipped), blocks(&default));
