@@ -18,6 +18,7 @@ use crate::fail2ban;
 pub mod allow;
 pub mod ban;
 pub mod block;
+pub mod events;
 pub mod firewall;
 pub mod ignore;
 pub mod lists;

@@ -1,0 +1,402 @@
+//! `ringfence-events run`: one thread listens and never waits for anything else; disks and databases have their own.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::time::sleep_until;
+
+use super::complain;
+use super::metrics::{Counts, Present};
+use super::systemd::{self, Systemd};
+use super::worker::Worker;
+use crate::account::SipAccount;
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::event_socket::frames::Frame;
+use crate::event_socket::listener::{Listener, News};
+use crate::events::event::{Event, Subclass};
+use crate::events::known::{Accounts, Answer, AtOnce};
+use crate::events::line::{Known, Line, MAX_LINE};
+use crate::events::log::Log;
+use crate::events::refusals::{PATIENCE, Refusal};
+use crate::events::watch::Watch;
+use crate::exit::Exit;
+use crate::registrations::live::{Feed, Live};
+use crate::registrations::{Found, discovery};
+use crate::state_file;
+
+/// Registrations and logins, and nothing else.
+const SUBSCRIPTION: &str = "event json CUSTOM sofia::register sofia::unregister sofia::expire \
+                            sofia::register_attempt sofia::register_failure sofia::pre_register verto::login";
+
+/// A line waits for the answer whether its account is known, but no longer.
+const KNOWN_PATIENCE: Duration = Duration::from_millis(8);
+
+/// No more lines wait for it.
+const MAX_PENDING: usize = 1024;
+
+/// `ringfence-ignore` hears so often who is registered.
+const FEED_EVERY: Duration = Duration::from_secs(1);
+
+/// The counts are written so often.
+const METRICS_EVERY: Duration = Duration::from_secs(15);
+
+/// Lost lines, and events that cannot be read, are told of so often at most.
+const TELL_EVERY: Duration = Duration::from_mins(1);
+
+/// A source has so long to say who is registered.
+const LOOK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// At the end the disks have so long.
+const END_PATIENCE: Duration = Duration::from_millis(600);
+
+/// What FreeSWITCH takes for an hour where a phone does not say it.
+const USUAL_EXPIRES: u64 = 3600;
+
+/// Looks at the source, one after the other.
+type Looks = UnboundedReceiver<anyhow::Result<Found>>;
+
+pub(super) fn run(config: &Config) -> anyhow::Result<Exit> {
+    let path = config.events_path();
+    let log = Log::open(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let (accounts, answers) = Accounts::start(config).context("cannot start a thread")?;
+    let (looker, looks) = start_looking(config)?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut service = Service::new(config, log, accounts, looker)?;
+    let ended = runtime.block_on(listen(&mut service, config, answers, looks));
+    // A name that is still being looked up must not be waited for.
+    runtime.shutdown_background();
+    ended?;
+    service.end();
+    Ok(Exit::Yes)
+}
+
+/// Until a signal ends it.
+async fn listen(
+    service: &mut Service,
+    config: &Config,
+    mut answers: UnboundedReceiver<Answer>,
+    mut looks: Looks,
+) -> anyhow::Result<()> {
+    let caught = |kind| signal(kind).context("cannot catch signals");
+    let mut hangup = caught(SignalKind::hangup())?;
+    let mut terminate = caught(SignalKind::terminate())?;
+    let mut interrupt = caught(SignalKind::interrupt())?;
+    let settings = config.registrations.clone();
+    let mut listener = Listener::new(SUBSCRIPTION, move || discovery::event_socket(&settings));
+    loop {
+        let due = service.due().into();
+        tokio::select! {
+            news = listener.next() => service.take(news),
+            Some(answer) = answers.recv() => service.learn(answer),
+            Some(look) = looks.recv() => service.looked(look),
+            _ = hangup.recv() => service.log.reopen(),
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            () = sleep_until(due) => {}
+        }
+        service.tick(Instant::now());
+    }
+}
+
+/// A thread that asks who is registered.
+fn start_looking(config: &Config) -> anyhow::Result<(Worker<()>, Looks)> {
+    let (found, looks) = mpsc::unbounded_channel();
+    let settings = config.registrations.clone();
+    let look = move |()| {
+        let deadline = Deadline::after(Instant::now(), LOOK_PATIENCE);
+        let look = discovery::discover(&settings)
+            .and_then(|found| found.source.everyone(Timestamp::now().as_second(), deadline));
+        let _ = found.send(look);
+    };
+    Ok((Worker::start("look", look).context("cannot start a thread")?, looks))
+}
+
+/// All that is between the event socket and the files.
+struct Service {
+    watch: Watch,
+    log: Log,
+    accounts: Accounts,
+    /// Refusals of which it is not known yet whether their accounts exist, the oldest first.
+    pending: VecDeque<Pending>,
+    live: Live,
+    looker: Worker<()>,
+    feed: Worker<HashMap<IpAddr, u32>>,
+    feed_due: Instant,
+    metrics: Option<Worker<String>>,
+    metrics_due: Instant,
+    counts: Counts,
+    connected: bool,
+    systemd: Systemd,
+    voice: Voice,
+    /// For one line after the other.
+    line: String,
+}
+
+struct Pending {
+    refusal: Refusal,
+    account: SipAccount,
+    until: Instant,
+}
+
+impl Service {
+    fn new(config: &Config, log: Log, accounts: Accounts, looker: Worker<()>) -> anyhow::Result<Self> {
+        let now = Instant::now();
+        let feed = Feed::new(config);
+        let mut feed_voice = Voice::default();
+        let feed = Worker::start("feed", move |everyone: HashMap<IpAddr, u32>| {
+            let written = feed.write(everyone, Timestamp::now().as_millisecond());
+            feed_voice.about("feed", written.err().map(|error| {
+                format!("ringfence-ignore asks by itself who is registered: the snapshot cannot be written: {error}")
+            }));
+        });
+        let metrics = config.events.metrics.clone().map(|metrics| {
+            let mut voice = Voice::default();
+            Worker::start("metrics", move |text: String| {
+                let path = metrics.path();
+                let written = state_file::publish(path, text.as_bytes());
+                voice.about(
+                    "metrics",
+                    written.err().map(|error| format!("cannot write {}: {error}", path.display())),
+                );
+            })
+        });
+        Ok(Self {
+            watch: Watch::new(config.events.flood.get()),
+            log,
+            accounts,
+            pending: VecDeque::new(),
+            live: Live::default(),
+            looker,
+            feed: feed.context("cannot start a thread")?,
+            feed_due: now,
+            metrics: metrics.transpose().context("cannot start a thread")?,
+            metrics_due: now,
+            counts: Counts::default(),
+            connected: false,
+            systemd: Systemd::new(now),
+            voice: Voice::default(),
+            line: String::with_capacity(MAX_LINE),
+        })
+    }
+
+    fn take(&mut self, news: News) {
+        let now = Instant::now();
+        match news {
+            News::Events(frames) => frames.iter().for_each(|frame| self.event(frame, now)),
+            News::Subscribed(address) => {
+                self.connected = true;
+                self.counts.connects += 1;
+                self.live.connected(now);
+                self.systemd.status(&format!("listening to FreeSWITCH at {address}"));
+                if self.voice.about("connection", None) {
+                    complain(&format!("listening to FreeSWITCH at {address} again"));
+                }
+            }
+            News::Lost(lost) => {
+                self.connected = false;
+                self.live.lost();
+                self.systemd.status(&format!("not listening to FreeSWITCH: {lost}"));
+                self.voice.about("connection", Some(format!("not listening to FreeSWITCH: {lost}")));
+            }
+        }
+    }
+
+    fn event(&mut self, frame: &Frame, now: Instant) {
+        let event = match Event::parse(frame) {
+            Ok(Some(event)) => event,
+            Ok(None) => return,
+            Err(error) => {
+                self.counts.unreadable += 1;
+                return self.voice.now_and_then("events", now, || format!("{error}; it is passed over"));
+            }
+        };
+        self.counts.last_event = Some(event.time);
+        match (event.subclass, event.address) {
+            (Subclass::Register, Some(address)) => {
+                let expires = event.expires.unwrap_or(USUAL_EXPIRES);
+                self.live.registered(address, event.time.as_second(), expires, now);
+            }
+            (Subclass::Unregister | Subclass::Expire, _) => self.live.left(now),
+            _ => {}
+        }
+        let seen = self.watch.push(event, now);
+        for line in &seen.lines {
+            self.write(line);
+        }
+        for refusal in seen.refusals {
+            self.refused(refusal, now);
+        }
+    }
+
+    /// Writes the lines about a refusal, or has it wait for the answer whether its account is known.
+    fn refused(&mut self, refusal: Refusal, now: Instant) {
+        let Some(account) = refusal.sip_account() else { return self.tell(&refusal, Known::Unknown) };
+        match self.accounts.ask(&account, now) {
+            AtOnce::Answer(known) => self.tell(&refusal, known),
+            AtOnce::Asked if self.pending.len() >= MAX_PENDING => self.tell(&refusal, Known::Unknown),
+            AtOnce::Asked => {
+                self.pending.push_back(Pending { refusal, account, until: now + KNOWN_PATIENCE });
+            }
+        }
+    }
+
+    fn tell(&mut self, refusal: &Refusal, known: Known) {
+        let is_registered = self.live.is_registered(refusal.address, refusal.time.as_second());
+        let mut lines = refusal.lines(|_| known);
+        lines.extend(self.watch.refused(refusal, known, is_registered));
+        for line in &lines {
+            self.write(line);
+        }
+    }
+
+    fn write(&mut self, line: &Line) {
+        self.line.clear();
+        line.append_to(&mut self.line);
+        if self.log.write(&self.line) {
+            self.counts.line(line.entry.kind());
+        }
+    }
+
+    fn learn(&mut self, answer: Answer) {
+        let answered = matches!(answer, Answer::Of(_));
+        let why = self.accounts.learn(answer, Instant::now());
+        let why = why.map(|why| format!("whether accounts exist is not known: {why}"));
+        if answered || why.is_some() {
+            self.voice.about("accounts", why);
+        }
+        for pending in std::mem::take(&mut self.pending) {
+            match self.accounts.answer(&pending.account) {
+                Some(known) => self.tell(&pending.refusal, known),
+                None => self.pending.push_back(pending),
+            }
+        }
+    }
+
+    fn looked(&mut self, look: anyhow::Result<Found>) {
+        let now = Instant::now();
+        let why = match look {
+            Ok(found) => self.live.found(found, now),
+            Err(error) => {
+                self.live.failed(now);
+                Some(format!("{error:#}"))
+            }
+        };
+        self.voice.about("registrations", why.map(|why| {
+            format!("ringfence-ignore asks by itself who is registered: the registrations cannot be read: {why}")
+        }));
+        // Nobody waits a second for the first snapshot.
+        self.feed_due = self.feed_due.min(now);
+    }
+
+    /// When there is something to do although nothing happens.
+    fn due(&self) -> Instant {
+        let pending = self.pending.front().map(|pending| pending.until);
+        let more = [self.watch.due(), pending, self.live.due(), self.systemd.due()];
+        let metrics = self.metrics.as_ref().map(|_| self.metrics_due);
+        more.into_iter().flatten().chain(metrics).fold(self.feed_due, Instant::min)
+    }
+
+    /// Does what is due.
+    fn tick(&mut self, now: Instant) {
+        while let Some(refusal) = self.watch.overdue(now) {
+            self.refused(refusal, now);
+        }
+        while self.pending.front().is_some_and(|pending| pending.until <= now) {
+            if let Some(Pending { refusal, .. }) = self.pending.pop_front() {
+                self.tell(&refusal, Known::Unknown);
+            }
+        }
+        if self.live.due().is_some_and(|due| due <= now) && self.looker.offer(()) {
+            self.live.begin(now);
+        }
+        if self.feed_due <= now {
+            self.feed_due = now + FEED_EVERY;
+            if let Some(everyone) = self.live.everyone(Timestamp::now().as_second()) {
+                self.feed.offer(everyone);
+            }
+            self.look_at_the_log(now);
+        }
+        if self.metrics_due <= now {
+            self.metrics_due = now + METRICS_EVERY;
+            self.count();
+        }
+        self.systemd.tick(now);
+    }
+
+    fn look_at_the_log(&mut self, now: Instant) {
+        self.voice.about("log", self.log.failure());
+        self.voice.increase("dropped", self.log.dropped(), now, |more| {
+            format!("{more} lines are lost: the disk did not take them in time")
+        });
+    }
+
+    fn count(&self) {
+        let Some(metrics) = &self.metrics else { return };
+        let registered = self.live.everyone(Timestamp::now().as_second()).map(|everyone| everyone.len());
+        let present = Present { dropped: self.log.dropped(), connected: self.connected, registered };
+        metrics.offer(self.counts.render(present));
+    }
+
+    /// Nothing more is read; what was read is written.
+    fn end(mut self) {
+        systemd::stopping();
+        let now = Instant::now();
+        while let Some(refusal) = self.watch.overdue(now + PATIENCE) {
+            self.tell(&refusal, Known::Unknown);
+        }
+        for pending in std::mem::take(&mut self.pending) {
+            self.tell(&pending.refusal, Known::Unknown);
+        }
+        self.connected = false;
+        self.count();
+        let Self { log, metrics, .. } = self;
+        if !log.finish(END_PATIENCE) {
+            complain("the last lines are lost: the disk did not take them in time");
+        }
+        if let Some(metrics) = metrics {
+            metrics.finish(Duration::from_millis(200));
+        }
+    }
+}
+
+/// Says each thing once on standard error, which the service manager keeps.
+#[derive(Debug, Default)]
+struct Voice {
+    said: HashMap<&'static str, String>,
+    counted: HashMap<&'static str, (Instant, u64)>,
+}
+
+impl Voice {
+    /// Says what is wrong, unless it was the last thing said about the topic; whether all is well again.
+    fn about(&mut self, topic: &'static str, wrong: Option<String>) -> bool {
+        let Some(wrong) = wrong else { return self.said.remove(topic).is_some() };
+        if self.said.get(topic) != Some(&wrong) {
+            complain(&wrong);
+            self.said.insert(topic, wrong);
+        }
+        false
+    }
+
+    /// Says something, unless something was said about the topic within the last minute.
+    fn now_and_then(&mut self, topic: &'static str, now: Instant, text: impl FnOnce() -> String) {
+        let count = self.counted.get(topic).map_or(0, |(_, count)| *count);
+        self.increase(topic, count + 1, now, |_| text());
+    }
+
+    /// Says by how much a count has increased, at most once a minute.
+    fn increase(&mut self, topic: &'static str, count: u64, now: Instant, text: impl FnOnce(u64) -> String) {
+        let (last, told) = self.counted.get(topic).copied().unzip();
+        let more = count - told.unwrap_or(0);
+        if more > 0 && last.is_none_or(|last| now.saturating_duration_since(last) >= TELL_EVERY) {
+            complain(&text(more));
+            self.counted.insert(topic, (now, count));
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! `ringfence-events tail`: the end of the log, for people.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::tz::TimeZone;
+use serde_json::{Map, Value};
+
+use super::complain;
+use crate::config::Config;
+use crate::events::line::{Line, MAX_LINE};
+use crate::evidence::visible;
+use crate::exit::Exit;
+use crate::state_file;
+
+/// The log is looked at so often while it is followed.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// So much is read at once from the end.
+const PIECE: u64 = 64 << 10;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Go on with what comes, also after a rotation
+    #[arg(long, short)]
+    follow: bool,
+
+    /// So many lines of what is there
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
+    lines: usize,
+
+    /// Print JSON, an object a line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
+    let path = config.events_path();
+    let mut reader = Reader::open(&path, args.lines).with_context(|| {
+        format!("cannot read {}; it is there once ringfence-events run has run", path.display())
+    })?;
+    let mut view = View::new(args.json);
+    loop {
+        view.show(reader.read()?)?;
+        if !args.follow {
+            break;
+        }
+        std::thread::sleep(LOOK);
+    }
+    if view.passed_over > 0 {
+        complain(&format!("{} lines are none of its format, and passed over", view.passed_over));
+    }
+    Ok(Exit::Yes)
+}
+
+/// Reads whole lines of a file that grows, and is replaced now and then.
+struct Reader {
+    path: PathBuf,
+    file: BufReader<File>,
+    inode: u64,
+    /// Where reading goes on.
+    position: u64,
+    /// A line that has no end yet.
+    part: Vec<u8>,
+}
+
+impl Reader {
+    /// Opens the file so many lines before its end.
+    fn open(path: &Path, lines: usize) -> io::Result<Self> {
+        let mut file = state_file::open_regular(path)?;
+        let position = start_of_last(&file, lines)?;
+        file.seek(SeekFrom::Start(position))?;
+        Self::at(path, file, position)
+    }
+
+    fn at(path: &Path, file: File, position: u64) -> io::Result<Self> {
+        let inode = file.metadata()?.ino();
+        Ok(Self { path: path.to_owned(), file: BufReader::new(file), inode, position, part: vec![] })
+    }
+
+    /// The lines that have come; of a file that was replaced, first what is left of it.
+    fn read(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        let replaced = std::fs::metadata(&self.path).is_ok_and(|named| named.ino() != self.inode);
+        if self.file.get_ref().metadata()?.len() < self.position {
+            self.file.seek(SeekFrom::Start(0))?;
+            (self.position, self.part) = (0, vec![]);
+        }
+        let mut lines = self.rest()?;
+        if replaced && let Ok(file) = state_file::open_regular(&self.path) {
+            *self = Self::at(&self.path, file, 0)?;
+            lines.extend(self.rest()?);
+        }
+        Ok(lines)
+    }
+
+    fn rest(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        let mut lines = vec![];
+        loop {
+            let length = self.file.read_until(b'\n', &mut self.part)?;
+            self.position += length as u64;
+            if length == 0 {
+                return Ok(lines);
+            }
+            if self.part.pop_if(|byte| *byte == b'\n').is_some() {
+                lines.push(std::mem::take(&mut self.part));
+            }
+        }
+    }
+}
+
+/// Where the last so many lines begin.
+fn start_of_last(file: &File, lines: usize) -> io::Result<u64> {
+    let mut start = file.metadata()?.len();
+    let mut left = lines;
+    // The line feed at the end is that of the last line.
+    let mut last = start.saturating_sub(1);
+    if lines == 0 {
+        return Ok(start);
+    }
+    let mut piece = vec![];
+    while start > 0 {
+        let from = start.saturating_sub(PIECE);
+        piece.resize(usize::try_from(start - from).unwrap_or(0), 0);
+        file.read_exact_at(&mut piece, from)?;
+        for at in memchr::memrchr_iter(b'\n', &piece) {
+            let at = from + at as u64;
+            if at < last {
+                left -= 1;
+                if left == 0 {
+                    return Ok(at + 1);
+                }
+                last = at;
+            }
+        }
+        start = from;
+    }
+    Ok(0)
+}
+
+/// How lines are shown.
+struct View {
+    json: bool,
+    color: bool,
+    zone: TimeZone,
+    passed_over: u64,
+}
+
+impl View {
+    fn new(json: bool) -> Self {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let color = !plain && io::stdout().is_terminal();
+        Self { json, color, zone: TimeZone::system(), passed_over: 0 }
+    }
+
+    fn show(&mut self, lines: Vec<Vec<u8>>) -> io::Result<()> {
+        let mut text = String::new();
+        for line in lines {
+            if line.len() < MAX_LINE
+                && let Ok(line) = Line::parse(&line)
+            {
+                let fields = Fields::of(&line);
+                text += &if self.json { fields.json() } else { self.row(&fields) };
+                text.push('\n');
+            } else {
+                self.passed_over += 1;
+            }
+        }
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    }
+
+    fn row(&self, fields: &Fields) -> String {
+        let time = fields.time.parse::<jiff::Timestamp>().unwrap_or_default();
+        let time = time.to_zoned(self.zone.clone()).strftime("%F %T%.3f").to_string();
+        let (paint, end) = match fields.kind.as_str() {
+            _ if !self.color => ("", ""),
+            "success" => ("\x1b[32m", "\x1b[0m"),
+            "unregister" | "expire" => ("\x1b[2m", "\x1b[0m"),
+            "failure" => ("\x1b[31m", "\x1b[0m"),
+            _ => ("\x1b[1;31m", "\x1b[0m"),
+        };
+        let (address, account) = (fields.value("address"), fields.value("account"));
+        let kind = &fields.kind;
+        let what = fields.what();
+        let row = format!("{time}  {paint}{kind:<14}{end}  {address:<15}  {account:<28}  {what}");
+        row.trim_end().to_owned()
+    }
+}
+
+/// A line's keys and values, with nothing encoded any more.
+struct Fields {
+    time: String,
+    kind: String,
+    values: Vec<(String, String)>,
+}
+
+impl Fields {
+    fn of(line: &Line) -> Self {
+        let text = line.to_string();
+        let mut words = text.split(' ');
+        let time = words.next().unwrap_or_default().to_owned();
+        let kind = words.nth(1).unwrap_or_default().to_owned();
+        let pairs = words.filter_map(|word| word.split_once('='));
+        let values = pairs.map(|(key, value)| (key.to_owned(), decoded(value))).collect();
+        Self { time, kind, values }
+    }
+
+    fn value(&self, key: &str) -> String {
+        let value = self.values.iter().find(|(other, _)| other == key).map(|(_, value)| value.as_str());
+        visible(value.unwrap_or("-"))
+    }
+
+    /// All else, in words.
+    fn what(&self) -> String {
+        let words = self.values.iter().filter_map(|(key, value)| {
+            let value = visible(value);
+            match (key.as_str(), value.as_str()) {
+                ("address" | "account" | "id", _) | (_, "-") => None,
+                ("method", method) => Some(method.to_owned()),
+                ("known", "yes") => Some("the account exists".into()),
+                ("known", "no") => Some("no such account".into()),
+                ("known", _) => Some("account not checked".into()),
+                ("claimed", account) => Some(format!("To says {account}")),
+                ("expires", seconds) => Some(format!("for {seconds} s")),
+                ("rate", rate) => Some(format!("{rate} requests a second")),
+                ("accounts", count) => Some(format!("{count} accounts within 10 minutes")),
+                ("sources", count) => Some(format!("{count} known sources within a minute")),
+                (key, value) => Some(format!("{key} {value}")),
+            }
+        });
+        words.collect::<Vec<_>>().join(", ")
+    }
+
+    fn json(&self) -> String {
+        let mut object = Map::new();
+        let mut insert = |key: &str, value: &str| {
+            let value = match (key, value) {
+                (_, "-") => Value::Null,
+                ("expires" | "rate" | "accounts" | "sources", number) => {
+                    number.parse::<u64>().map_or(Value::Null, Value::from)
+                }
+                (_, text) => Value::from(text),
+            };
+            object.insert(key.to_owned(), value);
+        };
+        insert("time", &self.time);
+        insert("kind", &self.kind);
+        self.values.iter().for_each(|(key, value)| insert(key, value));
+        Value::Object(object).to_string()
+    }
+}
+
+/// Percent-encoding undone, as far as it is text.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, more @ ..] = rest {
+        rest = more;
+        let code = match more {
+            [high, low, more @ ..] if *first == b'%' => {
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                digit(*high).zip(digit(*low)).map(|(high, low)| (high << 4 | low, more))
+            }
+            _ => None,
+        };
+        match code {
+            Some((byte, more)) => {
+                bytes.push(u8::try_from(byte).unwrap_or(b'?'));
+                rest = more;
+            }
+            None => bytes.push(*first),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINES: &str = "\
+2026-11-20T13:31:24.944Z v1 failure address=203.0.113.66 method=INVITE account=102@a.example.com claimed=101@a.example.com known=yes id=102@a.example.com,203.0.113.66 profile=internal agent=Lab%1B%5B31m
+2026-11-20T13:31:25.000Z v1 success address=198.51.100.11 account=101@a.example.com expires=300 profile=internal agent=-
+2026-11-20T13:31:26.000Z v1 alarm address=- sources=6
+";
+
+    #[test]
+    fn people_read_what_happened() {
+        let view = View { json: false, color: false, zone: TimeZone::UTC, passed_over: 0 };
+        let rows: Vec<_> =
+            LINES.lines().map(|line| view.row(&Fields::of(&Line::parse(line.as_bytes()).unwrap()))).collect();
+        assert_eq!(
+            rows,
+            [
+                "2026-11-20 13:31:24.944  failure         203.0.113.66     102@a.example.com             \
+                 INVITE, To says 101@a.example.com, the account exists, profile internal, agent Lab\u{fffd}[31m",
+                "2026-11-20 13:31:25.000  success         198.51.100.11    101@a.example.com             \
+                 for 300 s, profile internal",
+                "2026-11-20 13:31:26.000  alarm           -                -                             \
+                 6 known sources within a minute",
+            ]
+        );
+        let line = Line::parse(LINES.lines().nth(1).unwrap().as_bytes()).unwrap();
+        let json: Value = serde_json::from_str(&Fields::of(&line).json()).unwrap();
+        assert_eq!(
+            (&json["expires"], &json["agent"], &json["kind"]),
+            (&300.into(), &Value::Null, &"success".into())
+        );
+    }
+
+    #[test]
+    fn the_last_lines_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let text = (0..30_000).fold(String::new(), |text, number| text + &number.to_string() + "\n");
+        for (end, whole) in [("", 30_000), ("half", 30_000)] {
+            std::fs::write(&path, text.clone() + end).unwrap();
+            for lines in [0, 1, 2, 10_000, 20_000, 29_999, 30_000, 40_000] {
+                let found = Reader::open(&path, lines).unwrap().read().unwrap();
+                let expected =
+                    lines.min(whole).saturating_sub(usize::from(!end.is_empty() && lines <= whole));
+                assert_eq!(found.len(), expected, "{lines} {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_rotation_is_survived() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let append = |text: &str| {
+            let mut file = state_file::open_for_append(&path, 0o600).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        };
+        append("1\n2\n");
+        let mut reader = Reader::open(&path, 1).unwrap();
+        let mut read = || {
+            let lines = reader.read().unwrap().into_iter();
+            lines.map(|line| String::from_utf8(line).unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(read(), "2");
+        append("3\nha");
+        assert_eq!(read(), "3");
+        append("lf\n4\n");
+        std::fs::rename(&path, dir.path().join("log.1")).unwrap();
+        assert_eq!(read(), "half 4");
+        append("5\n");
+        assert_eq!(read(), "5");
+        std::fs::write(&path, "6\n7\n").unwrap();
+        std::fs::write(&path, "8\n").unwrap();
+        assert_eq!(read(), "", "as long as before: nothing can be told");
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(read(), "");
+        append("9\n");
+        assert_eq!(read(), "9");
+    }
+}
