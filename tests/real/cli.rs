@@ -88,12 +88,12 @@ type Tool<'a> = (&'a str, fn(&World, &[&str]) -> Command, &'a [&'a str]);
 fn the_manual_pages_know_every_option_and_setting() {
     let world = World::empty();
     let page = |tool: &str| std::fs::read_to_string(project(&format!("packaging/man/{tool}.8"))).unwrap();
-    let [ignore, lists, block, ban, allow, firewall] =
-        ["ignore", "lists", "block", "ban", "allow", "firewall"]
+    let [ignore, lists, block, ban, allow, firewall, events] =
+        ["ignore", "lists", "block", "ban", "allow", "firewall", "events"]
             .map(|tool| page(&format!("ringfence-{tool}")));
     let knows = |page: &str, word: &str| assert!(page.contains(&word.replace('-', "\\-")), "{word}");
     options(&world.call(&["--help"]).stdout).for_each(|option| knows(&ignore, option));
-    let tools: [Tool<'_>; 5] = [
+    let tools: [Tool<'_>; 6] = [
         (&lists, World::lists_command, &["refresh", "fetch", "load", "show", "diff", "merge"]),
         (
             &block,
@@ -103,6 +103,7 @@ fn the_manual_pages_know_every_option_and_setting() {
         (&ban, World::ban_command, &["start", "stop", "flush", "ban", "unban", "list", "sync", "prepare"]),
         (&allow, World::allow_command, &["add", "remove", "list", "flush", "stop", "sync"]),
         (&firewall, World::firewall_command, &["plan", "apply", "confirm", "remove", "restore", "verify"]),
+        (&events, World::events_command, &["run", "tail"]),
     ];
     for (page, tool, commands) in tools {
         let help = |args: &[&str]| call(&mut tool(&world, args)).stdout;
@@ -123,6 +124,7 @@ fn the_manual_pages_know_every_option_and_setting() {
             Some("block]" | "ledger]") => page = &block,
             Some("fail2ban]") => page = &ban,
             Some("firewall]") => page = &firewall,
+            Some("events]") => page = &events,
             Some(_) => page = &ignore,
             None => knows(page, &key),
         }

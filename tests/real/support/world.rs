@@ -163,6 +163,16 @@ impl World {
         command
     }
 
+    /// A call of `ringfence-events` that is ready to be run; no service manager hears of it.
+    pub fn events_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(cargo_bin("ringfence-events"));
+        command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
+        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
     /// A call of `ringfence-allow` that is ready to be run.
     pub fn allow_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(cargo_bin("ringfence-allow"));
