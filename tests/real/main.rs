@@ -34,6 +34,7 @@ mod carriers;
 mod cli;
 mod config;
 mod event_socket;
+mod events;
 mod fail2ban;
 mod fail2ban_asterisk;
 mod fail2ban_block;

@@ -3,6 +3,7 @@
 mod allower;
 mod banner;
 mod blocker;
+pub mod event_source;
 mod fail2ban;
 mod host;
 mod http;
@@ -23,6 +24,7 @@ use ringfence::account::Offender;
 pub use allower::Allower;
 pub use banner::Banner;
 pub use blocker::Blocker;
+pub use event_source::{EventSource, Events};
 pub use fail2ban::{Fail2ban, failures, found_in};
 pub use host::Host;
 pub use http::{Certificate, Http, Reply, gzip, gzip_bomb, xz};
