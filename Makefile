@@ -9,12 +9,13 @@ TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z
 export CARGO_TARGET_$(TRIPLE)_RUNNER = sudo -E
 endif
 
-.PHONY: help demo test bench fuzz lint validate setup clean
+.PHONY: help demo test bench soak fuzz lint validate setup clean
 
 help:
 	@echo "make demo    show the main job: an attacker is banned, the office with the same failures is not"
 	@echo "make test    all tests"
 	@echo "make bench   speed and memory, beside the goals"
+	@echo "make soak    ten minutes of events for ringfence-events: its memory stays flat"
 	@echo "make fuzz    a minute of nonsense for each parser of lists and events"
 	@echo "make validate FAIL2BAN=/etc/fail2ban    the installed filters, each on its samples"
 	@echo "make lint    formatting and clippy"
@@ -35,7 +36,14 @@ export BANS
 
 bench:
 	@scripts/setup bench
-	@$(CARGO) bench --locked --bench ignore --bench lists --bench block --bench firewall --bench ban --bench filters
+	@$(CARGO) bench --locked --bench ignore --bench lists --bench block --bench firewall --bench ban --bench filters --bench events
+
+# In seconds.
+SOAK_TIME ?= 600
+
+soak:
+	@scripts/setup test
+	@SOAK_TIME=$(SOAK_TIME) $(CARGO) test --locked --test real -- --ignored --nocapture events::memory_stays_flat
 
 # In seconds, for each target; what is found is left in fuzz/artifacts.
 FUZZ_TIME ?= 60

@@ -455,6 +455,66 @@ fn a_failure_is_in_the_log_within_milliseconds() {
 }
 
 #[test]
+fn it_is_idle_when_nothing_happens() {
+    let (_world, _source, events, _stream) = set_up();
+    std::thread::sleep(Duration::from_secs(1));
+    let before = events.cpu();
+    std::thread::sleep(Duration::from_secs(5));
+    let spent = events.cpu().saturating_sub(before);
+    assert!(spent < Duration::from_millis(250), "{spent:?} of 5 s");
+}
+
+/// `make soak`; `SOAK_TIME` has the seconds.
+#[test]
+#[ignore = "takes ten minutes"]
+fn memory_stays_flat() {
+    const POOL: u64 = 5_000;
+    let seconds = std::env::var("SOAK_TIME").map_or(600, |seconds| seconds.parse().unwrap());
+    let (world, source, mut events, mut stream) = set_up();
+    let (start, end) = (Instant::now(), Duration::from_secs(seconds));
+    let (mut number, mut early, mut rotations) = (0_u64, 0, 0);
+    let mut random = fastrand::Rng::with_seed(7);
+    while start.elapsed() < end {
+        let mut batch = String::new();
+        for _ in 0..100 {
+            number += 1;
+            let (user, n) = (random.u64(..POOL), random.u64(..POOL));
+            let address = format!("198.18.{}.{}", n / 250, n % 250);
+            batch += &match number % 4 {
+                0 => register(&address),
+                1 => event("sofia::unregister", now_us(), &[("from-user", "1"), ("network-ip", &address)]),
+                2 => event(
+                    "sofia::pre_register",
+                    now_us(),
+                    &[("from-host", "10.0.0.1"), ("network-ip", &address)],
+                ),
+                _ => failure(&user.to_string(), &address, now_us()),
+            };
+        }
+        stream.write_all(batch.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(25));
+        if number.is_multiple_of(100_000) {
+            stream.write_all(b"nonsense\n\n").unwrap();
+            stream = source.listener();
+        }
+        if number.is_multiple_of(50_000) {
+            std::fs::rename(world.path("log/events/events.log"), world.path("log/events/events.log.1"))
+                .unwrap();
+            rotations += 1;
+        }
+        if start.elapsed() < end / 3 {
+            early = early.max(events.memory()[0]);
+        }
+    }
+    let [now, most] = events.memory();
+    println!(
+        "{number} events, {rotations} rotations: {early} KiB in the first third, {now} KiB at the end, {most} KiB at most"
+    );
+    assert!(now <= early + early / 10 + 2_048, "{early} KiB, then {now} KiB");
+    assert_eq!(events.end().0, Some(0));
+}
+
+#[test]
 fn it_needs_no_privileges() {
     let (world, source) = (World::with_databases(), EventSource::new());
     configure(&world, source.port, "");
