@@ -61,6 +61,13 @@ pub enum Via {
         /// Addresses in it.
         addresses: usize,
     },
+    /// What `ringfence-events` keeps up by FreeSWITCH's events.
+    Events {
+        /// Its age.
+        age: Duration,
+        /// Addresses in it.
+        addresses: usize,
+    },
     /// A look of our own.
     Source,
     /// What is remembered while the source cannot be read.
@@ -83,11 +90,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Where it is from, in one word: `snapshot`, `memory`, or the kind of the source.
+    /// Where it is from, in one word: `snapshot`, `events`, `memory`, or the kind of the source.
     #[must_use]
     pub fn via(&self) -> &'static str {
         match (&self.via, &self.discovery) {
             (Via::Snapshot { .. }, _) => "snapshot",
+            (Via::Events { .. }, _) => "events",
             (Via::Source, Some(discovery)) => discovery.source.kind().name(),
             (Via::Source | Via::Memory, _) => "memory",
         }
@@ -157,26 +165,28 @@ impl Case {
         self.registry.settings.cache.get()
     }
 
-    /// The snapshot that the calls share, and the one that `ringfence-events` keeps.
-    fn snapshots(&self) -> impl Iterator<Item = Snapshot> {
+    /// The snapshot that the calls share, and the one that `ringfence-events` keeps (`true`).
+    fn snapshots(&self) -> impl Iterator<Item = (Snapshot, bool)> {
         let run_dir = &self.registry.run_dir;
         let shared = Snapshot::open(run_dir, self.fingerprint);
         let live = Snapshot::open_live(run_dir, self.fingerprint);
-        shared.into_iter().chain(live)
+        [(shared, false), (live, true)].into_iter().filter_map(|(snapshot, live)| Some((snapshot?, live)))
     }
 
     /// The freshest that says something counts.
     fn ask_snapshot(&self) -> Option<Answer> {
-        let fresh = |snapshot: Snapshot| {
+        let fresh = |(snapshot, live): (Snapshot, bool)| {
             let age = snapshot.age(self.now).filter(|age| *age < self.cache())?;
-            Some((age, snapshot.says(self.network, self.now)?, snapshot.len()))
+            let (says, addresses) = (snapshot.says(self.network, self.now)?, snapshot.len());
+            let via = if live { Via::Events { age, addresses } } else { Via::Snapshot { age, addresses } };
+            Some((age, says, via))
         };
-        let (age, says, addresses) = self.snapshots().filter_map(fresh).min_by_key(|(age, ..)| *age)?;
+        let (_, says, via) = self.snapshots().filter_map(fresh).min_by_key(|(age, ..)| *age)?;
         let standing = match says {
             Says::Registered { until } => Standing::Registered { until },
             Says::NotRegistered => Standing::NotRegistered,
         };
-        Some(Answer::new(standing, Via::Snapshot { age, addresses }))
+        Some(Answer::new(standing, via))
     }
 
     /// What another process found out, a moment before we got our turn.
@@ -194,7 +204,7 @@ impl Case {
     fn remembered(&self) -> Standing {
         let stale_ok = self.registry.settings.stale_ok.get();
         // A snapshot is judged as of the moment when it was made.
-        let snapshots = self.snapshots().filter_map(|snapshot| {
+        let snapshots = self.snapshots().filter_map(|(snapshot, _)| {
             let then = self.now - i64::try_from(snapshot.age(self.now)?.as_millis()).ok()?;
             matches!(snapshot.says(self.network, then), Some(Says::Registered { .. })).then_some(then / 1000)
         });

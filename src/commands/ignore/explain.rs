@@ -109,11 +109,12 @@ fn source(rows: &mut Rows, answer: &Answer, config: &Config) {
         Err(error) => rows.row("source", format!("{error:#}")),
     }
     match &answer.via {
-        Via::Snapshot { age, addresses } => {
-            rows.row(
-                "asked",
-                format!("{:.1} s ago, for all calls of {}", age.as_secs_f64(), config.registrations.cache),
-            );
+        Via::Snapshot { age, addresses } | Via::Events { age, addresses } => {
+            let (row, who) = match &answer.via {
+                Via::Events { .. } => ("told", "by ringfence-events".to_owned()),
+                _ => ("asked", format!("for all calls of {}", config.registrations.cache)),
+            };
+            rows.row(row, format!("{:.1} s ago, {who}", age.as_secs_f64()));
             rows.row(
                 "read",
                 format!(

@@ -72,14 +72,14 @@ fn the_fresher_snapshot_counts() {
     let registered = Standing::Registered { until: u32::MAX };
     live(&world, NOW, &[ADDRESS]);
     let answer = world.ask(NOW + 1999);
-    assert_eq!((answer.standing, answer.via()), (registered, "snapshot"));
+    assert_eq!((answer.standing, answer.via()), (registered, "events"));
     assert!(matches!(world.ask(NOW + 2000).via, Via::Memory), "it is too old");
     world.snapshot(NOW + 1_000, &[]);
     assert_eq!(world.ask(NOW + 1_500).standing, Standing::NotRegistered, "ours is fresher");
     live(&world, NOW + 1_001, &[ADDRESS]);
     assert_eq!(world.ask(NOW + 1_500).standing, registered, "the other one is");
     let answer = world.ask(NOW + 2_999);
-    assert_eq!(answer.via, Via::Snapshot { age: Duration::from_millis(1998), addresses: 1 });
+    assert_eq!(answer.via, Via::Events { age: Duration::from_millis(1998), addresses: 1 });
 }
 
 #[test]
