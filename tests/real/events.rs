@@ -101,6 +101,22 @@ fn whoever_misbehaves_is_left_and_comes_again() {
 }
 
 #[test]
+fn a_stall_in_the_middle_of_an_event_loses_nothing() {
+    let (_world, _source, events, mut stream) = set_up();
+    let failure = failure("101", "203.0.113.66", now_us());
+    for at in [5, 60, 300, failure.len() - 1] {
+        let (one, other) = failure.split_at(at);
+        let before = events.log().lines().count();
+        stream.write_all(one.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(1_200));
+        stream.write_all(other.as_bytes()).unwrap();
+        events.log_of(before + 1);
+    }
+    assert!(events.log().lines().count() <= 5, "the second event of one was late: {}", events.log());
+    assert_eq!(events.stderr(), "");
+}
+
+#[test]
 fn who_refuses_us_is_named_once() {
     let rude = "Content-Type: text/rude-rejection\nContent-Length: 24\n\nAccess Denied, go away.\n";
     let wrong = "Content-Type: command/reply\nReply-Text: -ERR invalid\n\n";
@@ -288,7 +304,9 @@ fn ringfence_ignore_asks_nobody_as_long_as_events_come() {
     std::fs::rename(world.path("db"), world.path("hidden")).unwrap();
     assert!(world.keeps("203.0.113.20"));
     assert!(!world.keeps("203.0.113.21"));
-    assert_eq!(world.journal().last().unwrap()["source"], "snapshot");
+    assert_eq!(world.journal().last().unwrap()["source"], "events");
+    let explained = world.explain("203.0.113.20");
+    assert!(explained.contains(" s ago, by ringfence-events\nread       1 address with live"), "{explained}");
     stream.write_all(register("203.0.113.21").as_bytes()).unwrap();
     let start = Instant::now();
     wait_for("the phone that registered", || world.keeps("203.0.113.21"));
@@ -540,7 +558,7 @@ fn it_needs_no_privileges() {
     stream.write_all(register("203.0.113.20").as_bytes()).unwrap();
     events.log_of(2);
     wait_for("root believes it", || world.keeps("203.0.113.20"));
-    assert_eq!(world.journal().last().unwrap()["source"], "snapshot");
+    assert_eq!(world.journal().last().unwrap()["source"], "events");
     assert_eq!((events.end().0, events.stderr().as_str()), (Some(0), ""));
 }
 
