@@ -532,7 +532,7 @@ fn jails_are_disabled_as_shipped_and_the_example_is_understood() {
         for log in ["freeswitch.log", "fail2ban.log", "cdr-csv/ringfence-spoofed.csv", "other.log"] {
             std::fs::write(world.path(log), "").unwrap();
         }
-        let others = ["asterisk_log", "asterisk_notices", "fusionpbx_log", "nginx_log", "recidive_log"]
+        let others = ["events_log", "asterisk_log", "asterisk_notices", "fusionpbx_log", "nginx_log", "recidive_log"]
             .map(|name| format!("ringfence_{name} = {}\n", world.path("other.log").display()));
         let example = std::fs::read_to_string(example("jail.local")).unwrap().replace(
             "# ringfence_freeswitch_logs = /usr/local/freeswitch/log",
@@ -547,7 +547,7 @@ fn jails_are_disabled_as_shipped_and_the_example_is_understood() {
         let example: String = example.lines().map(uncommented).collect();
         let fail2ban = Fail2ban::start(&host, &world, &example, &std::env::var("PATH").unwrap());
         let enabled = example.lines().filter(|line| line.starts_with("enabled")).count();
-        assert_eq!(enabled, if all { 16 } else { 3 });
+        assert_eq!(enabled, if all { 23 } else { 3 });
         wait_for("the jails", || {
             fail2ban.client(&["status"]).unwrap().contains(&format!("Number of jail:\t{enabled}\n"))
         });

@@ -38,6 +38,7 @@ mod events;
 mod fail2ban;
 mod fail2ban_asterisk;
 mod fail2ban_block;
+mod fail2ban_events;
 mod fail2ban_jails;
 mod faults;
 mod firewall_beside;
