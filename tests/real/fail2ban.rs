@@ -532,8 +532,9 @@ fn jails_are_disabled_as_shipped_and_the_example_is_understood() {
         for log in ["freeswitch.log", "fail2ban.log", "cdr-csv/ringfence-spoofed.csv", "other.log"] {
             std::fs::write(world.path(log), "").unwrap();
         }
-        let others = ["events_log", "asterisk_log", "asterisk_notices", "fusionpbx_log", "nginx_log", "recidive_log"]
-            .map(|name| format!("ringfence_{name} = {}\n", world.path("other.log").display()));
+        let others =
+            ["events_log", "asterisk_log", "asterisk_notices", "fusionpbx_log", "nginx_log", "recidive_log"]
+                .map(|name| format!("ringfence_{name} = {}\n", world.path("other.log").display()));
         let example = std::fs::read_to_string(example("jail.local")).unwrap().replace(
             "# ringfence_freeswitch_logs = /usr/local/freeswitch/log",
             &format!("ringfence_freeswitch_logs = {}\n{}", world.path("").display(), others.concat()),
