@@ -89,7 +89,7 @@ Files:
   /var/log/ringfence/decisions.jsonl  who was allowed, refused and let go";
 
 /// Settings of other tools.
-const UNNEEDED: [&str; 6] = ["lists", "fusionpbx", "block", "ledger", "fail2ban", "firewall"];
+const UNNEEDED: [&str; 7] = ["lists", "fusionpbx", "block", "ledger", "fail2ban", "firewall", "events"];
 
 /// The whole tool.
 #[must_use]

@@ -101,7 +101,7 @@ Files:
   /var/log/ringfence/decisions.jsonl  who was banned, refused and let go";
 
 /// Settings of other tools.
-const UNNEEDED: [&str; 6] = ["lists", "registrations", "fusionpbx", "block", "ledger", "firewall"];
+const UNNEEDED: [&str; 7] = ["lists", "registrations", "fusionpbx", "block", "ledger", "firewall", "events"];
 
 /// The whole tool.
 #[must_use]

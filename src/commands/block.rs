@@ -106,7 +106,7 @@ Files:
 const MAX_TEXT: usize = 200;
 
 /// Settings of other tools.
-const UNNEEDED: [&str; 1] = ["lists"];
+const UNNEEDED: [&str; 2] = ["lists", "events"];
 
 /// The whole tool.
 #[must_use]

@@ -235,6 +235,9 @@ mod tests {
         for number in 0..1_000 {
             assert!(log.write(&format!("{number}\n")));
             if number % 100 == 50 {
+                while !path.exists() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 std::fs::rename(&path, dir.path().join(format!("{number}"))).unwrap();
                 if number % 200 == 50 {
                     log.reopen();

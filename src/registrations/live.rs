@@ -14,7 +14,7 @@ use crate::config::Config;
 const EVERY: Duration = Duration::from_mins(1);
 
 /// It is read so long after somebody unregistered, or a registration ended.
-const AFTER_LEAVING: Duration = Duration::from_secs(5);
+const AFTER_LEAVING: Duration = Duration::from_secs(15);
 
 /// After a look that failed, it is read again after this time.
 const RETRY: Duration = Duration::from_secs(10);
@@ -33,6 +33,8 @@ const MAX_HEARD: usize = 100_000;
 pub struct Live {
     /// As the last look found them; none before the first that was complete.
     read: Option<HashMap<IpAddr, u32>>,
+    /// Whether nobody else's phones are in the source, of whom no event comes here.
+    complete: bool,
     /// Of events: until when, in seconds since 1970, and when it came.
     heard: HashMap<IpAddr, (u32, Instant)>,
     look: Look,
@@ -108,7 +110,7 @@ impl Live {
         }
         match self.look {
             Look::Since(began, again) => {
-                self.read = Some(found.registered.into_iter().collect());
+                (self.read, self.complete) = (Some(found.registered.into_iter().collect()), found.complete);
                 // What came while it was read, or shortly before, may not be in it.
                 self.heard.retain(|_, (_, at)| *at + WRITTEN > began);
                 self.look = Look::At(again.map_or(now + EVERY, |again| again.min(now + EVERY)));
@@ -118,8 +120,9 @@ impl Live {
         None
     }
 
-    /// A look has failed, `now`: what is known counts on.
+    /// A look has failed, `now`: nothing is known for sure, and those who ask are to ask the source, and to hear of its trouble.
     pub fn failed(&mut self, now: Instant) {
+        self.read = None;
         self.look = match self.look {
             Look::Since(..) => Look::At(now + RETRY),
             Look::InVain(Some(again)) => Look::At(again),
@@ -139,6 +142,12 @@ impl Live {
         }
         everyone.retain(|_, until| i64::from(*until) > now);
         Some(everyone)
+    }
+
+    /// Whether who is not among [`everyone`](Self::everyone) is not registered: so it is unless other nodes share the source.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// Whether an address is known to be registered at `now` (seconds since 1970).
@@ -175,10 +184,15 @@ impl Feed {
         Self { run_dir: config.run_dir.clone(), fingerprint: snapshot::fingerprint(&config.registrations) }
     }
 
-    /// Tells them who is [registered](Live::everyone) at `now` (milliseconds since 1970). It counts as long as
-    /// `registrations.cache` says.
-    pub fn write(&self, everyone: impl IntoIterator<Item = (IpAddr, u32)>, now: i64) -> io::Result<()> {
-        snapshot::write_live(&self.run_dir, self.fingerprint, everyone, now)
+    /// Tells them who is [registered](Live::everyone) at `now` (milliseconds since 1970), and whether these are
+    /// [all](Live::is_complete). It counts for a few seconds.
+    pub fn write(
+        &self,
+        everyone: impl IntoIterator<Item = (IpAddr, u32)>,
+        complete: bool,
+        now: i64,
+    ) -> io::Result<()> {
+        snapshot::write_live(&self.run_dir, self.fingerprint, everyone, complete, now)
     }
 }
 
@@ -240,7 +254,7 @@ mod tests {
         live.left(after(now, 62));
         assert_eq!(live.found(found(&[]), after(now, 63)), None);
         assert_eq!(everyone(&live), Some(vec![address(B)]));
-        assert_eq!(live.due(), Some(after(now, 67)), "somebody left meanwhile");
+        assert_eq!(live.due(), Some(after(now, 77)), "somebody left meanwhile");
     }
 
     #[test]
@@ -255,7 +269,10 @@ mod tests {
         assert_eq!(live.found(found(&[A]), now), None);
         live.begin(now);
         live.failed(now);
-        assert_eq!(everyone(&live), Some(vec![address(A)]), "events still come");
+        assert_eq!(everyone(&live), None, "who asks is to hear of the trouble");
+        live.begin(now);
+        assert_eq!(live.found(Found { complete: false, ..found(&[A]) }, now), None);
+        assert!(everyone(&live).is_some() && !live.is_complete(), "other nodes' phones may be anywhere");
     }
 
     #[test]

@@ -21,6 +21,9 @@ use crate::deadline::Deadline;
 const FIRST_WAIT: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_millis(16);
 
+/// What `ringfence-events` keeps counts for so long.
+const LIVE: Duration = Duration::from_secs(3);
+
 /// A call that asks holds the lock for no longer than its deadline.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -176,7 +179,9 @@ impl Case {
     /// The freshest that says something counts.
     fn ask_snapshot(&self) -> Option<Answer> {
         let fresh = |(snapshot, live): (Snapshot, bool)| {
-            let age = snapshot.age(self.now).filter(|age| *age < self.cache())?;
+            // Who keeps it writes it every second, and may have ended since.
+            let cache = if live { self.cache().min(LIVE) } else { self.cache() };
+            let age = snapshot.age(self.now).filter(|age| *age < cache)?;
             let (says, addresses) = (snapshot.says(self.network, self.now)?, snapshot.len());
             let via = if live { Via::Events { age, addresses } } else { Via::Snapshot { age, addresses } };
             Some((age, says, via))

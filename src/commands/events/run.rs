@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -28,7 +28,7 @@ use crate::events::refusals::{PATIENCE, Refusal};
 use crate::events::watch::Watch;
 use crate::exit::Exit;
 use crate::registrations::live::{Feed, Live};
-use crate::registrations::{Found, discovery};
+use crate::registrations::{Found, Source, discovery};
 use crate::state_file;
 
 /// Registrations and logins, and nothing else.
@@ -52,6 +52,9 @@ const TELL_EVERY: Duration = Duration::from_mins(1);
 
 /// A source has so long to say who is registered.
 const LOOK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Events that are further from this host's time are given its own.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(5);
 
 /// At the end the disks have so long.
 const END_PATIENCE: Duration = Duration::from_millis(600);
@@ -111,8 +114,12 @@ fn start_looking(config: &Config) -> anyhow::Result<(Worker<()>, Looks)> {
     let settings = config.registrations.clone();
     let look = move |()| {
         let deadline = Deadline::after(Instant::now(), LOOK_PATIENCE);
-        let look = discovery::discover(&settings)
-            .and_then(|found| found.source.everyone(Timestamp::now().as_second(), deadline));
+        let look = discovery::discover(&settings).and_then(|discovery| {
+            let found = discovery.source.everyone(Timestamp::now().as_second(), deadline)?;
+            // Nodes of a cluster share it, and the events of the others are not heard here.
+            let shared = matches!(discovery.source, Source::Postgres(_));
+            Ok(Found { complete: found.complete && !shared, ..found })
+        });
         let _ = found.send(look);
     };
     Ok((Worker::start("look", look).context("cannot start a thread")?, looks))
@@ -127,7 +134,7 @@ struct Service {
     pending: VecDeque<Pending>,
     live: Live,
     looker: Worker<()>,
-    feed: Worker<HashMap<IpAddr, u32>>,
+    feed: Worker<(HashMap<IpAddr, u32>, bool)>,
     feed_due: Instant,
     metrics: Option<Worker<String>>,
     metrics_due: Instant,
@@ -150,8 +157,8 @@ impl Service {
         let now = Instant::now();
         let feed = Feed::new(config);
         let mut feed_voice = Voice::default();
-        let feed = Worker::start("feed", move |everyone: HashMap<IpAddr, u32>| {
-            let written = feed.write(everyone, Timestamp::now().as_millisecond());
+        let feed = Worker::start("feed", move |(everyone, complete): (HashMap<IpAddr, u32>, bool)| {
+            let written = feed.write(everyone, complete, Timestamp::now().as_millisecond());
             feed_voice.about("feed", written.err().map(|error| {
                 format!("ringfence-ignore asks by itself who is registered: the snapshot cannot be written: {error}")
             }));
@@ -209,7 +216,7 @@ impl Service {
     }
 
     fn event(&mut self, frame: &Frame, now: Instant) {
-        let event = match Event::parse(frame) {
+        let mut event = match Event::parse(frame) {
             Ok(Some(event)) => event,
             Ok(None) => return,
             Err(error) => {
@@ -218,6 +225,14 @@ impl Service {
             }
         };
         self.counts.last_event = Some(event.time);
+        // FreeSWITCH's clock may go its own way (fsctl sync_clock), and fail2ban passes over what is long ago.
+        let here = Timestamp::now();
+        if event.time.duration_since(here).abs() > CLOCKS_DIFFER {
+            self.voice.now_and_then("clock", now, || {
+                "FreeSWITCH's clock is not this host's (fs_cli -x 'fsctl sync_clock'); lines have this host's time".to_owned()
+            });
+            event.time = here;
+        }
         match (event.subclass, event.address) {
             (Subclass::Register, Some(address)) => {
                 let expires = event.expires.unwrap_or(USUAL_EXPIRES);
@@ -319,7 +334,7 @@ impl Service {
         if self.feed_due <= now {
             self.feed_due = now + FEED_EVERY;
             if let Some(everyone) = self.live.everyone(Timestamp::now().as_second()) {
-                self.feed.offer(everyone);
+                self.feed.offer((everyone, self.live.is_complete()));
             }
             self.look_at_the_log(now);
         }

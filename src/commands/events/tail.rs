@@ -57,6 +57,17 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Yes)
 }
 
+/// Opens the log, which somebody without privileges writes: through no link, and only if it is his.
+fn open(path: &Path) -> io::Result<File> {
+    let named =
+        |path: Option<&Path>| Some((path?.parent()?.to_owned(), path?.file_name()?.to_str()?.to_owned()));
+    let (Some((dir, name)), Some((parent, sub))) = (named(Some(path)), named(path.parent())) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    debug_assert!(dir.starts_with(&parent));
+    state_file::open_entrusted(&parent, &sub, &name, state_file::effective_user()).map(|(file, _)| file)
+}
+
 /// Reads whole lines of a file that grows, and is replaced now and then.
 struct Reader {
     path: PathBuf,
@@ -71,7 +82,7 @@ struct Reader {
 impl Reader {
     /// Opens the file so many lines before its end.
     fn open(path: &Path, lines: usize) -> io::Result<Self> {
-        let mut file = state_file::open_regular(path)?;
+        let mut file = open(path)?;
         let position = start_of_last(&file, lines)?;
         file.seek(SeekFrom::Start(position))?;
         Self::at(path, file, position)
@@ -90,7 +101,7 @@ impl Reader {
             (self.position, self.part) = (0, vec![]);
         }
         let mut lines = self.rest()?;
-        if replaced && let Ok(file) = state_file::open_regular(&self.path) {
+        if replaced && let Ok(file) = open(&self.path) {
             *self = Self::at(&self.path, file, 0)?;
             lines.extend(self.rest()?);
         }
@@ -313,10 +324,16 @@ mod tests {
         );
     }
 
+    /// In a directory of its own, as the service has one.
+    fn private(dir: &tempfile::TempDir) -> PathBuf {
+        state_file::make_dir(&dir.path().join("events"), 0o750).unwrap();
+        dir.path().join("events/log")
+    }
+
     #[test]
     fn the_last_lines_are_found() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
+        let path = private(&dir);
         let text = (0..30_000).fold(String::new(), |text, number| text + &number.to_string() + "\n");
         for (end, whole) in [("", 30_000), ("half", 30_000)] {
             std::fs::write(&path, text.clone() + end).unwrap();
@@ -332,7 +349,7 @@ mod tests {
     #[test]
     fn a_rotation_is_survived() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
+        let path = private(&dir);
         let append = |text: &str| {
             let mut file = state_file::open_for_append(&path, 0o600).unwrap();
             file.write_all(text.as_bytes()).unwrap();
@@ -347,7 +364,7 @@ mod tests {
         append("3\nha");
         assert_eq!(read(), "3");
         append("lf\n4\n");
-        std::fs::rename(&path, dir.path().join("log.1")).unwrap();
+        std::fs::rename(&path, path.with_extension("1")).unwrap();
         assert_eq!(read(), "half 4");
         append("5\n");
         assert_eq!(read(), "5");

@@ -63,7 +63,7 @@ fn a_fresh_snapshot_answers() {
 /// As `ringfence-events` keeps it.
 fn live(world: &World, then: i64, registered: &[&str]) {
     let registered = registered.iter().map(|address| (address.parse().unwrap(), u32::MAX));
-    crate::registrations::live::Feed::new(&world.config).write(registered, then).unwrap();
+    crate::registrations::live::Feed::new(&world.config).write(registered, true, then).unwrap();
 }
 
 #[test]
