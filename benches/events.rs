@@ -78,7 +78,7 @@ fn load(table: &mut Table) {
     table.row("events a second of one core", &format!("{rate:.0}"), ">= 20000", Some(rate >= 20_000.0));
     table.row("processor time of an event", &format!("{:.1} us", cpu / count * 1e6), "", None);
     table.row("as long as the log took", &format!("{:.2} s", took.as_secs_f64()), "", None);
-    table.memory("memory under load, at most", mib, 64.0);
+    table.memory("memory under load, at most", mib, 20.0);
 }
 
 fn latency(table: &mut Table) {
