@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use super::make_room;
+
 /// So many keys are remembered; where there are more, all but the latest are forgotten.
 const MAX_KEYS: usize = 10_000;
 
@@ -36,12 +38,7 @@ impl<K: Eq + Hash, V: Eq> Crowds<K, V> {
     pub fn add(&mut self, key: K, value: V, now: i64) -> Option<usize> {
         const AGAIN: i64 = 60_000;
         let since = now - self.window;
-        if self.keys.len() >= MAX_KEYS && !self.keys.contains_key(&key) {
-            self.keys.retain(|_, seen| seen.values.iter().any(|(_, at)| *at > since));
-            if self.keys.len() >= MAX_KEYS {
-                self.keys.clear();
-            }
-        }
+        make_room(&mut self.keys, &key, MAX_KEYS, |seen| seen.values.iter().any(|(_, at)| *at > since));
         let seen = self.keys.entry(key).or_insert_with(|| Seen { values: vec![], told: None });
         seen.values.retain(|(_, at)| *at > since);
         if let Some((_, at)) = seen.values.iter_mut().find(|(other, _)| *other == value) {

@@ -335,22 +335,8 @@ impl Headers {
 }
 
 /// What is no percent-encoding stays as it is.
-fn percent_decoded(text: &[u8]) -> Vec<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [first, more @ ..] = rest {
-        rest = more;
-        let byte = match more {
-            [high, low, more @ ..] if *first == b'%' => digit(*high).zip(digit(*low)).map(|(high, low)| {
-                rest = more;
-                high << 4 | low
-            }),
-            _ => None,
-        };
-        decoded.push(byte.unwrap_or(*first));
-    }
-    decoded
+pub(crate) fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    percent_encoding::percent_decode(text).collect()
 }
 
 impl<'de> Deserialize<'de> for Headers {

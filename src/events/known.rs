@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc as news;
 
 use super::line::Known;
+use super::make_room;
 use crate::account::SipAccount;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -122,12 +123,8 @@ impl Accounts {
     }
 
     fn remember(&mut self, account: SipAccount, known: Known, now: Instant) {
-        if self.remembered.len() >= MAX_REMEMBERED && !self.remembered.contains_key(&account) {
-            self.remembered.retain(|_, (_, since)| now.saturating_duration_since(*since) < REMEMBERED);
-            if self.remembered.len() >= MAX_REMEMBERED {
-                self.remembered.clear();
-            }
-        }
+        let counts = |(_, since): &(Known, Instant)| now.saturating_duration_since(*since) < REMEMBERED;
+        make_room(&mut self.remembered, &account, MAX_REMEMBERED, counts);
         self.remembered.insert(account, (known, now));
     }
 }

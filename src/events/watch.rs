@@ -8,6 +8,7 @@ use super::crowd::Crowds;
 use super::event::{Event, Subclass};
 use super::flood::Floods;
 use super::line::{Account, Address, Client, Entry, Known, Line, Text, Time};
+use super::make_room;
 use super::refusals::{Refusal, Refusals, is_address};
 use super::registrations;
 use crate::account::SipAccount;
@@ -130,12 +131,7 @@ impl Watch {
     }
 
     fn succeeded(&mut self, source: IpAddr, at: i64) {
-        if self.good.len() >= MAX_GOOD && !self.good.contains_key(&source) {
-            self.good.retain(|_, last| at - *last < DAY);
-            if self.good.len() >= MAX_GOOD {
-                self.good.clear();
-            }
-        }
+        make_room(&mut self.good, &source, MAX_GOOD, |last| at - *last < DAY);
         self.good.insert(source, at);
     }
 }

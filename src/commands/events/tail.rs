@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::complain;
 use crate::config::Config;
+use crate::events::event::percent_decoded;
 use crate::events::line::{Line, MAX_LINE};
 use crate::evidence::visible;
 use crate::exit::Exit;
@@ -268,26 +269,7 @@ impl Fields {
 
 /// Percent-encoding undone, as far as it is text.
 fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, more @ ..] = rest {
-        rest = more;
-        let code = match more {
-            [high, low, more @ ..] if *first == b'%' => {
-                let digit = |byte: u8| char::from(byte).to_digit(16);
-                digit(*high).zip(digit(*low)).map(|(high, low)| (high << 4 | low, more))
-            }
-            _ => None,
-        };
-        match code {
-            Some((byte, more)) => {
-                bytes.push(u8::try_from(byte).unwrap_or(b'?'));
-                rest = more;
-            }
-            None => bytes.push(*first),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    String::from_utf8_lossy(&percent_decoded(text.as_bytes())).into_owned()
 }
 
 #[cfg(test)]
