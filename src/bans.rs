@@ -12,7 +12,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::firewall::{BANS, Chain, Hook, Layout, Rule, Version};
-use crate::kernel_sets::{Banned, Family};
+use crate::kernel_sets::Banned;
 use crate::state_file::{self, Durability};
 
 mod reach;
@@ -55,11 +55,7 @@ impl Jail {
 
     /// The rules that drop them.
     pub fn rules(&self, version: Version) -> impl Iterator<Item = Rule> {
-        let family = match version {
-            Version::V4 => Family::V4,
-            Version::V6 => Family::V6,
-        };
-        let set = format!("-m set --match-set {} src", self.banned().name(family));
+        let set = format!("-m set --match-set {} src", self.banned().name(version.family()));
         self.reach.matches().into_iter().map(move |matches| {
             let space = if matches.is_empty() { "" } else { " " };
             Rule::new(format!("{matches}{space}{set}"), "DROP").about(format!("banned by {}", self.name))

@@ -12,6 +12,7 @@ use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::visible_within;
+use crate::kernel_sets::Family;
 
 mod change;
 pub mod concerns;
@@ -44,6 +45,15 @@ pub enum Version {
 }
 
 impl Version {
+    /// As sets have it.
+    #[must_use]
+    pub const fn family(self) -> Family {
+        match self {
+            Self::V4 => Family::V4,
+            Self::V6 => Family::V6,
+        }
+    }
+
     /// What the names of its programs begin with.
     #[must_use]
     pub const fn program(self) -> &'static str {

@@ -60,12 +60,6 @@ impl Reach {
         Ok(Self { protocols, ports: Some(ranges) })
     }
 
-    /// All protocols, all ports.
-    #[must_use]
-    pub const fn everything() -> Self {
-        Self { protocols: Protocols::All, ports: None }
-    }
-
     /// The options of iptables that match it; each but one that matches everything needs a rule of its own.
     #[must_use]
     pub fn matches(&self) -> Vec<String> {

@@ -59,7 +59,7 @@ enum Command {
     Ban(address::BanArgs),
     /// Let it go: fail2ban's actionunban
     Unban(address::UnbanArgs),
-    /// Show the jails, what their bans cut off, how many they ban, and how many packets that dropped
+    /// Show the jails, what their bans close, how many they ban, and how many packets were dropped
     List(list::Args),
     /// Repair the rules and sets, and let go whom fail2ban has let go meanwhile; every minute
     Sync,
@@ -76,7 +76,7 @@ fail2ban calls it, by the actions ringfence-ban and ringfence-ban-allports. Each
 in which every ban ends by itself, and a rule in the chain RF-BAN, which comes before all else of
 Ringfence. A restart of fail2ban brings back all bans at once, from its database.";
 
-const AFTER_HELP: &str = "Exit status: 0 done, 1 refused or not known in part, 2 broken or wrong usage.";
+const AFTER_HELP: &str = "Exit status: 0 done, 1 not known in part, 2 broken or wrong usage.";
 
 const AFTER_LONG_HELP: &str = "\
 Exit status:

@@ -23,7 +23,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::{Case, Chain, Hook, Layout, Pattern, Rule, Version};
 use crate::config::firewall::{AllowMeans, IAX_PORT, PortRange, Rate};
 use crate::config::{Config, Firewall, ListName, Mode, Ports};
-use crate::kernel_sets::{self, Family, Names, PORTS};
+use crate::kernel_sets::{self, Names, PORTS};
 
 /// What the names of our chains begin with; also the name of the first.
 pub const PREFIX: &str = "RINGFENCE";
@@ -135,14 +135,7 @@ impl Settings {
     /// The chains and their jump.
     #[must_use]
     pub fn layout(&self, version: Version) -> Layout {
-        Order { settings: self, version, names: kernel_sets::names(family(version)) }.layout()
-    }
-}
-
-fn family(version: Version) -> Family {
-    match version {
-        Version::V4 => Family::V4,
-        Version::V6 => Family::V6,
+        Order { settings: self, version, names: kernel_sets::names(version.family()) }.layout()
     }
 }
 
@@ -376,7 +369,7 @@ impl Order<'_> {
             let mut matches = format!("-p {protocol} -m multiport --dports {ports}");
             let mut names = vec![];
             for list in to {
-                let set = kernel_sets::of_list(list, self::family(self.version));
+                let set = kernel_sets::of_list(list, self.version.family());
                 let _ = write!(matches, " -m set ! --match-set {set} src");
                 names.push(list.as_str());
             }

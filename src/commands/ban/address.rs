@@ -12,7 +12,7 @@ use crate::bans;
 use crate::commands::{a_jail, a_span, say, screen::span};
 use crate::evidence::visible_within;
 use crate::exit::Exit;
-use crate::feeds::guard;
+use crate::feeds::guard::{self, Protected, Why};
 use crate::firewall::take_turn;
 use crate::host;
 use crate::kernel_sets::Banned;
@@ -102,14 +102,27 @@ fn bannable(text: &OsStr) -> Result<IpNetwork, (&'static str, String)> {
             "it is no IPv4 or IPv6 address, and no network that somebody may have".to_owned(),
         ));
     };
-    let protected = guard::of_host(&host::protected(&host::Paths::default()));
-    let (_, hits) = guard::cut(&std::iter::once(network).collect(), &protected);
-    match hits.first() {
-        Some(hit) => Err((
-            hit.why.word(),
-            format!("it is, or has in it, {} {}", article(hit.why.names().0), hit.why.names().0),
-        )),
+    match OfHost::look().hit(network) {
+        Some(why) => {
+            let (what, _) = why.names();
+            Err((why.word(), format!("it is, or has in it, {} {what}", article(what))))
+        }
         None => Ok(network),
+    }
+}
+
+/// What belongs to this host and is never banned.
+pub(super) struct OfHost(Vec<Protected>);
+
+impl OfHost {
+    pub(super) fn look() -> Self {
+        Self(guard::of_host(&host::protected(&host::Paths::default())))
+    }
+
+    /// Why a network must not be banned, if that is so.
+    pub(super) fn hit(&self, network: IpNetwork) -> Option<Why> {
+        let (_, hits) = guard::cut(&std::iter::once(network).collect(), &self.0);
+        hits.first().map(|hit| hit.why)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 
+use super::address::OfHost;
 use super::remembered::remembered;
 use super::{Call, Whose, bans, complain, kernel};
 use crate::bans::{Jail, Reach};
@@ -13,6 +14,7 @@ use crate::commands::{a_jail, causes, say};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::exit::Exit;
+use crate::fail2ban::Ban;
 use crate::firewall::take_turn;
 use crate::kernel_sets::Banned;
 use crate::{address, bans as book, exemption};
@@ -56,7 +58,8 @@ pub(super) fn start(call: &Call, StartArgs { whose }: &StartArgs) -> anyhow::Res
     let mut kernel = kernel()?;
     let (banned, exempt) = (jails[at].banned(), Exemptions::new(call, now));
     let deadline = Deadline::after(Instant::now(), PATIENCE);
-    match remembered(call, &jails[at], deadline, |_, network| !exempt.holds(network)) {
+    let counts = |_: &Ban, network| !exempt.holds(network);
+    match remembered(call, &jails[at], &OfHost::look(), deadline, counts) {
         Ok(entries) => {
             if entries.is_none() {
                 let database = call.config.fail2ban.database.display();
@@ -95,19 +98,19 @@ pub(super) fn enter(jails: &mut Vec<Jail>, name: &str, reach: Reach, now: Timest
 pub(super) fn stop(call: &Call, args: &StopArgs) -> anyhow::Result<Exit> {
     let _turn = take_turn(&call.config.run_dir)?;
     let mut jails = call.jails();
-    let stops = |jail: &Jail| args.jail.as_ref().is_none_or(|name| jail.name == *name);
-    let mut stopped: Vec<Jail> = jails.extract_if(.., |jail| stops(jail)).collect();
-    // Also where the file was lost.
-    if let Some(name) = &args.jail
-        && stopped.is_empty()
-    {
-        stopped.push(Jail::new(name, Reach::everything(), 0));
-    }
+    let stopped: Vec<Banned> = match &args.jail {
+        // Also where the file was lost.
+        Some(name) => {
+            jails.retain(|jail| jail.name != *name);
+            vec![Banned::of(name)]
+        }
+        None => jails.drain(..).map(|jail| jail.banned()).collect(),
+    };
     book::write(&call.config.run_dir, &jails)?;
     let mut kernel = kernel()?;
     call.settle(&jails, &mut kernel)?;
-    for jail in &stopped {
-        jail.banned().remove(&mut kernel)?;
+    for banned in &stopped {
+        banned.remove(&mut kernel)?;
     }
     Ok(Exit::Yes)
 }

@@ -4,18 +4,17 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 
 use super::Call;
-use super::address::{network, seconds};
+use super::address::{OfHost, network, seconds};
 use crate::bans::Jail;
 use crate::deadline::Deadline;
 use crate::fail2ban::{self, Ban};
-use crate::feeds::guard;
-use crate::host;
 
 /// Those that `counts`, each with how many seconds are left, none for ever: without those that are never banned. `None` where fail2ban
 /// has no database, or does not know the jail.
 pub(super) fn remembered(
     call: &Call,
     jail: &Jail,
+    of_host: &OfHost,
     deadline: Deadline,
     counts: impl Fn(&Ban, IpNetwork) -> bool,
 ) -> anyhow::Result<Option<Vec<(IpNetwork, u32)>>> {
@@ -28,12 +27,9 @@ pub(super) fn remembered(
     }
     let Some(bans) = bans else { return Ok(None) };
     let now = Timestamp::now().as_second();
-    let protected = guard::of_host(&host::protected(&host::Paths::default()));
-    let harmless =
-        |network: IpNetwork| guard::cut(&std::iter::once(network).collect(), &protected).1.is_empty();
     let entry = |ban: &Ban| {
         let (network, left) = (network(ban.id.as_ref())?, ban.left(now));
-        (left > 0 && harmless(network) && counts(ban, network)).then(|| (network, seconds(left)))
+        (left > 0 && of_host.hit(network).is_none() && counts(ban, network)).then(|| (network, seconds(left)))
     };
     Ok(Some(bans.iter().filter_map(entry).collect()))
 }

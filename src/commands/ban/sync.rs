@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::address::OfHost;
 use super::remembered::remembered;
 use super::{Call, complain, kernel};
 use crate::bans as book;
@@ -41,7 +42,7 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     let (mut jails, mut kernel) = (book::read(&call.config.run_dir)?, kernel()?);
     let repaired = call.settle(&jails, &mut kernel)?;
     let (mut changed, mut unknown) = (false, held.as_ref().err().map(causes));
-    let deadline = Deadline::after(Instant::now(), READING);
+    let (of_host, deadline) = (OfHost::look(), Deadline::after(Instant::now(), READING));
     for jail in &mut jails {
         let banned = jail.banned();
         if banned.count(&mut kernel).is_err() {
@@ -57,7 +58,7 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
             // Whom the start left out, fail2ban may not restore either.
             None => jail.remembered.contains(&network) || ban.is_since(jail.started),
         };
-        match remembered(call, jail, deadline, counts) {
+        match remembered(call, jail, &of_host, deadline, counts) {
             // fail2ban may have none, and still ban.
             Ok(None) => {}
             Ok(Some(entries)) => {
