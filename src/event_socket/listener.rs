@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -41,8 +41,9 @@ const MAX_EVENT: usize = 1 << 20;
 /// So much is read at once.
 const PIECE: usize = 64 << 10;
 
-/// Where the event socket is (`HOST:PORT`), and its password. Asked before each attempt.
-type Find = dyn Fn() -> anyhow::Result<(String, String)> + Send + Sync;
+/// Where the event socket is (`HOST:PORT`), and its password. Asked before each attempt, by one thread at a time: a disk may
+/// hang.
+type Find = Mutex<dyn Fn() -> anyhow::Result<(String, String)> + Send>;
 
 /// A subscription that is renewed for ever.
 pub struct Listener {
@@ -107,10 +108,10 @@ impl Listener {
     /// Of what the command `subscription` asks for; `find` says where.
     pub fn new(
         subscription: &'static str,
-        find: impl Fn() -> anyhow::Result<(String, String)> + Send + Sync + 'static,
+        find: impl Fn() -> anyhow::Result<(String, String)> + Send + 'static,
     ) -> Self {
         Self {
-            find: Arc::new(find),
+            find: Arc::new(Mutex::new(find)),
             subscription,
             state: State::Pausing(Instant::now()),
             pause: FIRST_PAUSE,
@@ -159,8 +160,14 @@ impl Listener {
 }
 
 async fn subscribe(find: Arc<Find>, subscription: &'static str) -> Result<Connection, Lost> {
-    let found = tokio::task::spawn_blocking(move || find()).await;
-    let found = found.map_err(|_| anyhow!("the settings cannot be read")).flatten();
+    let found = tokio::task::spawn_blocking(move || match find.try_lock() {
+        Ok(find) => find(),
+        Err(_) => Err(anyhow!("FreeSWITCH's settings are still being read")),
+    });
+    let found =
+        timeout(PATIENCE, found).await.map_err(|_| anyhow!("FreeSWITCH's settings cannot be read in time"));
+    let found =
+        found.and_then(|found| found.map_err(|_| anyhow!("FreeSWITCH's settings cannot be read"))).flatten();
     let (address, password) = found.map_err(|why| Lost { why, hopeless: true })?;
     let subscribed = timeout(PATIENCE, Connection::open(&address, &password, subscription)).await;
     let subscribed = subscribed.unwrap_or_else(|_| Err(anyhow!("no answer in time").into()));
