@@ -12,6 +12,7 @@ mod metrics;
 mod run;
 mod systemd;
 mod tail;
+mod voice;
 mod worker;
 
 const TOOL: &str = "ringfence-events";
@@ -70,6 +71,8 @@ Which way it fails:
   If the disk takes nothing, up to 4 MiB of lines wait in memory; what comes then is dropped,
   counted, and that is said once a minute. FreeSWITCH is never kept waiting.
   If FusionPBX's database does not answer within 8 ms, a failure says known=unknown.
+  If many known addresses begin to fail at once, the PBX is in trouble, not they: that is one alarm
+  in the log, and what they do until it is over is excused there, where no jail counts it.
   If the registrations cannot be read, or events are missed, ringfence-ignore asks by itself.
 
 Files:

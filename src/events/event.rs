@@ -335,7 +335,7 @@ impl Headers {
 }
 
 /// What is no percent-encoding stays as it is.
-pub(crate) fn percent_decoded(text: &[u8]) -> Vec<u8> {
+fn percent_decoded(text: &[u8]) -> Vec<u8> {
     percent_encoding::percent_decode(text).collect()
 }
 

@@ -1,13 +1,13 @@
 //! Whether accounts exist, as FusionPBX's database says: asked by a thread of its own, and remembered for a minute.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc as news;
 
 use super::line::Known;
-use super::make_room;
+use super::{Recent, recent};
 use crate::account::SipAccount;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -17,8 +17,8 @@ use crate::fusionpbx::accounts::Directory;
 /// So long an answer counts.
 const REMEMBERED: Duration = Duration::from_mins(1);
 
-/// So many answers are remembered; where there are more, all but the latest are forgotten.
-const MAX_REMEMBERED: usize = 20_000;
+/// So many answers are remembered.
+const MAX_REMEMBERED: usize = 8_000;
 
 /// So many accounts may wait to be asked about.
 const MAX_ASKED: usize = 256;
@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What is remembered, and the way to the thread that asks. Of one that asks nobody, nothing is known.
 #[derive(Debug)]
 pub struct Accounts {
-    remembered: HashMap<SipAccount, (Known, Instant)>,
+    remembered: Recent<SipAccount, (Known, Instant)>,
     asked: HashSet<SipAccount>,
     /// Nobody can be asked before.
     unusable: Option<Instant>,
@@ -72,12 +72,12 @@ impl Accounts {
     }
 
     fn new(questions: SyncSender<SipAccount>) -> Self {
-        Self { remembered: HashMap::new(), asked: HashSet::new(), unusable: None, questions }
+        Self { remembered: recent(MAX_REMEMBERED), asked: HashSet::new(), unusable: None, questions }
     }
 
     /// Whether an account exists, if that is known at once; otherwise it is asked for.
     pub fn ask(&mut self, account: &SipAccount, now: Instant) -> AtOnce {
-        if let Some((known, since)) = self.remembered.get(account)
+        if let Some((known, since)) = self.remembered.peek(account)
             && now.saturating_duration_since(*since) < REMEMBERED
         {
             return AtOnce::Answer(*known);
@@ -100,7 +100,7 @@ impl Accounts {
         if self.asked.contains(account) {
             return None;
         }
-        Some(self.remembered.get(account).map_or(Known::Unknown, |(known, _)| *known))
+        Some(self.remembered.peek(account).map_or(Known::Unknown, |(known, _)| *known))
     }
 
     /// Takes in what the thread found out. Why nobody can be asked, if that is so.
@@ -110,7 +110,8 @@ impl Accounts {
                 self.unusable = None;
                 for (account, exists) in answers {
                     self.asked.remove(&account);
-                    self.remember(account, if exists { Known::Yes } else { Known::No }, now);
+                    let known = if exists { Known::Yes } else { Known::No };
+                    self.remembered.insert(account, (known, now));
                 }
                 return None;
             }
@@ -120,12 +121,6 @@ impl Accounts {
         self.unusable = Some(now + again);
         self.asked.clear();
         why
-    }
-
-    fn remember(&mut self, account: SipAccount, known: Known, now: Instant) {
-        let counts = |(_, since): &(Known, Instant)| now.saturating_duration_since(*since) < REMEMBERED;
-        make_room(&mut self.remembered, &account, MAX_REMEMBERED, counts);
-        self.remembered.insert(account, (known, now));
     }
 }
 
@@ -211,6 +206,6 @@ mod tests {
         assert_eq!(accounts.ask(&account(MAX_ASKED), now), AtOnce::Answer(Known::Unknown));
         let all = (0..MAX_REMEMBERED * 2).map(|number| (account(number), true)).collect();
         accounts.learn(Answer::Of(all), now);
-        assert!(accounts.remembered.len() <= MAX_REMEMBERED);
+        assert_eq!(accounts.remembered.len(), MAX_REMEMBERED);
     }
 }

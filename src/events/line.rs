@@ -18,7 +18,8 @@
 //! | `realm-mismatch` | a failure's realm is not its domain | `address method account realm profile agent` |
 //! | `flood` | an address asks without credentials very often | `address rate` |
 //! | `spray` | an address fails on many accounts that exist | `address accounts` |
-//! | `alarm` | many known sources fail at once | `address sources` |
+//! | `alarm` | many known sources begin to fail at once | `address sources` |
+//! | `excused` | a known source fails during an alarm | as of `failure` |
 //!
 //! `ip-domain` and `realm-mismatch` come besides the `failure`, behind it; of challenges, `ip-domain` comes alone, and at most
 //! once a second for each address.
@@ -30,14 +31,14 @@
 //!   or From names. In `realm-mismatch`, always the latter.
 //! - `claimed`: `USER@DOMAIN`, the account that To or From names, where it is another one than `account`. Domains are
 //!   compared without regard to case.
-//! - `known`: whether `account` exists: `yes`, `no`, or `unknown` where nobody could be asked, or where it has no
-//!   domain.
+//! - `known`: whether `account` exists: `yes`, `no`, or `unknown` where nobody could be asked, where it has no domain,
+//!   or where it does not exist, and its realm is not the domain that is claimed: that may be a realm for many domains.
 //! - `id`: `USER@DOMAIN,ADDRESS`, this device of this account, as `ringfence-block` takes it; the domain is in lower case.
 //!   There only if `known=yes`, and user and domain are of `A-Z a-z 0-9 . _ + -` alone, not cut, and a SIP account's.
 //! - `realm`: the credentials' realm.
 //! - `expires`: in so many seconds; `-` where FreeSWITCH does not say it.
 //! - `rate`: so many within the second, which are more than may be; it may have become more.
-//! - `accounts`, `sources`: so many different accounts, or addresses.
+//! - `accounts`, `sources`: so many different accounts, of which no more than 20 are counted, or addresses.
 //! - `profile`: the SIP or Verto profile.
 //! - `agent`: what the client calls itself.
 //!
@@ -76,8 +77,18 @@ pub const MAX_PROFILE: usize = 64;
 pub const MAX_AGENT: usize = 128;
 
 /// All kinds of lines.
-pub const KINDS: [&str; 9] =
-    ["failure", "success", "unregister", "expire", "ip-domain", "realm-mismatch", "flood", "spray", "alarm"];
+pub const KINDS: [&str; 10] = [
+    "failure",
+    "success",
+    "unregister",
+    "expire",
+    "ip-domain",
+    "realm-mismatch",
+    "flood",
+    "spray",
+    "alarm",
+    "excused",
+];
 
 /// A byte is written as at most so many.
 const ENCODED: usize = 3;
@@ -117,8 +128,10 @@ pub enum Entry {
     Flood { address: Address, rate: u64 },
     /// An address fails on so many accounts that exist.
     Spray { address: Address, accounts: u64 },
-    /// So many known sources fail at once.
+    /// So many known sources begin to fail at once.
     Alarm { sources: u64 },
+    /// A failure of a known source during an alarm: the PBX is in trouble, not he, and nobody is to be banned for it.
+    Excused(Failure),
 }
 
 /// Refused credentials.
@@ -160,6 +173,28 @@ pub struct Account {
     pub user: Text<MAX_USER>,
     /// Behind it.
     pub domain: Text<MAX_DOMAIN>,
+}
+
+/// A key's value.
+#[derive(Clone, Copy, Debug)]
+pub enum Field<'a> {
+    /// None where it is not known.
+    Address(Option<Address>),
+    /// One of few words.
+    Word(&'static str),
+    /// A user at a domain.
+    Account(&'a Account),
+    /// A device of an account.
+    Id(&'a Offender),
+    /// Any bytes, cut or not.
+    Text {
+        /// What is left of them.
+        bytes: &'a [u8],
+        /// Whether there were more.
+        cut: bool,
+    },
+    /// None where it is not known.
+    Number(Option<u64>),
 }
 
 /// Any bytes, or the first of them: so many as can be written as `MAX` bytes.
@@ -217,8 +252,9 @@ impl Line {
     }
 
     fn write(&self, out: &mut impl Write) -> fmt::Result {
-        write!(out, "{} v1 {}", self.time, self.entry.kind())?;
-        self.entry.write(out)
+        let mut written = write!(out, "{} v1 {}", self.time, self.entry.kind());
+        self.entry.each(|key, value| written = written.and_then(|()| write!(out, " {key}={value}")));
+        written
     }
 }
 
@@ -236,44 +272,50 @@ impl Entry {
             Self::Flood { .. } => "flood",
             Self::Spray { .. } => "spray",
             Self::Alarm { .. } => "alarm",
+            Self::Excused(_) => "excused",
         }
     }
 
-    fn write(&self, out: &mut impl Write) -> fmt::Result {
+    /// All keys with their values, in the log's order.
+    pub fn each<'a>(&'a self, mut each: impl FnMut(&'static str, Field<'a>)) {
         match self {
-            Self::Failure(failure) => failure.write(out),
+            Self::Failure(failure) | Self::Excused(failure) => failure.each(each),
             Self::Success { address, account, expires, client } => {
-                write!(out, " address={address}")?;
-                account.write(" account=", out)?;
-                match expires {
-                    Some(seconds) => write!(out, " expires={seconds}")?,
-                    None => out.write_str(" expires=-")?,
-                }
-                client.write(out)
+                each("address", Field::Address(Some(*address)));
+                each("account", Field::Account(account));
+                each("expires", Field::Number(*expires));
+                client.each(each);
             }
             Self::Unregister { address, account, client } | Self::Expire { address, account, client } => {
-                match address {
-                    Some(address) => write!(out, " address={address}")?,
-                    None => out.write_str(" address=-")?,
-                }
-                account.write(" account=", out)?;
-                client.write(out)
+                each("address", Field::Address(*address));
+                each("account", Field::Account(account));
+                client.each(each);
             }
             Self::IpDomain { address, method, account, client } => {
-                write!(out, " address={address} method={}", method.word())?;
-                account.write(" account=", out)?;
-                client.write(out)
+                each("address", Field::Address(Some(*address)));
+                each("method", Field::Word(method.word()));
+                each("account", Field::Account(account));
+                client.each(each);
             }
             Self::RealmMismatch { address, method, account, realm, client } => {
-                write!(out, " address={address} method={}", method.word())?;
-                account.write(" account=", out)?;
-                out.write_str(" realm=")?;
-                realm.write(out)?;
-                client.write(out)
+                each("address", Field::Address(Some(*address)));
+                each("method", Field::Word(method.word()));
+                each("account", Field::Account(account));
+                each("realm", realm.into());
+                client.each(each);
             }
-            Self::Flood { address, rate } => write!(out, " address={address} rate={rate}"),
-            Self::Spray { address, accounts } => write!(out, " address={address} accounts={accounts}"),
-            Self::Alarm { sources } => write!(out, " address=- sources={sources}"),
+            Self::Flood { address, rate } => {
+                each("address", Field::Address(Some(*address)));
+                each("rate", Field::Number(Some(*rate)));
+            }
+            Self::Spray { address, accounts } => {
+                each("address", Field::Address(Some(*address)));
+                each("accounts", Field::Number(Some(*accounts)));
+            }
+            Self::Alarm { sources } => {
+                each("address", Field::Address(None));
+                each("sources", Field::Number(Some(*sources)));
+            }
         }
     }
 }
@@ -336,17 +378,18 @@ impl Failure {
         &self.client
     }
 
-    fn write(&self, out: &mut impl Write) -> fmt::Result {
-        write!(out, " address={} method={}", self.address, self.method.word())?;
-        self.account.write(" account=", out)?;
+    fn each<'a>(&'a self, mut each: impl FnMut(&'static str, Field<'a>)) {
+        each("address", Field::Address(Some(self.address)));
+        each("method", Field::Word(self.method.word()));
+        each("account", Field::Account(&self.account));
         if let Some(claimed) = &self.claimed {
-            claimed.write(" claimed=", out)?;
+            each("claimed", Field::Account(claimed));
         }
-        write!(out, " known={}", self.known.word())?;
+        each("known", Field::Word(self.known.word()));
         if let Some(id) = &self.id {
-            write!(out, " id={id}")?;
+            each("id", Field::Id(id));
         }
-        self.client.write(out)
+        self.client.each(each);
     }
 }
 
@@ -372,11 +415,9 @@ impl Method {
 }
 
 impl Client {
-    fn write(&self, out: &mut impl Write) -> fmt::Result {
-        out.write_str(" profile=")?;
-        self.profile.write(out)?;
-        out.write_str(" agent=")?;
-        self.agent.write(out)
+    fn each<'a>(&'a self, mut each: impl FnMut(&'static str, Field<'a>)) {
+        each("profile", (&self.profile).into());
+        each("agent", (&self.agent).into());
     }
 }
 
@@ -393,13 +434,6 @@ impl Account {
         Some(Offender { account, source: Some(address.0) })
     }
 
-    fn write(&self, key: &str, out: &mut impl Write) -> fmt::Result {
-        out.write_str(key)?;
-        self.user.write(out)?;
-        out.write_char('@')?;
-        self.domain.write(out)
-    }
-
     fn parse(text: &str) -> Option<Self> {
         let (user, domain) = text.split_once('@')?;
         Some(Self { user: Text::parse(user)?, domain: Text::parse(domain)? })
@@ -409,6 +443,12 @@ impl Account {
 impl From<&Party> for Account {
     fn from(party: &Party) -> Self {
         Self { user: Text::new(&party.user), domain: Text::new(&party.host) }
+    }
+}
+
+impl<'a, const MAX: usize> From<&'a Text<MAX>> for Field<'a> {
+    fn from(text: &'a Text<MAX>) -> Self {
+        Self::Text { bytes: &text.bytes, cut: text.cut }
     }
 }
 
@@ -443,21 +483,6 @@ impl<const MAX: usize> Text<MAX> {
         std::str::from_utf8(&self.bytes).ok().filter(|_| plain)
     }
 
-    fn write(&self, out: &mut impl Write) -> fmt::Result {
-        match &*self.bytes {
-            [] => return out.write_char('-'),
-            b"-" => return out.write_str("%2D"),
-            _ => {}
-        }
-        for piece in self.bytes.chunk_by(|one, next| is_plain(*one) == is_plain(*next)) {
-            match std::str::from_utf8(piece) {
-                Ok(plain) if is_plain(piece[0]) => out.write_str(plain)?,
-                _ => piece.iter().try_for_each(|byte| write_encoded(*byte, out))?,
-            }
-        }
-        if self.cut { out.write_char('~') } else { Ok(()) }
-    }
-
     fn parse(text: &str) -> Option<Self> {
         let (text, cut) = text.strip_suffix('~').map_or((text, false), |text| (text, true));
         // It was cut for want of space, and ends where the next byte would not have had any.
@@ -474,6 +499,38 @@ impl<const MAX: usize> Text<MAX> {
         }
         Some(Self { bytes: bytes.into(), cut })
     }
+}
+
+impl fmt::Display for Field<'_> {
+    /// As the log has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(Some(address)) => address.fmt(f),
+            Self::Number(Some(number)) => number.fmt(f),
+            Self::Address(None) | Self::Number(None) => f.write_char('-'),
+            Self::Word(word) => f.write_str(word),
+            Self::Id(id) => id.fmt(f),
+            Self::Account(account) => {
+                write!(f, "{}@{}", Field::from(&account.user), Field::from(&account.domain))
+            }
+            Self::Text { bytes, cut } => write_text(bytes, *cut, f),
+        }
+    }
+}
+
+fn write_text(bytes: &[u8], cut: bool, out: &mut impl Write) -> fmt::Result {
+    match bytes {
+        [] => return out.write_char('-'),
+        b"-" => return out.write_str("%2D"),
+        _ => {}
+    }
+    for piece in bytes.chunk_by(|one, next| is_plain(*one) == is_plain(*next)) {
+        match std::str::from_utf8(piece) {
+            Ok(plain) if is_plain(piece[0]) => out.write_str(plain)?,
+            _ => piece.iter().try_for_each(|byte| write_encoded(*byte, out))?,
+        }
+    }
+    if cut { out.write_char('~') } else { Ok(()) }
 }
 
 /// Whether a byte is written as it is.
@@ -548,6 +605,7 @@ impl<'a> Words<'a> {
         let kind = self.0.next();
         Ok(match kind.ok_or(NotALine::Kind)? {
             "failure" => Entry::Failure(self.failure()?),
+            "excused" => Entry::Excused(self.failure()?),
             "success" => Entry::Success {
                 address: self.address()?,
                 account: self.account()?,

@@ -116,33 +116,45 @@ impl Refusal {
         sip_account(self.account())
     }
 
-    /// One to three lines: the failure, and what is odd about it. `known` is asked at most once: what can be no account
-    /// is none, and of a user without a domain nothing is known.
+    /// The failure; `known` is what was found out about its account. What can be no account is none, and of a user without a
+    /// domain nothing is known.
     #[must_use]
-    pub fn lines(&self, known: impl FnOnce(&SipAccount) -> Known) -> Vec<Line> {
-        let (address, method) = (Address::from(self.address), self.method);
-        let claimed = (!self.claimed.is_empty()).then(|| Account::from(&self.claimed));
-        let account = Account::from(self.account());
-        let client = Client { profile: Text::new(&self.profile), agent: Text::new(&self.agent) };
-        let known = match self.sip_account() {
-            Some(account) => known(&account),
+    pub fn failure(&self, known: Known) -> Failure {
+        let known = match (self.sip_account(), known) {
+            // Where the profile has one realm for all its domains (challenge-realm), each account is unknown in it.
+            (Some(_), Known::No) if self.has_other_realm() => Known::Unknown,
+            (Some(_), known) => known,
             // As Verto's logins may be.
-            None if self.account().host.is_empty() => Known::Unknown,
-            None => Known::No,
+            (None, _) if self.account().host.is_empty() => Known::Unknown,
+            (None, _) => Known::No,
         };
-        let mut entries = vec![];
+        let account = Account::from(self.account());
+        Failure::new(self.address.into(), self.method, account, self.claimed_account(), known, self.client())
+    }
+
+    /// One to three lines: the failure, and what is odd about it.
+    #[must_use]
+    pub fn lines(&self, known: Known) -> Vec<Line> {
+        let (address, method) = (Address::from(self.address), self.method);
+        let mut entries = vec![Entry::Failure(self.failure(known))];
         if is_address(&self.account().host) {
-            let (account, client) = (account.clone(), client.clone());
+            let (account, client) = (Account::from(self.account()), self.client());
             entries.push(Entry::IpDomain { address, method, account, client });
         }
-        if let Some(account) = claimed.clone().filter(|_| self.has_other_realm()) {
-            let (realm, client) = (Text::new(&self.digest.host), client.clone());
+        if let Some(account) = self.claimed_account().filter(|_| self.has_other_realm()) {
+            let (realm, client) = (Text::new(&self.digest.host), self.client());
             entries.push(Entry::RealmMismatch { address, method, account, realm, client });
         }
-        let failure = Entry::Failure(Failure::new(address, method, account, claimed, known, client));
-        entries.insert(0, failure);
         let time = Time::from(self.time);
         entries.into_iter().map(|entry| Line { time, entry }).collect()
+    }
+
+    fn claimed_account(&self) -> Option<Account> {
+        (!self.claimed.is_empty()).then(|| Account::from(&self.claimed))
+    }
+
+    fn client(&self) -> Client {
+        Client { profile: Text::new(&self.profile), agent: Text::new(&self.agent) }
     }
 
     fn has_other_realm(&self) -> bool {
@@ -280,7 +292,7 @@ mod tests {
         };
         let end = " profile=internal agent=-";
         let start = "1970-01-01T00:00:00.000Z v1 ";
-        let lines = refusal.lines(|_| known).into_iter().map(|line| line.to_string());
+        let lines = refusal.lines(known).into_iter().map(|line| line.to_string());
         lines.map(|line| line.strip_prefix(start).unwrap().strip_suffix(end).unwrap().into()).collect()
     }
 
@@ -299,20 +311,23 @@ mod tests {
                 party("", "b"),
                 party("101", "a"),
                 Known::No,
-                vec!["failure account=101@a known=no", "realm-mismatch account=101@a realm=b"],
+                vec!["failure account=101@a known=unknown", "realm-mismatch account=101@a realm=b"],
             ),
             (
                 party("101", "b"),
                 party("101", "a"),
                 Known::No,
-                vec!["failure account=101@b claimed=101@a known=no", "realm-mismatch account=101@a realm=b"],
+                vec![
+                    "failure account=101@b claimed=101@a known=unknown",
+                    "realm-mismatch account=101@a realm=b",
+                ],
             ),
             (
                 party("1", "192.0.2.1"),
                 party("1", "a"),
                 Known::No,
                 vec![
-                    "failure account=1@192.0.2.1 claimed=1@a known=no",
+                    "failure account=1@192.0.2.1 claimed=1@a known=unknown",
                     "ip-domain account=1@192.0.2.1",
                     "realm-mismatch account=1@a realm=192.0.2.1",
                 ],

@@ -29,7 +29,10 @@ fn log(session: &[u8]) -> String {
             line.append_to(&mut log);
         }
         for refusal in refusals.push(event, now) {
-            refusal.lines(known).iter().for_each(|line| line.append_to(&mut log));
+            refusal
+                .lines(refusal.sip_account().map_or(Known::Unknown, |account| known(&account)))
+                .iter()
+                .for_each(|line| line.append_to(&mut log));
         }
     }
     assert_eq!(refusals.overdue(now + PATIENCE), None);

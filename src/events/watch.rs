@@ -1,35 +1,24 @@
 //! What the events say about sources: lines at once, refusals to ask about, and who does too much of it.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::crowd::Crowds;
+use super::alarm::{self, Alarm};
 use super::event::{Event, Subclass};
 use super::flood::Floods;
 use super::line::{Account, Address, Client, Entry, Known, Line, Text, Time};
-use super::make_room;
 use super::refusals::{Refusal, Refusals, is_address};
 use super::registrations;
+use super::spray::Sprays;
+use super::{Recent, recent};
 use crate::account::SipAccount;
-
-/// So many different accounts that exist are tried by no phone or office within [`SPRAY_WINDOW`].
-const SPRAY: usize = 5;
-
-/// Milliseconds.
-const SPRAY_WINDOW: i64 = 600_000;
-
-/// So many known sources do not fail within [`ALARM_WINDOW`] by chance.
-const ALARM: usize = 6;
-
-/// Milliseconds.
-const ALARM_WINDOW: i64 = 60_000;
+use crate::registrations::live::Live;
 
 /// So long a source is known by a success, in milliseconds.
 const DAY: i64 = 86_400_000;
 
-/// So many sources are remembered for their successes; where there are more, all but the latest are forgotten.
-const MAX_GOOD: usize = 100_000;
+/// So many sources are remembered for their successes.
+const MAX_GOOD: usize = 28_000;
 
 /// All that is remembered between events. Bounded, whatever comes.
 #[derive(Debug)]
@@ -38,10 +27,10 @@ pub struct Watch {
     floods: Floods,
     /// As a flood of more than none: one line a second for each source.
     ip_domains: Floods,
-    sprays: Crowds<IpAddr, SipAccount>,
-    alarms: Crowds<(), IpAddr>,
+    sprays: Sprays,
+    alarm: Alarm,
     /// The last success from each source, in milliseconds since 1970.
-    good: HashMap<IpAddr, i64>,
+    good: Recent<IpAddr, i64>,
 }
 
 /// What an event brings.
@@ -61,9 +50,9 @@ impl Watch {
             refusals: Refusals::default(),
             floods: Floods::new(flood),
             ip_domains: Floods::new(0),
-            sprays: Crowds::new(SPRAY, SPRAY_WINDOW),
-            alarms: Crowds::new(ALARM, ALARM_WINDOW),
-            good: HashMap::new(),
+            sprays: Sprays::default(),
+            alarm: Alarm::default(),
+            good: recent(MAX_GOOD),
         }
     }
 
@@ -76,7 +65,7 @@ impl Watch {
         };
         if let Some(line) = registrations::line(&event) {
             if let Entry::Success { address, .. } = &line.entry {
-                self.succeeded(address.get(), event.time.as_millisecond());
+                self.good.insert(address.get(), event.time.as_millisecond());
             }
             lines.push(line);
         }
@@ -94,24 +83,48 @@ impl Watch {
         self.refusals.due()
     }
 
-    /// What else is to be said now that it is found out whether the account of a refusal is known, and whether its source
-    /// has a registration.
-    pub fn refused(&mut self, refusal: &Refusal, known: Known, is_registered: bool) -> Vec<Line> {
+    /// The lines about a refusal, now that it is found out whether its account is known. `live` has who is registered.
+    pub fn refused(&mut self, refusal: &Refusal, known: Known, live: &Live) -> Vec<Line> {
         let (source, at) = (refusal.address.to_canonical(), refusal.time.as_millisecond());
-        let mut entries = vec![];
-        if let Some(account) = refusal.sip_account().filter(|_| known == Known::Yes)
-            && let Some(accounts) = self.sprays.add(source, account, at)
-        {
-            entries.push(Entry::Spray { address: source.into(), accounts: accounts as u64 });
+        let at_that_time = |entry| Line { time: Time::from(refusal.time), entry };
+        let mut lines = vec![];
+        if self.is_good(source, at, live) {
+            let of = self.good.len().max(live.len());
+            let told = self.alarm.failed(source, of, at);
+            lines.extend(told.map(|sources| at_that_time(Entry::Alarm { sources: sources as u64 })));
+            if self.alarm.is_on(at) {
+                lines.push(at_that_time(Entry::Excused(refusal.failure(known))));
+                return lines;
+            }
         }
-        let is_good = || self.good.get(&source).is_some_and(|last| at - last < DAY);
-        if (is_registered || is_good())
-            && let Some(sources) = self.alarms.add((), source, at)
+        lines.extend(refusal.lines(known));
+        if known == Known::Yes
+            && let Some(account) = refusal.sip_account()
         {
-            entries.push(Entry::Alarm { sources: sources as u64 });
+            lines.extend(self.exists(refusal, &account, live));
         }
-        let time = Time::from(refusal.time);
-        entries.into_iter().map(|entry| Line { time, entry }).collect()
+        lines
+    }
+
+    /// A refused account exists, as is found out now, perhaps too late to be in the refusal's line. The line about its source, if it
+    /// fails on many of them.
+    pub fn exists(&mut self, refusal: &Refusal, account: &SipAccount, live: &Live) -> Option<Line> {
+        let (source, at) = (refusal.address.to_canonical(), refusal.time.as_millisecond());
+        // Perhaps the others are about to begin, too.
+        let patience = if self.is_good(source, at, live) { alarm::WINDOW } else { 0 };
+        if patience > 0 && self.alarm.is_on(at) {
+            return None;
+        }
+        let accounts = self.sprays.failed(source, account, at, patience)? as u64;
+        Some(Line {
+            time: Time::from(refusal.time),
+            entry: Entry::Spray { address: source.into(), accounts },
+        })
+    }
+
+    /// Whether a source is registered, or was seen to succeed within a day.
+    fn is_good(&self, source: IpAddr, at: i64, live: &Live) -> bool {
+        live.is_registered(source, at / 1000) || self.good.peek(&source).is_some_and(|last| at - last < DAY)
     }
 
     fn challenged(&mut self, event: &Event) -> Vec<Line> {
@@ -128,11 +141,6 @@ impl Watch {
         }
         let time = Time::from(event.time);
         entries.into_iter().map(|entry| Line { time, entry }).collect()
-    }
-
-    fn succeeded(&mut self, source: IpAddr, at: i64) {
-        make_room(&mut self.good, &source, MAX_GOOD, |last| at - *last < DAY);
-        self.good.insert(source, at);
     }
 }
 
@@ -186,54 +194,104 @@ mod tests {
         assert_eq!(second, ["ip-domain", "", "", "flood", "", ""]);
     }
 
+    /// Nobody is registered but this one.
+    fn live(registered: &[&str], ms: i64) -> Live {
+        let mut live = Live::default();
+        for address in registered {
+            live.registered(address.parse().unwrap(), ms / 1_000, 300, Instant::now());
+        }
+        live
+    }
+
     #[test]
     fn a_spray_is_of_accounts_that_exist() {
         let mut watch = Watch::new(FLOOD);
+        let nobody = live(&[], 0);
         for (known, expected) in [(Known::No, 0), (Known::Unknown, 0), (Known::Yes, 1)] {
             let lines: Vec<_> = (0..9)
                 .flat_map(|n| {
                     let refusal = refusal(&mut watch, "203.0.113.66", &format!("10{n}"), n);
-                    watch.refused(&refusal, known, false)
+                    watch.refused(&refusal, known, &nobody)
                 })
+                .filter(|line| line.entry.kind() != "failure")
                 .collect();
             assert_eq!(kinds(&lines), vec!["spray"; expected], "{known:?}");
-            assert!(lines.iter().all(|line| line.entry
-                == Entry::Spray {
-                    address: refusal(&mut Watch::new(1), "203.0.113.66", "1", 0).address.into(),
-                    accounts: 5
-                }));
+            let address = IpAddr::from([203, 0, 113, 66]).into();
+            assert!(lines.iter().all(|line| line.entry == Entry::Spray { address, accounts: 5 }));
         }
+        // A late answer counts, too.
+        let late: Vec<_> = (0..9)
+            .filter_map(|n| {
+                let refusal = refusal(&mut watch, "203.0.113.67", &format!("10{n}"), n);
+                assert_eq!(kinds(&watch.refused(&refusal, Known::Unknown, &nobody)), ["failure"]);
+                watch.exists(&refusal, &refusal.sip_account().unwrap(), &nobody)
+            })
+            .collect();
+        assert_eq!(kinds(&late), ["spray"]);
+    }
+
+    /// What this many of a network's sources cause, each with `tries` accounts.
+    fn fail(watch: &mut Watch, live: &Live, net: u8, sources: u8, tries: u8, ms: i64) -> Vec<String> {
+        let mut told = vec![];
+        for source in 0..sources {
+            for user in 0..tries {
+                let address = format!("203.0.{net}.{source}");
+                let refusal = refusal(watch, &address, &format!("10{user}"), ms + i64::from(source));
+                told.extend(watch.refused(&refusal, Known::Yes, live));
+            }
+        }
+        let mut counted: Vec<(String, usize)> = vec![];
+        for kind in kinds(&told) {
+            match counted.last_mut() {
+                Some((last, count)) if last == kind => *count += 1,
+                _ => counted.push((kind.to_owned(), 1)),
+            }
+        }
+        counted.into_iter().map(|(kind, count)| format!("{count} {kind}")).collect()
     }
 
     #[test]
-    fn an_alarm_is_of_sources_that_were_good() {
+    fn known_sources_that_fail_at_once_are_excused() {
         let mut watch = Watch::new(FLOOD);
-        let fail = |watch: &mut Watch, net: u8, ms: i64, is_registered| {
-            let lines: Vec<_> = (0..9)
-                .flat_map(|n| {
-                    let refusal = refusal(watch, &format!("203.0.{net}.{n}"), "101", ms + n);
-                    watch.refused(&refusal, Known::Yes, is_registered)
-                })
-                .collect();
-            kinds(&lines)
-        };
-        assert_eq!(fail(&mut watch, 113, 0, false), [""; 0]);
-        assert_eq!(fail(&mut watch, 113, 1_000, true), ["alarm"]);
-        assert_eq!(fail(&mut watch, 113, 2_000, true), [""; 0], "once a minute");
-        for n in 0..9 {
-            let event = event(Subclass::Register, &format!("203.0.114.{n}"), "101", "a.example.com", 100_000);
+        let nobody = live(&[], 0);
+        for n in 0..100 {
+            let event = event(Subclass::Register, &format!("203.0.114.{n}"), "101", "a.example.com", 0);
             assert_eq!(kinds(&watch.push(event, Instant::now()).lines), ["success"]);
         }
-        assert_eq!(fail(&mut watch, 114, 200_000, false), ["alarm"]);
-        assert_eq!(fail(&mut watch, 114, 100_010 + DAY, false), [""; 0], "a day later");
+        assert_eq!(fail(&mut watch, &nobody, 113, 9, 1, 1_000), ["9 failure"], "strangers");
+        // Offices of ten phones: those of five count, and none is a spray.
+        let expected = ["50 failure", "1 alarm", "950 excused"];
+        assert_eq!(fail(&mut watch, &nobody, 114, 100, 10, 2_000), expected);
+        assert_eq!(fail(&mut watch, &nobody, 113, 1, 5, 3_000), ["5 failure", "1 spray"], "strangers");
+        assert_eq!(fail(&mut watch, &nobody, 114, 100, 1, 300_000), ["100 excused"]);
+        assert_eq!(fail(&mut watch, &nobody, 114, 3, 1, 1_000_000), ["3 failure"], "it is over");
+        assert_eq!(fail(&mut watch, &nobody, 114, 9, 1, 2 * DAY), ["9 failure"], "nobody is known any more");
+    }
+
+    #[test]
+    fn who_is_registered_is_known() {
+        let mut watch = Watch::new(FLOOD);
+        let phones: Vec<_> = (0..9).map(|n| format!("203.0.113.{n}")).collect();
+        let phones: Vec<_> = phones.iter().map(String::as_str).collect();
+        assert_eq!(fail(&mut watch, &live(&phones, 0), 113, 9, 1, 0), ["5 failure", "1 alarm", "4 excused"]);
+    }
+
+    #[test]
+    fn a_known_source_that_sprays_is_told_of_if_it_goes_on() {
+        let mut watch = Watch::new(FLOOD);
+        let office = live(&["203.0.113.0"], 0);
+        assert_eq!(fail(&mut watch, &office, 113, 1, 9, 0), ["9 failure"]);
+        assert_eq!(fail(&mut watch, &office, 113, 1, 1, alarm::WINDOW), ["1 failure", "1 spray"]);
     }
 
     #[test]
     fn memory_is_bounded() {
         let mut watch = Watch::new(FLOOD);
         for n in 0..u32::try_from(MAX_GOOD).unwrap() + 10 {
-            watch.succeeded(IpAddr::V4(n.into()), 0);
+            let address = IpAddr::V4(n.into()).to_string();
+            let event = event(Subclass::Register, &address, "101", "a.example.com", 0);
+            assert_eq!(watch.push(event, Instant::now()).lines.len(), 1);
         }
-        assert!(watch.good.len() <= MAX_GOOD);
+        assert_eq!(watch.good.len(), MAX_GOOD);
     }
 }

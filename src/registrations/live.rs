@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Found, snapshot};
@@ -25,19 +26,34 @@ const GRACE: i64 = 60;
 /// FreeSWITCH's tables have a registration by so long after its event.
 const WRITTEN: Duration = Duration::from_secs(10);
 
+/// A source that takes long to read is left alone so many times as long.
+const REST: u32 = 10;
+
 /// Where more addresses registered between two looks, the next look comes at once.
-const MAX_HEARD: usize = 100_000;
+const MAX_HEARD: usize = 20_000;
 
 /// Everybody's addresses, as long as the events come.
 #[derive(Debug, Default)]
 pub struct Live {
-    /// As the last look found them; none before the first that was complete.
-    read: Option<HashMap<IpAddr, u32>>,
+    /// As the last look found them, in the order of their addresses; none before the first that was complete.
+    read: Option<Arc<[(IpAddr, u32)]>>,
     /// Whether nobody else's phones are in the source, of whom no event comes here.
     complete: bool,
     /// Of events: until when, in seconds since 1970, and when it came.
     heard: HashMap<IpAddr, (u32, Instant)>,
     look: Look,
+    /// The source is left alone until then, whatever happens.
+    rest: Option<Instant>,
+}
+
+/// All registered addresses at one time.
+#[derive(Clone, Debug)]
+pub struct Everyone {
+    read: Arc<[(IpAddr, u32)]>,
+    /// Of addresses that are not in it, or have a later end there; in the order of their addresses, too.
+    heard: Vec<(IpAddr, u32)>,
+    /// Seconds since 1970.
+    now: i64,
 }
 
 /// When to look at the source.
@@ -58,7 +74,7 @@ impl Live {
     pub fn connected(&mut self, now: Instant) {
         self.look = match self.look {
             Look::Since(..) | Look::InVain(_) => Look::InVain(Some(now)),
-            Look::Never | Look::At(_) => Look::At(now),
+            Look::Never | Look::At(_) => Look::At(self.rested(now)),
         };
     }
 
@@ -97,6 +113,11 @@ impl Live {
         }
     }
 
+    /// A look cannot begin `now`: it is to be tried later.
+    pub fn postpone(&mut self, now: Instant) {
+        self.look = Look::At(now + RETRY);
+    }
+
     /// A look begins; hand its outcome to [`found`](Self::found) or [`failed`](Self::failed).
     pub fn begin(&mut self, now: Instant) {
         self.look = Look::Since(now, None);
@@ -113,7 +134,9 @@ impl Live {
                 (self.read, self.complete) = (Some(found.registered.into_iter().collect()), found.complete);
                 // What came while it was read, or shortly before, may not be in it.
                 self.heard.retain(|_, (_, at)| *at + WRITTEN > began);
-                self.look = Look::At(again.map_or(now + EVERY, |again| again.min(now + EVERY)));
+                self.rest = Some(now + now.saturating_duration_since(began) * REST);
+                let next = again.map_or(now + EVERY, |again| again.min(now + EVERY));
+                self.look = Look::At(self.rested(next));
             }
             _ => self.failed(now),
         }
@@ -125,23 +148,33 @@ impl Live {
         self.read = None;
         self.look = match self.look {
             Look::Since(..) => Look::At(now + RETRY),
-            Look::InVain(Some(again)) => Look::At(again),
+            Look::InVain(Some(again)) => Look::At(self.rested(again)),
             Look::InVain(None) => Look::Never,
             other => other,
         };
     }
 
-    /// All registered addresses at `now` (seconds since 1970), and when the last registration of each ends; none if they are
-    /// not all known.
+    /// All registered addresses at `now` (seconds since 1970); none if they are not all known.
     #[must_use]
-    pub fn everyone(&self, now: i64) -> Option<HashMap<IpAddr, u32>> {
-        let mut everyone = self.read.clone()?;
-        for (address, (until, _)) in &self.heard {
-            let known = everyone.entry(*address).or_insert(*until);
-            *known = (*known).max(*until);
-        }
-        everyone.retain(|_, until| i64::from(*until) > now);
-        Some(everyone)
+    pub fn everyone(&self, now: i64) -> Option<Everyone> {
+        let read = self.read.clone()?;
+        let heard = self.heard.iter().map(|(address, (until, _))| (*address, *until));
+        let heard = heard.filter(|(address, until)| end(&read, *address).is_none_or(|read| read < *until));
+        let mut heard: Vec<_> = heard.collect();
+        heard.sort_unstable();
+        Some(Everyone { read, heard, now })
+    }
+
+    /// How many addresses are registered, about: those that were read.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.read.as_ref().map_or(0, |read| read.len())
+    }
+
+    /// Whether nobody was read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Whether who is not among [`everyone`](Self::everyone) is not registered: so it is unless other nodes share the source.
@@ -154,12 +187,13 @@ impl Live {
     #[must_use]
     pub fn is_registered(&self, address: IpAddr, now: i64) -> bool {
         let address = address.to_canonical();
-        let read = self.read.as_ref().and_then(|read| read.get(&address));
-        let heard = self.heard.get(&address).map(|(until, _)| until);
-        read.into_iter().chain(heard).any(|until| i64::from(*until) > now)
+        let read = self.read.as_ref().and_then(|read| end(read, address));
+        let heard = self.heard.get(&address).map(|(until, _)| *until);
+        read.into_iter().chain(heard).any(|until| i64::from(until) > now)
     }
 
     fn look_by(&mut self, at: Instant) {
+        let at = self.rested(at);
         let sooner = |other: Option<Instant>| Some(other.map_or(at, |other| other.min(at)));
         self.look = match self.look {
             Look::Never => Look::Never,
@@ -168,6 +202,24 @@ impl Live {
             Look::InVain(again) => Look::InVain(again.and(sooner(again))),
         };
     }
+
+    /// Then, or when the source has rested.
+    fn rested(&self, at: Instant) -> Instant {
+        self.rest.map_or(at, |rest| at.max(rest))
+    }
+}
+
+impl Everyone {
+    /// Each address, and when its last registration ends, in seconds since 1970.
+    pub fn iter(&self) -> impl Iterator<Item = (IpAddr, u32)> {
+        let read = self.read.iter().filter(|(address, _)| end(&self.heard, *address).is_none());
+        read.chain(&self.heard).copied().filter(|(_, until)| i64::from(*until) > self.now)
+    }
+}
+
+/// When the registration of an address ends, by a list in the order of addresses.
+fn end(list: &[(IpAddr, u32)], address: IpAddr) -> Option<u32> {
+    list.binary_search_by_key(&address, |(address, _)| *address).ok().map(|at| list[at].1)
 }
 
 /// Where `ringfence-ignore` finds who is registered without asking anybody.
@@ -214,7 +266,7 @@ mod tests {
     }
 
     fn everyone(live: &Live) -> Option<Vec<IpAddr>> {
-        let mut all: Vec<_> = live.everyone(NOW)?.into_keys().collect();
+        let mut all: Vec<_> = live.everyone(NOW)?.iter().map(|(address, _)| address).collect();
         all.sort();
         Some(all)
     }
@@ -238,8 +290,9 @@ mod tests {
         assert!(!live.is_registered(address(B), NOW + 360), "it has ended");
         assert_eq!(live.due(), Some(after(now, 61)));
         live.registered(address(A), NOW, 300, after(now, 60));
-        assert_eq!(live.everyone(NOW).unwrap()[&address(A)], 1_795_000_360, "the later end counts");
-        assert_eq!(live.everyone(NOW).unwrap().len(), 2);
+        let all: HashMap<_, _> = live.everyone(NOW).unwrap().iter().collect();
+        assert_eq!(all[&address(A)], 1_795_000_360, "the later end counts");
+        assert_eq!((live.everyone(NOW).unwrap().iter().count(), live.len()), (2, 1));
         live.begin(after(now, 61));
         assert_eq!(live.found(found(&[A]), after(now, 62)), None);
         assert_eq!(everyone(&live), Some(vec![address(A)]));
@@ -254,7 +307,23 @@ mod tests {
         live.left(after(now, 62));
         assert_eq!(live.found(found(&[]), after(now, 63)), None);
         assert_eq!(everyone(&live), Some(vec![address(B)]));
-        assert_eq!(live.due(), Some(after(now, 77)), "somebody left meanwhile");
+        assert_eq!(live.due(), Some(after(now, 93)), "somebody left meanwhile, and it took three seconds");
+    }
+
+    #[test]
+    fn a_slow_source_is_left_alone_for_a_while() {
+        let (mut live, now) = (Live::default(), Instant::now());
+        live.connected(now);
+        live.begin(now);
+        assert_eq!(live.found(found(&[A]), after(now, 20)), None);
+        assert_eq!(live.due(), Some(after(now, 220)));
+        live.left(after(now, 21));
+        assert_eq!(live.due(), Some(after(now, 220)));
+        live.lost();
+        live.connected(after(now, 22));
+        assert_eq!(live.due(), Some(after(now, 220)));
+        live.postpone(after(now, 220));
+        assert_eq!(live.due(), Some(after(now, 230)));
     }
 
     #[test]

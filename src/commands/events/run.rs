@@ -1,7 +1,6 @@
 //! `ringfence-events run`: one thread listens and never waits for anything else; disks and databases have their own.
 
-use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -11,9 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::sleep_until;
 
-use super::complain;
 use super::metrics::{Counts, Present};
-use super::systemd::{self, Systemd};
+use super::systemd::Systemd;
+use super::voice::{self, Voice};
 use super::worker::Worker;
 use crate::account::SipAccount;
 use crate::config::Config;
@@ -27,7 +26,7 @@ use crate::events::log::Log;
 use crate::events::refusals::{PATIENCE, Refusal};
 use crate::events::watch::Watch;
 use crate::exit::Exit;
-use crate::registrations::live::{Feed, Live};
+use crate::registrations::live::{Everyone, Feed, Live};
 use crate::registrations::{Found, Source, discovery};
 use crate::state_file;
 
@@ -38,7 +37,7 @@ const SUBSCRIPTION: &str = "event json CUSTOM sofia::register sofia::unregister 
 /// A line waits for the answer whether its account is known, but no longer.
 const KNOWN_PATIENCE: Duration = Duration::from_millis(8);
 
-/// No more lines wait for it.
+/// No more lines wait for it, and no more refusals for a late answer.
 const MAX_PENDING: usize = 1024;
 
 /// `ringfence-ignore` hears so often who is registered.
@@ -47,17 +46,17 @@ const FEED_EVERY: Duration = Duration::from_secs(1);
 /// The counts are written so often.
 const METRICS_EVERY: Duration = Duration::from_secs(15);
 
-/// Lost lines, and events that cannot be read, are told of so often at most.
-const TELL_EVERY: Duration = Duration::from_mins(1);
-
 /// A source has so long to say who is registered.
 const LOOK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Events that are further from this host's time are given its own.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(5);
 
-/// At the end the disks have so long.
-const END_PATIENCE: Duration = Duration::from_millis(600);
+/// At the end the log has so long ...
+const END_PATIENCE: Duration = Duration::from_millis(500);
+
+/// ... and each of the others so long.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// What FreeSWITCH takes for an hour where a phone does not say it.
 const USUAL_EXPIRES: u64 = 3600;
@@ -122,7 +121,7 @@ fn start_looking(config: &Config) -> anyhow::Result<(Worker<()>, Looks)> {
         });
         let _ = found.send(look);
     };
-    Ok((Worker::start("look", look).context("cannot start a thread")?, looks))
+    Ok((Worker::start("look", 1, look).context("cannot start a thread")?, looks))
 }
 
 /// All that is between the event socket and the files.
@@ -132,15 +131,18 @@ struct Service {
     accounts: Accounts,
     /// Refusals of which it is not known yet whether their accounts exist, the oldest first.
     pending: VecDeque<Pending>,
+    /// Those whose lines are written, as nobody knew it in time: a late answer still counts against their sources.
+    late: VecDeque<Pending>,
     live: Live,
     looker: Worker<()>,
-    feed: Worker<(HashMap<IpAddr, u32>, bool)>,
+    feed: Worker<(Everyone, bool)>,
     feed_due: Instant,
     metrics: Option<Worker<String>>,
     metrics_due: Instant,
     counts: Counts,
     connected: bool,
     systemd: Systemd,
+    speaker: Worker<String>,
     voice: Voice,
     /// For one line after the other.
     line: String,
@@ -155,17 +157,18 @@ struct Pending {
 impl Service {
     fn new(config: &Config, log: Log, accounts: Accounts, looker: Worker<()>) -> anyhow::Result<Self> {
         let now = Instant::now();
+        let speaker = voice::start().context("cannot start a thread")?;
         let feed = Feed::new(config);
-        let mut feed_voice = Voice::default();
-        let feed = Worker::start("feed", move |(everyone, complete): (HashMap<IpAddr, u32>, bool)| {
-            let written = feed.write(everyone, complete, Timestamp::now().as_millisecond());
+        let mut feed_voice = Voice::new(&speaker);
+        let feed = Worker::start("feed", 1, move |(everyone, complete): (Everyone, bool)| {
+            let written = feed.write(everyone.iter(), complete, Timestamp::now().as_millisecond());
             feed_voice.about("feed", written.err().map(|error| {
                 format!("ringfence-ignore asks by itself who is registered: the snapshot cannot be written: {error}")
             }));
         });
         let metrics = config.events.metrics.clone().map(|metrics| {
-            let mut voice = Voice::default();
-            Worker::start("metrics", move |text: String| {
+            let mut voice = Voice::new(&speaker);
+            Worker::start("metrics", 1, move |text: String| {
                 let path = metrics.path();
                 let written = state_file::publish(path, text.as_bytes());
                 voice.about(
@@ -179,6 +182,7 @@ impl Service {
             log,
             accounts,
             pending: VecDeque::new(),
+            late: VecDeque::new(),
             live: Live::default(),
             looker,
             feed: feed.context("cannot start a thread")?,
@@ -187,8 +191,9 @@ impl Service {
             metrics_due: now,
             counts: Counts::default(),
             connected: false,
-            systemd: Systemd::new(now),
-            voice: Voice::default(),
+            systemd: Systemd::start(now).context("cannot start a thread")?,
+            voice: Voice::new(&speaker),
+            speaker,
             line: String::with_capacity(MAX_LINE),
         })
     }
@@ -201,16 +206,17 @@ impl Service {
                 self.connected = true;
                 self.counts.connects += 1;
                 self.live.connected(now);
-                self.systemd.status(&format!("listening to FreeSWITCH at {address}"));
+                self.systemd.status(format!("listening to FreeSWITCH at {address}"));
                 if self.voice.about("connection", None) {
-                    complain(&format!("listening to FreeSWITCH at {address} again"));
+                    self.voice.say(format!("listening to FreeSWITCH at {address} again"));
                 }
             }
             News::Lost(lost) => {
                 self.connected = false;
                 self.live.lost();
-                self.systemd.status(&format!("not listening to FreeSWITCH: {lost}"));
-                self.voice.about("connection", Some(format!("not listening to FreeSWITCH: {lost}")));
+                let status = format!("not listening to FreeSWITCH: {lost}");
+                self.systemd.status(status.clone());
+                self.voice.about("connection", Some(status));
             }
         }
     }
@@ -263,10 +269,7 @@ impl Service {
     }
 
     fn tell(&mut self, refusal: &Refusal, known: Known) {
-        let is_registered = self.live.is_registered(refusal.address, refusal.time.as_second());
-        let mut lines = refusal.lines(|_| known);
-        lines.extend(self.watch.refused(refusal, known, is_registered));
-        for line in &lines {
+        for line in &self.watch.refused(refusal, known, &self.live) {
             self.write(line);
         }
     }
@@ -290,6 +293,17 @@ impl Service {
             match self.accounts.answer(&pending.account) {
                 Some(known) => self.tell(&pending.refusal, known),
                 None => self.pending.push_back(pending),
+            }
+        }
+        for late in std::mem::take(&mut self.late) {
+            match self.accounts.answer(&late.account) {
+                Some(Known::Yes) => {
+                    if let Some(line) = self.watch.exists(&late.refusal, &late.account, &self.live) {
+                        self.write(&line);
+                    }
+                }
+                Some(Known::No | Known::Unknown) => {}
+                None => self.late.push_back(late),
             }
         }
     }
@@ -324,12 +338,20 @@ impl Service {
             self.refused(refusal, now);
         }
         while self.pending.front().is_some_and(|pending| pending.until <= now) {
-            if let Some(Pending { refusal, .. }) = self.pending.pop_front() {
-                self.tell(&refusal, Known::Unknown);
+            if let Some(pending) = self.pending.pop_front() {
+                self.tell(&pending.refusal, Known::Unknown);
+                self.late.push_back(pending);
+            }
+            if self.late.len() > MAX_PENDING {
+                self.late.pop_front();
             }
         }
-        if self.live.due().is_some_and(|due| due <= now) && self.looker.offer(()) {
-            self.live.begin(now);
+        if self.live.due().is_some_and(|due| due <= now) {
+            if self.looker.offer(()) {
+                self.live.begin(now);
+            } else {
+                self.live.postpone(now);
+            }
         }
         if self.feed_due <= now {
             self.feed_due = now + FEED_EVERY;
@@ -354,14 +376,15 @@ impl Service {
 
     fn count(&self) {
         let Some(metrics) = &self.metrics else { return };
-        let registered = self.live.everyone(Timestamp::now().as_second()).map(|everyone| everyone.len());
+        let registered =
+            self.live.everyone(Timestamp::now().as_second()).map(|everyone| everyone.iter().count());
         let present = Present { dropped: self.log.dropped(), connected: self.connected, registered };
         metrics.offer(self.counts.render(present));
     }
 
     /// Nothing more is read; what was read is written.
     fn end(mut self) {
-        systemd::stopping();
+        self.systemd.stopping();
         let now = Instant::now();
         while let Some(refusal) = self.watch.overdue(now + PATIENCE) {
             self.tell(&refusal, Known::Unknown);
@@ -371,47 +394,15 @@ impl Service {
         }
         self.connected = false;
         self.count();
-        let Self { log, metrics, .. } = self;
+        let Self { log, metrics, feed, systemd, voice, speaker, .. } = self;
         if !log.finish(END_PATIENCE) {
-            complain("the last lines are lost: the disk did not take them in time");
+            voice.say("the last lines are lost: the disk did not take them in time".to_owned());
         }
         if let Some(metrics) = metrics {
-            metrics.finish(Duration::from_millis(200));
+            metrics.finish(LAST_WORDS);
         }
-    }
-}
-
-/// Says each thing once on standard error, which the service manager keeps.
-#[derive(Debug, Default)]
-struct Voice {
-    said: HashMap<&'static str, String>,
-    counted: HashMap<&'static str, (Instant, u64)>,
-}
-
-impl Voice {
-    /// Says what is wrong, unless it was the last thing said about the topic; whether all is well again.
-    fn about(&mut self, topic: &'static str, wrong: Option<String>) -> bool {
-        let Some(wrong) = wrong else { return self.said.remove(topic).is_some() };
-        if self.said.get(topic) != Some(&wrong) {
-            complain(&wrong);
-            self.said.insert(topic, wrong);
-        }
-        false
-    }
-
-    /// Says something, unless something was said about the topic within the last minute.
-    fn now_and_then(&mut self, topic: &'static str, now: Instant, text: impl FnOnce() -> String) {
-        let count = self.counted.get(topic).map_or(0, |(_, count)| *count);
-        self.increase(topic, count + 1, now, |_| text());
-    }
-
-    /// Says by how much a count has increased, at most once a minute.
-    fn increase(&mut self, topic: &'static str, count: u64, now: Instant, text: impl FnOnce(u64) -> String) {
-        let (last, told) = self.counted.get(topic).copied().unzip();
-        let more = count - told.unwrap_or(0);
-        if more > 0 && last.is_none_or(|last| now.saturating_duration_since(last) >= TELL_EVERY) {
-            complain(&text(more));
-            self.counted.insert(topic, (now, count));
-        }
+        systemd.finish(LAST_WORDS);
+        drop((feed, voice));
+        speaker.finish(LAST_WORDS);
     }
 }

@@ -12,8 +12,7 @@ use serde_json::{Map, Value};
 
 use super::complain;
 use crate::config::Config;
-use crate::events::event::percent_decoded;
-use crate::events::line::{Line, MAX_LINE};
+use crate::events::line::{Account, Entry, Field, Line, MAX_LINE};
 use crate::evidence::visible;
 use crate::exit::Exit;
 use crate::state_file;
@@ -174,8 +173,7 @@ impl View {
             if line.len() < MAX_LINE
                 && let Ok(line) = Line::parse(&line)
             {
-                let fields = Fields::of(&line);
-                text += &if self.json { fields.json() } else { self.row(&fields) };
+                text += &if self.json { json(&line) } else { self.row(&line) };
                 text.push('\n');
             } else {
                 self.passed_over += 1;
@@ -186,90 +184,97 @@ impl View {
         out.flush()
     }
 
-    fn row(&self, fields: &Fields) -> String {
-        let time = fields.time.parse::<jiff::Timestamp>().unwrap_or_default();
-        let time = time.to_zoned(self.zone.clone()).strftime("%F %T%.3f").to_string();
-        let (paint, end) = match fields.kind.as_str() {
+    fn row(&self, line: &Line) -> String {
+        let time = line.time.get().to_zoned(self.zone.clone()).strftime("%F %T%.3f").to_string();
+        let kind = line.entry.kind();
+        let (paint, end) = match kind {
             _ if !self.color => ("", ""),
             "success" => ("\x1b[32m", "\x1b[0m"),
             "unregister" | "expire" => ("\x1b[2m", "\x1b[0m"),
-            "failure" => ("\x1b[31m", "\x1b[0m"),
+            "failure" | "excused" => ("\x1b[31m", "\x1b[0m"),
             _ => ("\x1b[1;31m", "\x1b[0m"),
         };
-        let (address, account) = (fields.value("address"), fields.value("account"));
-        let kind = &fields.kind;
-        let what = fields.what();
+        let [mut address, mut account] = ["-", "-"].map(str::to_owned);
+        line.entry.each(|key, field| match key {
+            "address" => address = shown(field),
+            "account" => account = shown(field),
+            _ => {}
+        });
+        let what = what(&line.entry);
         let row = format!("{time}  {paint}{kind:<14}{end}  {address:<15}  {account:<28}  {what}");
         row.trim_end().to_owned()
     }
 }
 
-/// A line's keys and values, with nothing encoded any more.
-struct Fields {
-    time: String,
-    kind: String,
-    values: Vec<(String, String)>,
+/// What a line's value is to people: control characters made visible, and a cut marked.
+fn shown(field: Field<'_>) -> String {
+    match field {
+        Field::Text { bytes: [], .. } => "-".to_owned(),
+        Field::Text { bytes, cut } => visible(&text(bytes)) + if cut { "\u{2026}" } else { "" },
+        Field::Account(Account { user, domain }) => {
+            format!("{}@{}", shown(user.into()), shown(domain.into()))
+        }
+        other => other.to_string(),
+    }
 }
 
-impl Fields {
-    fn of(line: &Line) -> Self {
-        let text = line.to_string();
-        let mut words = text.split(' ');
-        let time = words.next().unwrap_or_default().to_owned();
-        let kind = words.nth(1).unwrap_or_default().to_owned();
-        let pairs = words.filter_map(|word| word.split_once('='));
-        let values = pairs.map(|(key, value)| (key.to_owned(), decoded(value))).collect();
-        Self { time, kind, values }
-    }
-
-    fn value(&self, key: &str) -> String {
-        let value = self.values.iter().find(|(other, _)| other == key).map(|(_, value)| value.as_str());
-        visible(value.unwrap_or("-"))
-    }
-
-    /// All else, in words.
-    fn what(&self) -> String {
-        let words = self.values.iter().filter_map(|(key, value)| {
-            let value = visible(value);
-            match (key.as_str(), value.as_str()) {
-                ("address" | "account" | "id", _) | (_, "-") => None,
-                ("method", method) => Some(method.to_owned()),
-                ("known", "yes") => Some("the account exists".into()),
-                ("known", "no") => Some("no such account".into()),
-                ("known", _) => Some("account not checked".into()),
-                ("claimed", account) => Some(format!("To says {account}")),
-                ("expires", seconds) => Some(format!("for {seconds} s")),
-                ("rate", rate) => Some(format!("{rate} requests a second")),
-                ("accounts", count) => Some(format!("{count} accounts within 10 minutes")),
-                ("sources", count) => Some(format!("{count} known sources within a minute")),
-                (key, value) => Some(format!("{key} {value}")),
-            }
+/// All that stands in no column, in words.
+fn what(entry: &Entry) -> String {
+    let mut words = vec![];
+    entry.each(|key, field| {
+        let value = shown(field);
+        words.extend(match (key, value.as_str()) {
+            ("address" | "account" | "id", _) | (_, "-") => None,
+            ("method", method) => Some(method.to_owned()),
+            ("known", "yes") => Some("the account exists".to_owned()),
+            ("known", "no") => Some("no such account".to_owned()),
+            ("known", _) => Some("account not checked".to_owned()),
+            ("claimed", account) => Some(format!("To says {account}")),
+            ("expires", seconds) => Some(format!("for {seconds} s")),
+            ("rate", rate) => Some(format!("{rate} requests a second")),
+            ("accounts", count) => Some(format!("{count} accounts within 10 minutes")),
+            ("sources", count) => Some(format!("{count} known sources within a minute")),
+            (key, value) => Some(format!("{key} {value}")),
         });
-        words.collect::<Vec<_>>().join(", ")
-    }
-
-    fn json(&self) -> String {
-        let mut object = Map::new();
-        let mut insert = |key: &str, value: &str| {
-            let value = match (key, value) {
-                (_, "-") => Value::Null,
-                ("expires" | "rate" | "accounts" | "sources", number) => {
-                    number.parse::<u64>().map_or(Value::Null, Value::from)
-                }
-                (_, text) => Value::from(text),
-            };
-            object.insert(key.to_owned(), value);
-        };
-        insert("time", &self.time);
-        insert("kind", &self.kind);
-        self.values.iter().for_each(|(key, value)| insert(key, value));
-        Value::Object(object).to_string()
-    }
+    });
+    words.join(", ")
 }
 
-/// Percent-encoding undone, as far as it is text.
-fn decoded(text: &str) -> String {
-    String::from_utf8_lossy(&percent_decoded(text.as_bytes())).into_owned()
+/// An object with the line's keys; what is not known is null, and `cut` has the keys whose values were too long.
+fn json(line: &Line) -> String {
+    let mut object = Map::new();
+    let mut cut = vec![];
+    object.insert("time".to_owned(), line.time.to_string().into());
+    object.insert("kind".to_owned(), line.entry.kind().into());
+    line.entry.each(|key, field| {
+        let value = match field {
+            Field::Address(None) | Field::Number(None) | Field::Text { bytes: [], .. } => Value::Null,
+            Field::Number(Some(number)) => number.into(),
+            Field::Text { bytes, .. } => text(bytes).into(),
+            Field::Account(Account { user, domain }) => {
+                format!("{}@{}", text(user.bytes()), text(domain.bytes())).into()
+            }
+            other => other.to_string().into(),
+        };
+        let is_cut = match field {
+            Field::Text { cut, .. } => cut,
+            Field::Account(account) => account.user.is_cut() || account.domain.is_cut(),
+            _ => false,
+        };
+        if is_cut {
+            cut.push(key);
+        }
+        object.insert(key.to_owned(), value);
+    });
+    if !cut.is_empty() {
+        object.insert("cut".to_owned(), cut.into());
+    }
+    Value::Object(object).to_string()
+}
+
+/// Bytes, as far as they are text.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -286,7 +291,7 @@ mod tests {
     fn people_read_what_happened() {
         let view = View { json: false, color: false, zone: TimeZone::UTC, passed_over: 0 };
         let rows: Vec<_> =
-            LINES.lines().map(|line| view.row(&Fields::of(&Line::parse(line.as_bytes()).unwrap()))).collect();
+            LINES.lines().map(|line| view.row(&Line::parse(line.as_bytes()).unwrap())).collect();
         assert_eq!(
             rows,
             [
@@ -299,11 +304,23 @@ mod tests {
             ]
         );
         let line = Line::parse(LINES.lines().nth(1).unwrap().as_bytes()).unwrap();
-        let json: Value = serde_json::from_str(&Fields::of(&line).json()).unwrap();
+        let object: Value = serde_json::from_str(&json(&line)).unwrap();
         assert_eq!(
-            (&json["expires"], &json["agent"], &json["kind"]),
+            (&object["expires"], &object["agent"], &object["kind"]),
             (&300.into(), &Value::Null, &"success".into())
         );
+        let odd = format!(
+            "2026-11-20T13:31:25.000Z v1 success address=2001:db8::1 account=%2D@- expires=- profile=%2D agent={}~",
+            "x".repeat(128)
+        );
+        let line = Line::parse(odd.as_bytes()).unwrap();
+        let object: Value = serde_json::from_str(&json(&line)).unwrap();
+        assert_eq!(
+            (&object["account"], &object["profile"], &object["expires"]),
+            (&"-@".into(), &"-".into(), &Value::Null)
+        );
+        assert_eq!((&object["agent"], &object["cut"]), (&"x".repeat(128).into(), &vec!["agent"].into()));
+        assert!(view.row(&line).ends_with("x\u{2026}"), "{}", view.row(&line));
     }
 
     /// In a directory of its own, as the service has one.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// The kinds and their keys, as documented.
-const KINDS: [(&str, &str); 9] = [
+const KINDS: [(&str, &str); 10] = [
     ("failure", "address method account [claimed] known [id] profile agent"),
     ("success", "address account expires profile agent"),
     ("unregister", "address account profile agent"),
@@ -14,6 +14,7 @@ const KINDS: [(&str, &str); 9] = [
     ("flood", "address rate"),
     ("spray", "address accounts"),
     ("alarm", "address sources"),
+    ("excused", "address method account [claimed] known [id] profile agent"),
 ];
 
 fn account(user: &[u8], domain: &[u8]) -> Account {
@@ -104,7 +105,7 @@ fn is_written_as_documented() {
             Entry::RealmMismatch {
                 address: device,
                 method: Method::Invite,
-                account: known,
+                account: known.clone(),
                 realm: Text::new(b"1.1.1.1] from 198.51.100.11 "),
                 client: client(b""),
             },
@@ -113,6 +114,10 @@ fn is_written_as_documented() {
         (Entry::Flood { address: device, rate: 0 }, "flood address=203.0.113.66 rate=0"),
         (Entry::Spray { address: device, accounts: 12 }, "spray address=203.0.113.66 accounts=12"),
         (Entry::Alarm { sources: u64::MAX }, "alarm address=- sources=18446744073709551615"),
+        (
+            Entry::Excused(Failure::new(device, Method::Register, known, None, Known::Unknown, client(b""))),
+            "excused address=203.0.113.66 method=REGISTER account=101@A.example.com known=unknown profile=internal agent=-",
+        ),
     ] {
         let line = line(entry);
         let expected = format!("2026-11-21T14:12:03.123Z v1 {expected}");
@@ -290,6 +295,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
     let of = || (any_address(), any_account(), any_client());
     prop_oneof![
         any_failure().prop_map(Entry::Failure),
+        any_failure().prop_map(Entry::Excused),
         (of(), any::<Option<u64>>()).prop_map(|((address, account, client), expires)| Entry::Success {
             address,
             account,
@@ -336,7 +342,7 @@ proptest! {
     fn a_text_is_whole_or_cut_where_it_must_be(bytes in bytes()) {
         let text = Text::<MAX_USER>::new(&bytes);
         let mut written = String::new();
-        text.write(&mut written).unwrap();
+        write!(written, "{}", Field::from(&text)).unwrap();
         prop_assert!(bytes.starts_with(text.bytes()));
         prop_assert_eq!(text.is_cut(), text.bytes().len() < bytes.len());
         prop_assert_eq!(text.is_cut(), written.ends_with('~'));

@@ -130,9 +130,15 @@ impl Events {
     }
 
     pub fn spawn(world: &World, command: &mut Command) -> Self {
-        let stderr = world.path("events.stderr");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&stderr).unwrap());
-        Self { child: command.spawn().unwrap(), log: world.path("log/events/events.log"), stderr }
+        let stderr = std::fs::File::create(world.path("events.stderr")).unwrap();
+        Self::spawn_with(world, command, stderr.into())
+    }
+
+    /// With a standard error of one's own, so that [`stderr`](Self::stderr) is not known.
+    pub fn spawn_with(world: &World, command: &mut Command, stderr: Stdio) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        let child = command.spawn().unwrap();
+        Self { child, log: world.path("log/events/events.log"), stderr: world.path("events.stderr") }
     }
 
     /// Resident memory in KiB: now, and at most so far.

@@ -215,12 +215,21 @@ impl Postgres {
     /// Stops the server and its workers in their tracks: connections are taken by the kernel, and nobody
     /// answers.
     pub fn freeze(&self) {
+        self.signal_all(Signal::STOP);
+    }
+
+    /// Lets them go on.
+    pub fn thaw(&self) {
+        self.signal_all(Signal::CONT);
+    }
+
+    fn signal_all(&self, what: Signal) {
         let server = self.server.as_ref().unwrap().id();
         let workers = std::fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap();
         for worker in workers.split_whitespace() {
-            signal(worker.parse().unwrap(), Signal::STOP);
+            signal(worker.parse().unwrap(), what);
         }
-        signal(server, Signal::STOP);
+        signal(server, what);
     }
 }
 
