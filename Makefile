@@ -43,7 +43,7 @@ SOAK_TIME ?= 600
 
 soak:
 	@scripts/setup test
-	@SOAK_TIME=$(SOAK_TIME) $(CARGO) test --locked --test real -- --ignored --nocapture events::memory_stays_flat
+	@SOAK_TIME=$(SOAK_TIME) $(CARGO) test --release --locked --test real -- --ignored --nocapture events::memory_stays_flat
 
 # In seconds, for each target; what is found is left in fuzz/artifacts.
 FUZZ_TIME ?= 60

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// So many sources are counted in one second; those beyond, in a flood of forged ones, are not.
-const MAX_SOURCES: usize = 28_000;
+const MAX_SOURCES: usize = 14_000;
 
 /// Counts requests of each source within the second.
 #[derive(Debug)]

@@ -30,7 +30,7 @@ const WRITTEN: Duration = Duration::from_secs(10);
 const REST: u32 = 10;
 
 /// Where more addresses registered between two looks, the next look comes at once.
-const MAX_HEARD: usize = 20_000;
+const MAX_HEARD: usize = 14_000;
 
 /// Everybody's addresses, as long as the events come.
 #[derive(Debug, Default)]
