@@ -77,12 +77,16 @@ pub fn single(network: IpNetwork) -> Option<IpAddr> {
 }
 
 /// The addresses that count as the phone at `address`: an IPv4 address stands for itself, an IPv6
-/// address for its network of `ipv6_prefix` bits (at most 128).
+/// address for its network of `ipv6_prefix` bits (at most 128). Of neighbours, it is the same.
 #[must_use]
 pub fn neighbourhood(address: IpAddr, ipv6_prefix: u8) -> IpNetwork {
+    let network = |address: Ipv6Addr| {
+        let first = Ipv6Network::new(address, ipv6_prefix)?.network();
+        Ipv6Network::new(first, ipv6_prefix)
+    };
     match address {
         IpAddr::V6(v6) if ipv6_prefix < 128 => {
-            Ipv6Network::new(v6, ipv6_prefix).map_or_else(|_| IpNetwork::from(address), IpNetwork::V6)
+            network(v6).map_or_else(|_| IpNetwork::from(address), IpNetwork::V6)
         }
         _ => IpNetwork::from(address),
     }
@@ -188,7 +192,9 @@ mod tests {
             let address = IpAddr::V6(Ipv6Addr::from(bits));
             let shift = 128 - u32::from(prefix);
             let same = bits.checked_shr(shift) == other.checked_shr(shift);
-            prop_assert_eq!(neighbourhood(address, prefix).contains(IpAddr::V6(Ipv6Addr::from(other))), same);
+            let other = IpAddr::V6(Ipv6Addr::from(other));
+            prop_assert_eq!(neighbourhood(address, prefix).contains(other), same);
+            prop_assert_eq!(neighbourhood(address, prefix) == neighbourhood(other, prefix), same);
         }
 
         #[test]
