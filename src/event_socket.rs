@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use crate::deadline::Deadline;
 
 pub mod frames;
+mod handshake;
 pub mod listener;
 #[cfg(test)]
 pub(crate) mod recorded;
@@ -42,21 +43,10 @@ impl EventSocket {
         stream.set_nodelay(true)?;
         let mut socket = Self { stream, deadline, frames: Frames::new(MAX_BODY) };
         let greeting = socket.receive().context("no greeting")?;
-        match greeting.content_type.as_str() {
-            "auth/request" => {}
-            "text/rude-rejection" => bail!(
-                "FreeSWITCH's access list refuses this host (apply-inbound-acl of event_socket.conf.xml)"
-            ),
-            other => bail!("not an event socket: it greets with {other:?}"),
-        }
-        if password.contains(['\r', '\n']) {
-            bail!("the password has a line break in it");
-        }
-        socket.send(&format!("auth {password}"))?;
+        handshake::greeted(&greeting)?;
+        socket.send(&handshake::auth(password)?)?;
         let reply = socket.receive().context("no answer to the password")?;
-        if !reply.reply.starts_with("+OK") {
-            bail!("FreeSWITCH refuses the password (event_socket.conf.xml has it)");
-        }
+        handshake::accepted(&reply.reply)?;
         Ok(socket)
     }
 
@@ -108,7 +98,7 @@ impl EventSocket {
 /// Connects to the first address of `HOST:PORT` that takes us.
 fn connect(address: &str, deadline: Deadline) -> anyhow::Result<TcpStream> {
     let mut failure = anyhow!("no address");
-    for address in address.to_socket_addrs().context("not a HOST:PORT that can be resolved")? {
+    for address in address.to_socket_addrs().context(handshake::NO_ADDRESS)? {
         match TcpStream::connect_timeout(&address, some(deadline)?) {
             Ok(stream) => return Ok(stream),
             Err(error) => failure = error.into(),

@@ -10,10 +10,11 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use rustix::net::sockopt;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::frames::{Frame, Frames};
+use super::handshake;
 
 /// All from the first packet to the subscription takes no longer, or has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -58,7 +59,7 @@ pub struct Listener {
 enum State {
     Pausing(Instant),
     Connecting(Pin<Box<dyn Future<Output = Result<Connection, Lost>> + Send>>),
-    Listening(Connection),
+    Listening(Box<Connection>),
 }
 
 struct Connection {
@@ -68,7 +69,8 @@ struct Connection {
     since: Instant,
     /// When something came last.
     heard: Instant,
-    probed: bool,
+    /// When FreeSWITCH was asked something, if it has said nothing since.
+    probed: Option<Instant>,
     /// FreeSWITCH has said good-bye.
     ended: bool,
 }
@@ -131,7 +133,7 @@ impl Listener {
                 State::Connecting(connecting) => match connecting.as_mut().await {
                     Ok(connection) => {
                         let address = connection.address.clone();
-                        self.state = State::Listening(connection);
+                        self.state = State::Listening(Box::new(connection));
                         return News::Subscribed(address);
                     }
                     Err(lost) => return self.lost(lost),
@@ -179,34 +181,23 @@ async fn subscribe(find: Arc<Find>, subscription: &'static str) -> Result<Connec
 
 impl Connection {
     async fn open(address: &str, password: &str, subscription: &str) -> Result<Self, Lost> {
-        let hopeless = |why| Err(Lost { why, hopeless: true });
-        let stream = TcpStream::connect(address).await.context("cannot connect")?;
+        let hopeless = |why| Lost { why, hopeless: true };
+        let addresses: Vec<_> = lookup_host(address).await.context(handshake::NO_ADDRESS)?.collect();
+        let stream = TcpStream::connect(&addresses[..]).await.context("cannot connect")?;
         keep_alive(&stream).context("cannot set up the connection")?;
         let now = Instant::now();
         let frames = Frames::new(MAX_EVENT);
         let address = address.to_owned();
         let mut connection =
-            Self { address, stream, frames, since: now, heard: now, probed: false, ended: false };
+            Self { address, stream, frames, since: now, heard: now, probed: None, ended: false };
         let greeting = connection.receive().await.context("no greeting")?;
-        match greeting.content_type.as_str() {
-            "auth/request" => {}
-            "text/rude-rejection" => {
-                return hopeless(anyhow!(
-                    "FreeSWITCH's access list refuses this host (apply-inbound-acl of event_socket.conf.xml)"
-                ));
-            }
-            other => return hopeless(anyhow!("not an event socket: it greets with {other:?}")),
-        }
-        if password.contains(['\r', '\n']) {
-            return hopeless(anyhow!("the password has a line break in it"));
-        }
-        let reply = connection.ask(&format!("auth {password}")).await.context("no answer to the password")?;
-        if !reply.starts_with("+OK") {
-            return hopeless(anyhow!("FreeSWITCH refuses the password (event_socket.conf.xml has it)"));
-        }
+        handshake::greeted(&greeting).map_err(hopeless)?;
+        let auth = handshake::auth(password).map_err(hopeless)?;
+        let reply = connection.ask(&auth).await.context("no answer to the password")?;
+        handshake::accepted(&reply).map_err(hopeless)?;
         let reply = connection.ask(subscription).await.context("no answer to the subscription")?;
         if !reply.starts_with("+OK") {
-            return hopeless(anyhow!("FreeSWITCH refuses the subscription: {reply:?}"));
+            return Err(hopeless(anyhow!("FreeSWITCH refuses the subscription: {reply:?}")));
         }
         Ok(connection)
     }
@@ -261,13 +252,15 @@ impl Connection {
             if self.ended {
                 bail!("FreeSWITCH ends the connection");
             }
-            let patience = if self.probed { SILENCE + PROBE_PATIENCE } else { SILENCE };
+            let until = self.probed.map_or(self.heard + SILENCE, |probed| probed + PROBE_PATIENCE);
             tokio::select! {
+                // Where we were kept from reading for long, what has come meanwhile counts.
+                biased;
                 readable = self.stream.readable() => {
                     readable?;
                     self.fill(buffer)?;
                 }
-                () = sleep_until(self.heard + patience) => self.probe()?,
+                () = sleep_until(until) => self.probe()?,
             }
         }
     }
@@ -280,15 +273,15 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error.into()),
         }
-        (self.heard, self.probed) = (Instant::now(), false);
+        (self.heard, self.probed) = (Instant::now(), None);
         Ok(())
     }
 
     fn probe(&mut self) -> anyhow::Result<()> {
-        if self.probed {
+        if self.probed.is_some() {
             bail!("nobody answers any more");
         }
-        self.probed = true;
+        self.probed = Some(Instant::now());
         match self.stream.try_write(PROBE) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error.into()),
             _ => Ok(()),
