@@ -9,7 +9,7 @@ TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z
 export CARGO_TARGET_$(TRIPLE)_RUNNER = sudo -E
 endif
 
-.PHONY: help demo test bench soak fuzz lint validate setup clean
+.PHONY: help demo test bench soak fuzz fuzz-check lint validate setup clean
 
 help:
 	@echo "make demo    show the main job: an attacker is banned, the office with the same failures is not"
@@ -56,6 +56,11 @@ fuzz:
 		mkdir -p fuzz/corpus/$$target && $(CARGO) fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds \
 			-- -max_total_time=$(FUZZ_TIME) -max_len=4096 || exit 1; \
 	done
+
+# Whether they still compile; no test builds them.
+fuzz-check:
+	@scripts/setup fuzz
+	@$(CARGO) check --locked --manifest-path fuzz/Cargo.toml
 
 lint:
 	@$(CARGO) fmt --check

@@ -22,6 +22,7 @@ pub mod events;
 pub mod firewall;
 pub mod ignore;
 pub mod lists;
+
 mod screen;
 
 const SYSLOG: &str = "/dev/log";

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
 use crate::allow::timed::{self, Book, Entry};
-use crate::commands::{Settings, causes, give_up, parse, record};
+use crate::commands::{Settings, causes, give_up, parse, record, screen};
 use crate::config::{Config, Mode};
 use crate::evidence::Decision;
 use crate::exit::Exit;
@@ -135,7 +135,7 @@ fn complain(text: &str) {
 
 /// So many, as people say it.
 fn addresses(count: usize) -> String {
-    if count == 1 { "1 address".to_owned() } else { format!("{count} addresses") }
+    screen::counted(count, "address", "addresses")
 }
 
 /// The settings: what every command needs.

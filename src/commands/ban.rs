@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
 use crate::bans::{self, Jail, Reach};
-use crate::commands::{Settings, a_jail, causes, give_up, parse, record};
+use crate::commands::{Settings, a_jail, causes, give_up, parse, record, screen};
 use crate::config::{Config, Mode};
 use crate::evidence::Decision;
 use crate::exit::Exit;
@@ -153,7 +153,7 @@ fn complain(text: &str) {
 
 /// So many, as people say it.
 fn bans(count: usize) -> String {
-    if count == 1 { "1 ban".to_owned() } else { format!("{count} bans") }
+    screen::counted(count, "ban", "bans")
 }
 
 /// A jail, and what its bans cut off.

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
 use crate::account::{NotAnAccount, Offender};
-use crate::commands::{Settings, an_address, causes, give_up, parse, record};
+use crate::commands::{Settings, an_address, causes, give_up, parse, record, screen};
 use crate::config::Config;
 use crate::evidence::{Decision, visible_within};
 use crate::exit::Exit;
@@ -161,7 +161,7 @@ pub(super) fn settle_after_firewall(config: &Config, now: Timestamp) {
 
 /// So many, as people say it.
 fn blocks(count: u64) -> String {
-    if count == 1 { "1 block".to_owned() } else { format!("{count} blocks") }
+    screen::counted(count, "block", "blocks")
 }
 
 /// The settings, and when we were called: what every command needs.

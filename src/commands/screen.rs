@@ -1,5 +1,6 @@
 //! Tables and time spans as every tool shows them.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -57,6 +58,11 @@ pub(super) fn span(seconds: i64) -> String {
         }
     }
     format!("{seconds}s")
+}
+
+/// So many of a thing, as people say it: `1 ban`, `2 bans`.
+pub(super) fn counted<N: Copy + Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == N::from(1) { one } else { many })
 }
 
 #[cfg(test)]

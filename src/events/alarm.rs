@@ -1,8 +1,10 @@
 //! Known sources that begin to fail all at once: then it is the PBX that is in trouble, not they.
 
-use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
-use super::{Recent, recent};
+use ipnetwork::IpNetwork;
+
+use super::{Recent, forget, recent};
 
 /// So many known sources do not begin to fail within [`WINDOW`] by chance ...
 const LEAST: usize = 6;
@@ -10,14 +12,17 @@ const LEAST: usize = 6;
 /// ... and on a large host, nor does one of so many.
 const SHARE: usize = 50;
 
-/// Milliseconds.
-pub const WINDOW: i64 = 60_000;
+/// Within this time.
+pub const WINDOW: Duration = Duration::from_mins(1);
 
-/// An alarm lasts so long, in milliseconds, after its cause was last there. That is as long as an alarm of `ringfence-block`.
-const LASTS: i64 = 600_000;
+/// An alarm lasts so long after its cause was last there. That is as long as an alarm of `ringfence-block`.
+const LASTS: Duration = Duration::from_mins(10);
 
-/// Who failed within so many milliseconds does not begin to: on every large host, some phones fail for ever.
-const HABIT: i64 = 3_600_000;
+/// No alarm lasts longer: by then an administrator has heard of it, and who has six addresses shall not keep it up for ever.
+const LONGEST: Duration = Duration::from_hours(2);
+
+/// Who failed within this time does not begin to: on every large host, some phones fail for ever.
+const HABIT: Duration = Duration::from_hours(1);
 
 /// So many sources are remembered.
 const MAX_SOURCES: usize = 10_000;
@@ -26,20 +31,24 @@ const MAX_SOURCES: usize = 10_000;
 #[derive(Debug)]
 pub struct Alarm {
     /// Who failed within [`HABIT`]; who did so last stands last.
-    failed: Recent<IpAddr, Source>,
+    failed: Recent<IpNetwork, Source>,
     /// Those of them who began to within [`WINDOW`]; while there is an alarm, those who failed within it, and began to when it
     /// did or since. And when that was.
-    failing: Recent<IpAddr, i64>,
-    /// Since when there is one, and until when.
-    lasts: Option<(i64, i64)>,
-    told: Option<i64>,
+    failing: Recent<IpNetwork, Instant>,
+    lasts: Option<Lasts>,
+    told: Option<Instant>,
 }
 
-/// Milliseconds since 1970.
 #[derive(Clone, Copy, Debug)]
 struct Source {
-    began: i64,
-    last: i64,
+    began: Instant,
+    last: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lasts {
+    since: Instant,
+    until: Instant,
 }
 
 impl Default for Alarm {
@@ -49,40 +58,51 @@ impl Default for Alarm {
 }
 
 impl Alarm {
-    /// One of so many known sources has failed at `now` (milliseconds since 1970). How many fail, if that is an alarm that
-    /// nobody was told of for ten minutes.
-    pub fn failed(&mut self, source: IpAddr, of: usize, now: i64) -> Option<usize> {
-        forget(&mut self.failed, |seen| seen.last <= now - HABIT);
-        forget(&mut self.failing, |at| *at <= now - WINDOW);
+    /// One of so many known sources has failed. How many fail, if that is an alarm that nobody was told of for ten minutes.
+    pub fn failed(&mut self, source: IpNetwork, of: usize, now: Instant) -> Option<usize> {
+        let is_old = |at: Instant, after| now.saturating_duration_since(at) >= after;
+        self.end(now);
+        forget(&mut self.failed, |seen| is_old(seen.last, HABIT));
+        forget(&mut self.failing, |at| is_old(*at, WINDOW));
         let began = self.failed.peek(&source).map(|seen| seen.began);
         self.failed.insert(source, Source { began: began.unwrap_or(now), last: now });
-        let lasts = self.lasts.filter(|(_, until)| now < *until);
-        if began.is_none_or(|began| lasts.is_some_and(|(since, _)| began > since - WINDOW)) {
+        if began.is_none_or(|began| self.lasts.is_some_and(|lasts| lasts.has(began))) {
             self.failing.insert(source, now);
         }
         let count = self.failing.len();
         if count < LEAST.max(of / SHARE) {
             return None;
         }
-        self.lasts = Some((lasts.map_or(now, |(since, _)| since), now + LASTS));
-        let is_news = self.told.is_none_or(|told| now - told >= LASTS);
+        let since = self.lasts.map_or(now, |lasts| lasts.since);
+        self.lasts = Some(Lasts { since, until: (now + LASTS).min(since + LONGEST) });
+        let is_news = self.told.is_none_or(|told| is_old(told, LASTS));
         if is_news {
             self.told = Some(now);
         }
         is_news.then_some(count)
     }
 
-    /// Whether there is one at `now` (milliseconds since 1970).
+    /// Whether there is one.
     #[must_use]
-    pub fn is_on(&self, now: i64) -> bool {
-        self.lasts.is_some_and(|(_, until)| now < until)
+    pub fn is_on(&self, now: Instant) -> bool {
+        self.lasts.is_some_and(|lasts| now < lasts.until)
+    }
+
+    /// Ends the alarm, if it is time. Where its cause has gone, those who failed for it made no habit of it, and it may come again.
+    fn end(&mut self, now: Instant) {
+        let Some(over) = self.lasts.take_if(|lasts| now >= lasts.until) else { return };
+        self.failing.clear();
+        if over.until < over.since + LONGEST {
+            let others: Vec<_> = self.failed.drain().filter(|(_, seen)| !over.has(seen.began)).collect();
+            self.failed.extend(others);
+        }
     }
 }
 
-/// Forgets those who were last seen long ago.
-fn forget<V>(sources: &mut Recent<IpAddr, V>, is_old: impl Fn(&V) -> bool) {
-    while sources.iter().next().is_some_and(|(_, seen)| is_old(seen)) {
-        sources.remove_lru();
+impl Lasts {
+    /// Whether who began to fail then is part of it.
+    fn has(self, began: Instant) -> bool {
+        began + WINDOW > self.since
     }
 }
 
@@ -90,59 +110,78 @@ fn forget<V>(sources: &mut Recent<IpAddr, V>, is_old: impl Fn(&V) -> bool) {
 mod tests {
     use super::*;
 
-    const MINUTE: i64 = 60_000;
+    const MINUTE: Duration = Duration::from_mins(1);
+    const MS: Duration = Duration::from_millis(1);
 
-    fn source(number: u32) -> IpAddr {
-        IpAddr::V4(number.into())
+    fn source(number: u32) -> IpNetwork {
+        std::net::IpAddr::V4(number.into()).into()
     }
 
     #[test]
     fn it_is_of_many_who_begin_to_fail() {
-        let mut alarm = Alarm::default();
-        assert!((0..100).all(|n| alarm.failed(source(n % 5), 10, n.into()).is_none()), "five, however often");
-        assert_eq!(alarm.failed(source(5), 10, MINUTE - 1), Some(6));
-        assert!(alarm.is_on(MINUTE) && alarm.is_on(11 * MINUTE - 2) && !alarm.is_on(11 * MINUTE - 1));
+        let (mut alarm, start) = (Alarm::default(), Instant::now());
+        assert!(
+            (0..100).all(|n| alarm.failed(source(n % 5), 10, start + MS * n).is_none()),
+            "five, however often"
+        );
+        assert_eq!(alarm.failed(source(5), 10, start + MS * 59_999), Some(6));
+        assert!(alarm.is_on(start + MS * 659_998) && !alarm.is_on(start + MS * 659_999));
 
         let mut alarm = Alarm::default();
-        let told = (0..400).filter_map(|n| alarm.failed(source(n), 1_000, i64::from(n) * 3_200));
+        let told = (0..400).filter_map(|n| alarm.failed(source(n), 1_000, start + MS * n * 3_200));
         assert_eq!(told.collect::<Vec<_>>(), [0; 0], "nineteen a minute, of a thousand");
-        let told = (400..420).filter_map(|n| alarm.failed(source(n), 1_000, 400 * 3_200));
+        let told = (400..420).filter_map(|n| alarm.failed(source(n), 1_000, start + MS * 400 * 3_200));
         assert_eq!(told.collect::<Vec<_>>(), [20]);
     }
 
     #[test]
     fn who_always_fails_is_no_alarm() {
-        let mut alarm = Alarm::default();
+        let (mut alarm, start) = (Alarm::default(), Instant::now());
         // Each of a hundred offices has a phone that fails every ten minutes: one more every three minutes.
         for minute in 0..1_000_u32 {
             for n in (0..100).filter(|n| minute >= n * 3 && (minute - n * 3).is_multiple_of(10)) {
-                assert_eq!(alarm.failed(source(n), 100, i64::from(minute) * MINUTE), None, "{minute}");
+                assert_eq!(alarm.failed(source(n), 100, start + MINUTE * minute), None, "{minute}");
             }
         }
     }
 
     #[test]
-    fn it_lasts_as_long_as_they_fail() {
-        let mut alarm = Alarm::default();
+    fn it_lasts_as_long_as_they_fail_but_not_for_ever() {
+        let (mut alarm, start) = (Alarm::default(), Instant::now());
         let mut told = vec![];
-        for minute in 0..60 {
+        for minute in 0..300 {
             for n in 0..10 {
-                let at = minute * MINUTE + i64::from(n);
+                let at = start + MINUTE * minute + MS * n;
                 told.extend(alarm.failed(source(n), 10, at).map(|count| (minute, count)));
-                assert_eq!(alarm.is_on(at), minute > 0 || n >= 5, "{minute}");
+                let lasts = at >= start + MS * 5 && at < start + MS * 5 + LONGEST;
+                assert_eq!(alarm.is_on(at), lasts, "{minute}");
             }
         }
-        assert_eq!(told, [(0, 6), (10, 10), (20, 10), (30, 10), (40, 10), (50, 10)]);
-        // One of them goes on.
-        assert!((60..80).all(|minute| alarm.failed(source(0), 10, minute * MINUTE).is_none()));
-        assert!(alarm.is_on(69 * MINUTE) && !alarm.is_on(70 * MINUTE));
+        let again: Vec<_> = (1..12).map(|ten| (ten * 10, 10)).collect();
+        assert_eq!(told, [vec![(0, 6)], again].concat());
+    }
+
+    #[test]
+    fn it_ends_ten_minutes_after_its_cause_and_may_come_again() {
+        let (mut alarm, start) = (Alarm::default(), Instant::now());
+        let mut fail = |minute, sources| {
+            let told =
+                (0..sources).filter_map(|n| alarm.failed(source(n), 100, start + MINUTE * minute)).count();
+            (told, alarm.is_on(start + MINUTE * minute))
+        };
+        assert_eq!(fail(0, 100), (1, true));
+        for minute in 1..=10 {
+            assert_eq!(fail(minute, 5), (0, minute < 10), "five go on");
+        }
+        assert_eq!(fail(11, 5), (0, false));
+        assert_eq!(fail(40, 100), (1, true), "a second time");
     }
 
     #[test]
     fn memory_is_bounded() {
-        let mut alarm = Alarm::default();
+        let (mut alarm, now) = (Alarm::default(), Instant::now());
         for n in 0..100_000 {
-            alarm.failed(source(n), 0, 0);
+            alarm.failed(source(n), 0, now);
         }
         assert!(alarm.failed.len() <= MAX_SOURCES && alarm.failing.len() <= MAX_SOURCES);
     }

@@ -249,6 +249,9 @@ const HEADERS: usize = Header::VertoLogin as usize + 1;
 /// No name that is read is longer.
 const MAX_NAME: usize = 24;
 
+/// Of a value, so many bytes are kept: more than any line has room for, and few where many events wait.
+const MAX_VALUE: usize = 256;
+
 impl Header {
     fn named(name: &[u8]) -> Option<Self> {
         let mut lower = [0; MAX_NAME];
@@ -306,7 +309,14 @@ impl Headers {
     }
 
     fn set(&mut self, header: Header, value: impl FnOnce() -> Vec<u8>) {
-        self.0[header as usize].get_or_insert_with(value);
+        self.0[header as usize].get_or_insert_with(|| {
+            let mut value = value();
+            if value.len() > MAX_VALUE {
+                value.truncate(MAX_VALUE);
+                value.shrink_to_fit();
+            }
+            value
+        });
     }
 
     fn get(&self, header: Header) -> &[u8] {

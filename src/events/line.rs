@@ -60,6 +60,7 @@ use jiff::Timestamp;
 use super::event::{Method, Party};
 use crate::account::{Offender, SipAccount};
 use crate::address;
+use crate::evidence::visible;
 
 /// No line is longer, in bytes, its line feed included.
 pub const MAX_LINE: usize = 1_000;
@@ -498,6 +499,23 @@ impl<const MAX: usize> Text<MAX> {
             bytes.push(if byte == b'%' { digit(rest.next()?)? << 4 | digit(rest.next()?)? } else { byte });
         }
         Some(Self { bytes: bytes.into(), cut })
+    }
+}
+
+impl Field<'_> {
+    /// As people read it: nothing encoded, control characters made visible, a cut marked, and `-` where there is nothing.
+    #[must_use]
+    pub fn readable(self) -> String {
+        match self {
+            Self::Text { bytes: [], .. } => "-".to_owned(),
+            Self::Text { bytes, cut } => {
+                visible(&String::from_utf8_lossy(bytes)) + if cut { "\u{2026}" } else { "" }
+            }
+            Self::Account(Account { user, domain }) => {
+                format!("{}@{}", Field::from(user).readable(), Field::from(domain).readable())
+            }
+            other => other.to_string(),
+        }
     }
 }
 

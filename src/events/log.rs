@@ -22,10 +22,29 @@ const MODE: u32 = 0o640;
 /// Buffers that were larger, after a jam, are given back.
 const USUAL: usize = 64 << 10;
 
+/// Opens the log, or a file that it was rotated to, for reading: through no link, and only if it is the service's or root's.
+pub fn open(path: &Path) -> io::Result<File> {
+    let dir = path.parent();
+    let name = |path: Option<&Path>| path?.file_name()?.to_str().map(str::to_owned);
+    let (Some(parent), Some(sub), Some(name)) = (dir.and_then(Path::parent), name(dir), name(Some(path)))
+    else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    state_file::open_entrusted(parent, &sub, &name, state_file::effective_user()).map(|(file, _)| file)
+}
+
+/// A log that is longer is put aside, whatever logrotate does: attackers write faster than it looks.
+const MAX_LENGTH: u64 = 512 << 20;
+
+/// What is put aside is behind this name, in place of what was; logrotate's numbers begin with 1.
+const ASIDE: &str = "0";
+
 /// The writing end of the log. What still waits when it is dropped is lost: see [`Log::finish`].
 #[derive(Debug)]
 pub struct Log {
     shared: Arc<Shared>,
+    /// The directory: one process writes there.
+    _lock: File,
 }
 
 #[derive(Debug, Default)]
@@ -56,17 +75,25 @@ impl Shared {
 
 impl Log {
     /// Opens the log, or makes it, and begins to write. Its directory is made where it is missing, and must belong to root or
-    /// to us, and be nobody else's to write to.
+    /// to us, and be nobody else's to write to; another process that writes there is `ResourceBusy`.
     pub fn open(path: &Path) -> io::Result<Self> {
-        if let Some(dir) = path.parent() {
-            state_file::make_dir(dir, 0o750)?;
-            state_file::check_own_dir(dir, state_file::effective_user())?;
+        Self::open_within(path, MAX_LENGTH)
+    }
+
+    fn open_within(path: &Path, max_length: u64) -> io::Result<Self> {
+        let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        state_file::make_dir(dir, 0o750)?;
+        state_file::check_own_dir(dir, state_file::effective_user())?;
+        let lock = File::open(dir)?;
+        if !state_file::try_lock(&lock)? {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another ringfence-events writes it"));
         }
         let file = state_file::open_for_append(path, MODE)?;
         let shared = Arc::new(Shared::default());
-        let writer = Writer { path: path.to_owned(), file: Some(file), shared: Arc::clone(&shared) };
+        let writer =
+            Writer { path: path.to_owned(), file: Some(file), shared: Arc::clone(&shared), max_length };
         std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
-        Ok(Self { shared })
+        Ok(Self { shared, _lock: lock })
     }
 
     /// Queues a whole line; whether there was room.
@@ -134,6 +161,7 @@ struct Writer {
     path: PathBuf,
     file: Option<File>,
     shared: Arc<Shared>,
+    max_length: u64,
 }
 
 impl Writer {
@@ -144,7 +172,7 @@ impl Writer {
             if reopen || !self.is_current() {
                 self.file = None;
             }
-            let written = self.append(&mut lines);
+            let written = self.append(&mut lines).and_then(|()| self.put_aside());
             let mut state = self.shared.state();
             let path = self.path.display();
             state.failure = written.as_ref().err().map(|error| format!("cannot write {path}: {error}"));
@@ -185,6 +213,19 @@ impl Writer {
             (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
             _ => false,
         }
+    }
+
+    /// Makes room where the file has become too long.
+    fn put_aside(&mut self) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        if file.metadata()?.len() >= self.max_length {
+            let mut aside = self.path.clone().into_os_string();
+            aside.push(".");
+            aside.push(ASIDE);
+            std::fs::rename(&self.path, aside)?;
+            self.file = None;
+        }
+        Ok(())
     }
 
     /// Appends lines, which are gone from `lines` as far as they are written; never a part of one.
@@ -250,6 +291,41 @@ mod tests {
         let text: String =
             old.chain([path]).map(|path| std::fs::read_to_string(path).unwrap_or_default()).collect();
         assert!(text.lines().eq((0..1_000).map(|number| number.to_string())), "{text}");
+    }
+
+    #[test]
+    fn the_disk_is_not_filled_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.log");
+        let log = Log::open_within(&path, 1_000).unwrap();
+        for number in 0..1_000 {
+            assert!(log.write(&format!("{number:09}\n")));
+            if number % 10 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        assert!(log.finish(LONG));
+        let mut names: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names.retain(|name| name != "events.log");
+        assert_eq!(names, ["events.log.0"]);
+        let text = [dir.path().join("events.log.0"), path.clone()]
+            .map(|path| std::fs::read_to_string(path).unwrap_or_default())
+            .concat();
+        assert!(text.len() < 10_000 && text.ends_with("000000999\n"), "{}", text.len());
+    }
+
+    #[test]
+    fn one_process_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.log");
+        let log = Log::open(&path).unwrap();
+        assert_eq!(Log::open(&path).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        assert!(log.finish(LONG));
+        Log::open(&path).unwrap();
     }
 
     #[test]

@@ -169,7 +169,7 @@ fn sip_account(party: &Party) -> Option<SipAccount> {
 }
 
 /// Whether a domain is an IP address.
-pub(super) fn is_address(host: &[u8]) -> bool {
+pub(crate) fn is_address(host: &[u8]) -> bool {
     let host = std::str::from_utf8(host).unwrap_or_default();
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),

@@ -17,6 +17,9 @@ const EVERY: Duration = Duration::from_mins(1);
 /// It is read so long after somebody unregistered, or a registration ended.
 const AFTER_LEAVING: Duration = Duration::from_secs(15);
 
+/// No look takes longer, or it has failed.
+const PATIENCE: Duration = Duration::from_secs(40);
+
 /// After a look that failed, it is read again after this time.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -65,15 +68,15 @@ enum Look {
     At(Instant),
     /// Somebody has been looking since then; and there is a reason to look again, at that time.
     Since(Instant, Option<Instant>),
-    /// Somebody is looking, but events were missed since he began.
-    InVain(Option<Instant>),
+    /// Somebody has been looking since then, but events were missed meanwhile.
+    InVain(Instant, Option<Instant>),
 }
 
 impl Live {
     /// Events come from now on.
     pub fn connected(&mut self, now: Instant) {
         self.look = match self.look {
-            Look::Since(..) | Look::InVain(_) => Look::InVain(Some(now)),
+            Look::Since(began, _) | Look::InVain(began, _) => Look::InVain(began, Some(now)),
             Look::Never | Look::At(_) => Look::At(self.rested(now)),
         };
     }
@@ -82,7 +85,7 @@ impl Live {
     pub fn lost(&mut self) {
         (self.read, self.heard) = (None, HashMap::new());
         self.look = match self.look {
-            Look::Since(..) | Look::InVain(_) => Look::InVain(None),
+            Look::Since(began, _) | Look::InVain(began, _) => Look::InVain(began, None),
             Look::Never | Look::At(_) => Look::Never,
         };
     }
@@ -104,13 +107,20 @@ impl Live {
         self.look_by(now + AFTER_LEAVING);
     }
 
-    /// When to look at the source next.
+    /// When to look at the source next; while somebody [is looking](Self::is_looking), when he has [failed](Self::failed).
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
         match self.look {
             Look::At(at) => Some(at),
-            Look::Never | Look::Since(..) | Look::InVain(_) => None,
+            Look::Since(began, _) | Look::InVain(began, _) => Some(began + PATIENCE),
+            Look::Never => None,
         }
+    }
+
+    /// Whether somebody looks at the source.
+    #[must_use]
+    pub fn is_looking(&self) -> bool {
+        matches!(self.look, Look::Since(..) | Look::InVain(..))
     }
 
     /// A look cannot begin `now`: it is to be tried later.
@@ -134,7 +144,7 @@ impl Live {
                 (self.read, self.complete) = (Some(found.registered.into_iter().collect()), found.complete);
                 // What came while it was read, or shortly before, may not be in it.
                 self.heard.retain(|_, (_, at)| *at + WRITTEN > began);
-                self.rest = Some(now + now.saturating_duration_since(began) * REST);
+                self.rest_after(began, now);
                 let next = again.map_or(now + EVERY, |again| again.min(now + EVERY));
                 self.look = Look::At(self.rested(next));
             }
@@ -146,10 +156,13 @@ impl Live {
     /// A look has failed, `now`: nothing is known for sure, and those who ask are to ask the source, and to hear of its trouble.
     pub fn failed(&mut self, now: Instant) {
         self.read = None;
+        if let Look::Since(began, _) | Look::InVain(began, _) = self.look {
+            self.rest_after(began, now);
+        }
         self.look = match self.look {
-            Look::Since(..) => Look::At(now + RETRY),
-            Look::InVain(Some(again)) => Look::At(self.rested(again)),
-            Look::InVain(None) => Look::Never,
+            Look::Since(..) => Look::At(self.rested(now + RETRY)),
+            Look::InVain(_, Some(again)) => Look::At(self.rested(again)),
+            Look::InVain(_, None) => Look::Never,
             other => other,
         };
     }
@@ -199,8 +212,13 @@ impl Live {
             Look::Never => Look::Never,
             Look::At(other) => Look::At(other.min(at)),
             Look::Since(began, again) => Look::Since(began, sooner(again)),
-            Look::InVain(again) => Look::InVain(again.and(sooner(again))),
+            Look::InVain(began, again) => Look::InVain(began, again.and(sooner(again))),
         };
+    }
+
+    /// The source rests after a look from then to now.
+    fn rest_after(&mut self, began: Instant, now: Instant) {
+        self.rest = Some(now + now.saturating_duration_since(began) * REST);
     }
 
     /// Then, or when the source has rested.
@@ -283,8 +301,9 @@ mod tests {
         assert_eq!((live.due(), everyone(&live)), (Some(now), None), "not all are known");
         assert!(live.is_registered(address(B), NOW) && !live.is_registered(address(A), NOW));
         live.begin(now);
-        assert_eq!(live.due(), None);
+        assert!(live.is_looking());
         assert_eq!(live.found(found(&[A]), after(now, 1)), None);
+        assert!(!live.is_looking());
         assert_eq!(everyone(&live), Some(vec![address(A), address(B)]), "it came shortly before");
         assert!(live.is_registered(address("::ffff:203.0.113.2"), NOW + 359));
         assert!(!live.is_registered(address(B), NOW + 360), "it has ended");
@@ -327,6 +346,20 @@ mod tests {
     }
 
     #[test]
+    fn a_look_without_end_has_failed() {
+        let (mut live, now) = (Live::default(), Instant::now());
+        live.connected(now);
+        live.begin(now);
+        assert_eq!(live.found(found(&[A]), now), None);
+        live.begin(after(now, 60));
+        assert_eq!((live.due(), live.is_looking()), (Some(after(now, 100)), true));
+        live.failed(after(now, 100));
+        assert_eq!((live.due(), live.is_looking(), everyone(&live)), (Some(after(now, 500)), false, None));
+        assert_eq!(live.found(found(&[A]), after(now, 101)), None);
+        assert_eq!((live.due(), everyone(&live)), (Some(after(now, 500)), None), "it comes too late");
+    }
+
+    #[test]
     fn a_look_that_failed_is_repeated() {
         let (mut live, now) = (Live::default(), Instant::now());
         live.connected(now);
@@ -353,7 +386,7 @@ mod tests {
         live.begin(now);
         live.lost();
         live.connected(after(now, 1));
-        assert_eq!((live.due(), live.found(found(&[A]), after(now, 2))), (None, None));
+        assert_eq!(live.found(found(&[A]), now), None);
         assert_eq!(everyone(&live), None, "it was begun before events were missed");
         assert_eq!(live.due(), Some(after(now, 1)));
         live.begin(after(now, 2));

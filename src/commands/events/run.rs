@@ -1,6 +1,7 @@
 //! `ringfence-events run`: one thread listens and never waits for anything else; disks and databases have their own.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -37,8 +38,11 @@ const SUBSCRIPTION: &str = "event json CUSTOM sofia::register sofia::unregister 
 /// A line waits for the answer whether its account is known, but no longer.
 const KNOWN_PATIENCE: Duration = Duration::from_millis(8);
 
-/// No more lines wait for it, and no more refusals for a late answer.
-const MAX_PENDING: usize = 1024;
+/// No more lines wait for it.
+const MAX_PENDING: usize = 512;
+
+/// No more accounts, whose lines are written, wait for a late answer.
+const MAX_LATE: usize = 4_096;
 
 /// `ringfence-ignore` hears so often who is registered.
 const FEED_EVERY: Duration = Duration::from_secs(1);
@@ -132,10 +136,10 @@ struct Service {
     /// Refusals of which it is not known yet whether their accounts exist, the oldest first.
     pending: VecDeque<Pending>,
     /// Those whose lines are written, as nobody knew it in time: a late answer still counts against their sources.
-    late: VecDeque<Pending>,
+    late: VecDeque<Late>,
     live: Live,
     looker: Worker<()>,
-    feed: Worker<(Everyone, bool)>,
+    feed: Worker<(Everyone, bool, Timestamp)>,
     feed_due: Instant,
     metrics: Option<Worker<String>>,
     metrics_due: Instant,
@@ -154,14 +158,20 @@ struct Pending {
     until: Instant,
 }
 
+struct Late {
+    account: SipAccount,
+    address: IpAddr,
+    time: Timestamp,
+}
+
 impl Service {
     fn new(config: &Config, log: Log, accounts: Accounts, looker: Worker<()>) -> anyhow::Result<Self> {
         let now = Instant::now();
         let speaker = voice::start().context("cannot start a thread")?;
         let feed = Feed::new(config);
         let mut feed_voice = Voice::new(&speaker);
-        let feed = Worker::start("feed", 1, move |(everyone, complete): (Everyone, bool)| {
-            let written = feed.write(everyone.iter(), complete, Timestamp::now().as_millisecond());
+        let feed = Worker::start("feed", 1, move |(everyone, complete, now): (Everyone, bool, Timestamp)| {
+            let written = feed.write(everyone.iter(), complete, now.as_millisecond());
             feed_voice.about("feed", written.err().map(|error| {
                 format!("ringfence-ignore asks by itself who is registered: the snapshot cannot be written: {error}")
             }));
@@ -178,7 +188,7 @@ impl Service {
             })
         });
         Ok(Self {
-            watch: Watch::new(config.events.flood.get()),
+            watch: Watch::new(config.events.flood.get(), config.registrations.ipv6_prefix.bits()),
             log,
             accounts,
             pending: VecDeque::new(),
@@ -235,7 +245,9 @@ impl Service {
         let here = Timestamp::now();
         if event.time.duration_since(here).abs() > CLOCKS_DIFFER {
             self.voice.now_and_then("clock", now, || {
-                "FreeSWITCH's clock is not this host's (fs_cli -x 'fsctl sync_clock'); lines have this host's time".to_owned()
+                "events are late, or FreeSWITCH's clock is not this host's (fs_cli -x 'fsctl sync_clock'); \
+                 their lines have this host's time"
+                    .to_owned()
             });
             event.time = here;
         }
@@ -247,7 +259,7 @@ impl Service {
             (Subclass::Unregister | Subclass::Expire, _) => self.live.left(now),
             _ => {}
         }
-        let seen = self.watch.push(event, now);
+        let seen = self.watch.push(event, &self.live, now);
         for line in &seen.lines {
             self.write(line);
         }
@@ -261,15 +273,28 @@ impl Service {
         let Some(account) = refusal.sip_account() else { return self.tell(&refusal, Known::Unknown) };
         match self.accounts.ask(&account, now) {
             AtOnce::Answer(known) => self.tell(&refusal, known),
-            AtOnce::Asked if self.pending.len() >= MAX_PENDING => self.tell(&refusal, Known::Unknown),
             AtOnce::Asked => {
-                self.pending.push_back(Pending { refusal, account, until: now + KNOWN_PATIENCE });
+                let pending = Pending { refusal, account, until: now + KNOWN_PATIENCE };
+                if self.pending.len() < MAX_PENDING {
+                    self.pending.push_back(pending);
+                } else {
+                    self.give_up(pending);
+                }
             }
         }
     }
 
+    /// Writes the lines about a refusal, although an answer may still come.
+    fn give_up(&mut self, Pending { refusal, account, .. }: Pending) {
+        self.tell(&refusal, Known::Unknown);
+        if self.late.len() >= MAX_LATE {
+            self.late.pop_front();
+        }
+        self.late.push_back(Late { account, address: refusal.address, time: refusal.time });
+    }
+
     fn tell(&mut self, refusal: &Refusal, known: Known) {
-        for line in &self.watch.refused(refusal, known, &self.live) {
+        for line in &self.watch.refused(refusal, known, &self.live, Instant::now()) {
             self.write(line);
         }
     }
@@ -298,7 +323,9 @@ impl Service {
         for late in std::mem::take(&mut self.late) {
             match self.accounts.answer(&late.account) {
                 Some(Known::Yes) => {
-                    if let Some(line) = self.watch.exists(&late.refusal, &late.account, &self.live) {
+                    let Late { account, address, time } = &late;
+                    let now = Instant::now();
+                    if let Some(line) = self.watch.exists(account, *address, *time, &self.live, now) {
                         self.write(&line);
                     }
                 }
@@ -317,11 +344,15 @@ impl Service {
                 Some(format!("{error:#}"))
             }
         };
+        self.complain_of_registrations(why);
+        // Nobody waits a second for the first snapshot.
+        self.feed_due = self.feed_due.min(now);
+    }
+
+    fn complain_of_registrations(&mut self, why: Option<String>) {
         self.voice.about("registrations", why.map(|why| {
             format!("ringfence-ignore asks by itself who is registered: the registrations cannot be read: {why}")
         }));
-        // Nobody waits a second for the first snapshot.
-        self.feed_due = self.feed_due.min(now);
     }
 
     /// When there is something to do although nothing happens.
@@ -339,15 +370,17 @@ impl Service {
         }
         while self.pending.front().is_some_and(|pending| pending.until <= now) {
             if let Some(pending) = self.pending.pop_front() {
-                self.tell(&pending.refusal, Known::Unknown);
-                self.late.push_back(pending);
-            }
-            if self.late.len() > MAX_PENDING {
-                self.late.pop_front();
+                self.give_up(pending);
             }
         }
+        while let Some(line) = self.watch.held(now) {
+            self.write(&line);
+        }
         if self.live.due().is_some_and(|due| due <= now) {
-            if self.looker.offer(()) {
+            if self.live.is_looking() {
+                self.live.failed(now);
+                self.complain_of_registrations(Some("no answer in time".to_owned()));
+            } else if self.looker.offer(()) {
                 self.live.begin(now);
             } else {
                 self.live.postpone(now);
@@ -355,8 +388,9 @@ impl Service {
         }
         if self.feed_due <= now {
             self.feed_due = now + FEED_EVERY;
-            if let Some(everyone) = self.live.everyone(Timestamp::now().as_second()) {
-                self.feed.offer((everyone, self.live.is_complete()));
+            let clock = Timestamp::now();
+            if let Some(everyone) = self.live.everyone(clock.as_second()) {
+                self.feed.offer((everyone, self.live.is_complete(), clock));
             }
             self.look_at_the_log(now);
         }
@@ -386,11 +420,11 @@ impl Service {
     fn end(mut self) {
         self.systemd.stopping();
         let now = Instant::now();
-        while let Some(refusal) = self.watch.overdue(now + PATIENCE) {
-            self.tell(&refusal, Known::Unknown);
-        }
         for pending in std::mem::take(&mut self.pending) {
             self.tell(&pending.refusal, Known::Unknown);
+        }
+        while let Some(refusal) = self.watch.overdue(now + PATIENCE) {
+            self.tell(&refusal, Known::Unknown);
         }
         self.connected = false;
         self.count();

@@ -6,16 +6,15 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
 use super::complain;
+use crate::commands::screen::counted;
 use crate::config::Config;
 use crate::events::line::{Account, Entry, Field, Line, MAX_LINE};
-use crate::evidence::visible;
+use crate::events::log;
 use crate::exit::Exit;
-use crate::state_file;
 
 /// The log is looked at so often while it is followed.
 const LOOK: Duration = Duration::from_millis(250);
@@ -40,32 +39,25 @@ pub(super) struct Args {
 
 pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     let path = config.events_path();
-    let mut reader = Reader::open(&path, args.lines).with_context(|| {
-        format!("cannot read {}; it is there once ringfence-events run has run", path.display())
+    let mut reader = Reader::open(&path, args.lines).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound => "; it is there once ringfence-events run has run",
+            _ => "",
+        };
+        anyhow::Error::new(error).context(format!("cannot read {}{hint}", path.display()))
     })?;
     let mut view = View::new(args.json);
     loop {
-        view.show(reader.read()?)?;
+        reader.read(|lines| view.show(lines))?;
+        if view.passed_over > 0 {
+            let lines = counted(std::mem::take(&mut view.passed_over), "line is", "lines are");
+            complain(&format!("{lines} none of the log's format, and passed over"));
+        }
         if !args.follow {
-            break;
+            return Ok(Exit::Yes);
         }
         std::thread::sleep(LOOK);
     }
-    if view.passed_over > 0 {
-        complain(&format!("{} lines are none of its format, and passed over", view.passed_over));
-    }
-    Ok(Exit::Yes)
-}
-
-/// Opens the log, which somebody without privileges writes: through no link, and only if it is his.
-fn open(path: &Path) -> io::Result<File> {
-    let named =
-        |path: Option<&Path>| Some((path?.parent()?.to_owned(), path?.file_name()?.to_str()?.to_owned()));
-    let (Some((dir, name)), Some((parent, sub))) = (named(Some(path)), named(path.parent())) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    debug_assert!(dir.starts_with(&parent));
-    state_file::open_entrusted(&parent, &sub, &name, state_file::effective_user()).map(|(file, _)| file)
 }
 
 /// Reads whole lines of a file that grows, and is replaced now and then.
@@ -82,7 +74,7 @@ struct Reader {
 impl Reader {
     /// Opens the file so many lines before its end.
     fn open(path: &Path, lines: usize) -> io::Result<Self> {
-        let mut file = open(path)?;
+        let mut file = log::open(path)?;
         let position = start_of_last(&file, lines)?;
         file.seek(SeekFrom::Start(position))?;
         Self::at(path, file, position)
@@ -93,32 +85,41 @@ impl Reader {
         Ok(Self { path: path.to_owned(), file: BufReader::new(file), inode, position, part: vec![] })
     }
 
-    /// The lines that have come; of a file that was replaced, first what is left of it.
-    fn read(&mut self) -> io::Result<Vec<Vec<u8>>> {
+    /// Hands over the lines that have come, some at a time; of a file that was replaced, first what is left of it.
+    fn read(&mut self, mut each: impl FnMut(Vec<Vec<u8>>) -> io::Result<()>) -> io::Result<()> {
         let replaced = std::fs::metadata(&self.path).is_ok_and(|named| named.ino() != self.inode);
         if self.file.get_ref().metadata()?.len() < self.position {
             self.file.seek(SeekFrom::Start(0))?;
             (self.position, self.part) = (0, vec![]);
         }
-        let mut lines = self.rest()?;
-        if replaced && let Ok(file) = open(&self.path) {
+        self.rest(&mut each)?;
+        if replaced && let Ok(file) = log::open(&self.path) {
             *self = Self::at(&self.path, file, 0)?;
-            lines.extend(self.rest()?);
+            self.rest(&mut each)?;
         }
-        Ok(lines)
+        Ok(())
     }
 
-    fn rest(&mut self) -> io::Result<Vec<Vec<u8>>> {
-        let mut lines = vec![];
+    fn rest(&mut self, each: &mut impl FnMut(Vec<Vec<u8>>) -> io::Result<()>) -> io::Result<()> {
         loop {
-            let length = self.file.read_until(b'\n', &mut self.part)?;
-            self.position += length as u64;
+            let piece = self.file.fill_buf()?;
+            let length = piece.len();
             if length == 0 {
-                return Ok(lines);
+                return Ok(());
             }
-            if self.part.pop_if(|byte| *byte == b'\n').is_some() {
-                lines.push(std::mem::take(&mut self.part));
+            let mut lines = vec![];
+            for part in piece.split_inclusive(|byte| *byte == b'\n') {
+                // Of a line without end, more than the longest is not needed to see that it is none.
+                let room = (MAX_LINE + 1).saturating_sub(self.part.len());
+                self.part.extend_from_slice(&part[..part.len().min(room)]);
+                if part.ends_with(b"\n") {
+                    self.part.pop_if(|byte| *byte == b'\n');
+                    lines.push(std::mem::take(&mut self.part));
+                }
             }
+            self.file.consume(length);
+            self.position += length as u64;
+            each(lines)?;
         }
     }
 }
@@ -196,8 +197,8 @@ impl View {
         };
         let [mut address, mut account] = ["-", "-"].map(str::to_owned);
         line.entry.each(|key, field| match key {
-            "address" => address = shown(field),
-            "account" => account = shown(field),
+            "address" => address = field.readable(),
+            "account" => account = field.readable(),
             _ => {}
         });
         let what = what(&line.entry);
@@ -206,30 +207,18 @@ impl View {
     }
 }
 
-/// What a line's value is to people: control characters made visible, and a cut marked.
-fn shown(field: Field<'_>) -> String {
-    match field {
-        Field::Text { bytes: [], .. } => "-".to_owned(),
-        Field::Text { bytes, cut } => visible(&text(bytes)) + if cut { "\u{2026}" } else { "" },
-        Field::Account(Account { user, domain }) => {
-            format!("{}@{}", shown(user.into()), shown(domain.into()))
-        }
-        other => other.to_string(),
-    }
-}
-
 /// All that stands in no column, in words.
 fn what(entry: &Entry) -> String {
     let mut words = vec![];
     entry.each(|key, field| {
-        let value = shown(field);
+        let value = field.readable();
         words.extend(match (key, value.as_str()) {
             ("address" | "account" | "id", _) | (_, "-") => None,
             ("method", method) => Some(method.to_owned()),
             ("known", "yes") => Some("the account exists".to_owned()),
             ("known", "no") => Some("no such account".to_owned()),
             ("known", _) => Some("account not checked".to_owned()),
-            ("claimed", account) => Some(format!("To says {account}")),
+            ("claimed", account) => Some(format!("claims to be {account}")),
             ("expires", seconds) => Some(format!("for {seconds} s")),
             ("rate", rate) => Some(format!("{rate} requests a second")),
             ("accounts", count) => Some(format!("{count} accounts within 10 minutes")),
@@ -280,6 +269,7 @@ fn text(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state_file;
 
     const LINES: &str = "\
 2026-11-20T13:31:24.944Z v1 failure address=203.0.113.66 method=INVITE account=102@a.example.com claimed=101@a.example.com known=yes id=102@a.example.com,203.0.113.66 profile=internal agent=Lab%1B%5B31m
@@ -296,7 +286,7 @@ mod tests {
             rows,
             [
                 "2026-11-20 13:31:24.944  failure         203.0.113.66     102@a.example.com             \
-                 INVITE, To says 101@a.example.com, the account exists, profile internal, agent Lab\u{fffd}[31m",
+                 INVITE, claims to be 101@a.example.com, the account exists, profile internal, agent Lab\u{fffd}[31m",
                 "2026-11-20 13:31:25.000  success         198.51.100.11    101@a.example.com             \
                  for 300 s, profile internal",
                 "2026-11-20 13:31:26.000  alarm           -                -                             \
@@ -329,6 +319,13 @@ mod tests {
         dir.path().join("events/log")
     }
 
+    fn gather(all: &mut Vec<Vec<u8>>) -> impl FnMut(Vec<Vec<u8>>) -> io::Result<()> {
+        |lines| {
+            all.extend(lines);
+            Ok(())
+        }
+    }
+
     #[test]
     fn the_last_lines_are_found() {
         let dir = tempfile::tempdir().unwrap();
@@ -337,7 +334,9 @@ mod tests {
         for (end, whole) in [("", 30_000), ("half", 30_000)] {
             std::fs::write(&path, text.clone() + end).unwrap();
             for lines in [0, 1, 2, 10_000, 20_000, 29_999, 30_000, 40_000] {
-                let found = Reader::open(&path, lines).unwrap().read().unwrap();
+                let mut found = vec![];
+                let mut reader = Reader::open(&path, lines).unwrap();
+                reader.read(&mut gather(&mut found)).unwrap();
                 let expected =
                     lines.min(whole).saturating_sub(usize::from(!end.is_empty() && lines <= whole));
                 assert_eq!(found.len(), expected, "{lines} {end}");
@@ -356,8 +355,9 @@ mod tests {
         append("1\n2\n");
         let mut reader = Reader::open(&path, 1).unwrap();
         let mut read = || {
-            let lines = reader.read().unwrap().into_iter();
-            lines.map(|line| String::from_utf8(line).unwrap()).collect::<Vec<_>>().join(" ")
+            let mut found = vec![];
+            reader.read(&mut gather(&mut found)).unwrap();
+            found.into_iter().map(|line| String::from_utf8(line).unwrap()).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(read(), "2");
         append("3\nha");

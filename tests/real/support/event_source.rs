@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{World, data, wait_for};
+use super::{Postgres, World, data, wait_for};
 
 pub const GREETING: &str = "Content-Type: auth/request\n\n";
 
@@ -109,6 +109,16 @@ pub fn recorded(name: &str) -> String {
     let chunks = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let server = chunks.filter(|chunk| chunk["from"] == "server");
     server.skip(3).filter_map(|chunk| chunk["data"].as_str().map(str::to_owned)).collect()
+}
+
+/// A `FusionPBX` that has the accounts 101 to 110 of a.example.com.
+pub fn ten_accounts() -> Postgres {
+    Postgres::with_fusionpbx(
+        "INSERT INTO v_domains (domain_uuid, domain_name, domain_enabled) VALUES
+             ('11111111-1111-1111-1111-111111111111', 'a.example.com', 'true');
+         INSERT INTO v_extensions (extension_uuid, domain_uuid, extension, enabled)
+             SELECT gen_random_uuid(), '11111111-1111-1111-1111-111111111111', i, 'true' FROM generate_series(101, 110) AS i",
+    )
 }
 
 /// Microseconds since 1970.
