@@ -22,6 +22,7 @@ pub mod events;
 pub mod firewall;
 pub mod ignore;
 pub mod lists;
+pub mod ringfence;
 
 mod screen;
 

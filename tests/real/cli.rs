@@ -91,9 +91,10 @@ fn the_manual_pages_know_every_option_and_setting() {
     let [ignore, lists, block, ban, allow, firewall, events] =
         ["ignore", "lists", "block", "ban", "allow", "firewall", "events"]
             .map(|tool| page(&format!("ringfence-{tool}")));
+    let admin = page("ringfence");
     let knows = |page: &str, word: &str| assert!(page.contains(&word.replace('-', "\\-")), "{word}");
     options(&world.call(&["--help"]).stdout).for_each(|option| knows(&ignore, option));
-    let tools: [Tool<'_>; 6] = [
+    let tools: [Tool<'_>; 7] = [
         (&lists, World::lists_command, &["refresh", "fetch", "load", "show", "diff", "merge"]),
         (
             &block,
@@ -104,6 +105,7 @@ fn the_manual_pages_know_every_option_and_setting() {
         (&allow, World::allow_command, &["add", "remove", "list", "flush", "stop", "sync"]),
         (&firewall, World::firewall_command, &["plan", "apply", "confirm", "remove", "restore", "verify"]),
         (&events, World::events_command, &["run", "tail"]),
+        (&admin, World::admin_command, &["offenders"]),
     ];
     for (page, tool, commands) in tools {
         let help = |args: &[&str]| call(&mut tool(&world, args)).stdout;

@@ -49,6 +49,7 @@ mod http;
 mod lists_faults;
 mod lists_kernel;
 mod lists_merge;
+mod offenders;
 mod postgres;
 mod sqlite;
 mod support;

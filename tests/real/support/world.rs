@@ -163,6 +163,13 @@ impl World {
         command
     }
 
+    /// A call of `ringfence` that is ready to be run.
+    pub fn admin_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(cargo_bin("ringfence"));
+        command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
+        command
+    }
+
     /// A call of `ringfence-events` that is ready to be run; no service manager hears of it.
     pub fn events_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(cargo_bin("ringfence-events"));

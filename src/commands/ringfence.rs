@@ -1,0 +1,95 @@
+//! `ringfence`: what an administrator asks of his host.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{Settings, give_up, parse};
+use crate::config::Config;
+use crate::exit::Exit;
+
+mod offenders;
+
+const TOOL: &str = "ringfence";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = TOOL,
+    version,
+    max_term_width = 100,
+    about = ABOUT,
+    long_about = LONG_ABOUT,
+    after_help = AFTER_HELP,
+    after_long_help = AFTER_LONG_HELP
+)]
+pub struct Args {
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Who fails: by address, the accounts that are refused, how often and why
+    Offenders(offenders::Args),
+}
+
+const ABOUT: &str = "The administrator's tool: which phone in that office is failing?";
+
+const LONG_ABOUT: &str = "\
+The administrator's tool: which phone in that office is failing?
+
+A whole office sits behind one address. offenders says which of its phones are refused, with which
+account and why, and whether fail2ban would leave the address alone.";
+
+const AFTER_HELP: &str = "\
+Exit status: 0 shown, 2 broken or wrong usage.";
+
+const AFTER_LONG_HELP: &str = "\
+Exit status:
+  0  shown, also where nobody failed
+  2  broken, or wrong usage
+
+Files:
+  /etc/ringfence/ringfence.toml               settings; RINGFENCE_CONFIG or --config names another
+                                              file
+  /var/log/ringfence/events/events.log        the log of ringfence-events, and its rotated files;
+                                              where it is not, FreeSWITCH's own log";
+
+/// The whole tool.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = match parse::<Args>() {
+        Ok(args) => args,
+        Err(exit) => return exit.into(),
+    };
+    let exit = run(&args).unwrap_or_else(|error| give_up(TOOL, &error));
+    // Threads that still wait for a database must not keep anybody waiting.
+    std::process::exit(exit.code().into())
+}
+
+fn run(args: &Args) -> anyhow::Result<Exit> {
+    let config = |unneeded| Config::load_without(args.settings.config.as_deref(), unneeded);
+    match &args.command {
+        Command::Offenders(args) => offenders::run(&config(&offenders::UNNEEDED)?, args),
+    }
+}
+
+/// One line on standard error.
+fn complain(text: &str) {
+    super::complain(TOOL, text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+}
