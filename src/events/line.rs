@@ -242,7 +242,8 @@ impl Line {
         let entry = words.entry()?;
         let line = Self { time: Time::from(time), entry };
         // Reading need not know all that is never written.
-        if line.to_string() == text { Ok(line) } else { Err(NotALine::Spelling) }
+        let mut rest = Expected(text);
+        if line.write(&mut rest).is_ok() && rest.0.is_empty() { Ok(line) } else { Err(NotALine::Spelling) }
     }
 
     /// Writes the line and its line feed behind what `log` has.
@@ -612,6 +613,16 @@ impl fmt::Display for Time {
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write(f)
+    }
+}
+
+/// What is still to be written, and nothing else.
+struct Expected<'a>(&'a str);
+
+impl Write for Expected<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
+        Ok(())
     }
 }
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::state_file;
 
-/// Bytes that wait for the disk, beside those that are being written; what comes then is dropped, and counted.
-pub const MAX_WAITING: usize = 2 << 20;
+/// Bytes that wait for the disk, with those that are being written; what comes then is dropped, and counted.
+pub const MAX_WAITING: usize = 4 << 20;
 
 /// A rotation is noticed within this time; and so long a disk that took nothing is left alone.
 const LOOK: Duration = Duration::from_millis(500);
@@ -57,6 +57,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     waiting: Vec<u8>,
+    /// So many bytes are being written.
+    writing: usize,
     dropped: u64,
     reopen: bool,
     end: bool,
@@ -100,7 +102,7 @@ impl Log {
     #[must_use]
     pub fn write(&self, line: &str) -> bool {
         let mut state = self.shared.state();
-        if state.waiting.len() + line.len() > MAX_WAITING {
+        if state.waiting.len() + state.writing + line.len() > MAX_WAITING {
             state.dropped += 1;
             return false;
         }
@@ -174,6 +176,7 @@ impl Writer {
             }
             let written = self.append(&mut lines).and_then(|()| self.put_aside());
             let mut state = self.shared.state();
+            state.writing = lines.len();
             let path = self.path.display();
             state.failure = written.as_ref().err().map(|error| format!("cannot write {path}: {error}"));
             if end {
@@ -203,6 +206,7 @@ impl Writer {
         } else if state.end {
             lines.append(&mut state.waiting);
         }
+        state.writing = lines.len();
         (state.end, std::mem::take(&mut state.reopen))
     }
 

@@ -79,7 +79,17 @@ impl Tally {
     /// Adds one.
     pub fn add(&mut self, failure: Failure) {
         let Failure { time, address, account, why, agent } = failure;
-        let mut source = self.sources.remove(&address).unwrap_or_default();
+        // It is the one that was used last, now.
+        if self.sources.get(&address).is_none() {
+            if self.sources.len() == MAX_ADDRESSES
+                && let Some((_, old)) = self.sources.remove_lru()
+            {
+                self.accounts -= old.accounts.len();
+                self.forgotten += old.count();
+            }
+            self.sources.insert(address, Source::default());
+        }
+        let Some(source) = self.sources.peek_mut(&address) else { return };
         let has_room = source.accounts.len() < MAX_ACCOUNTS && self.accounts < MAX_IN_ALL;
         let what = (account, why);
         let sum = match source.accounts.get_mut(&what) {
@@ -91,13 +101,6 @@ impl Tally {
             None => None,
         };
         sum.unwrap_or_else(|| source.others.get_or_insert_with(|| Sum::new(time))).add(time, agent);
-        if self.sources.len() == MAX_ADDRESSES
-            && let Some((_, old)) = self.sources.remove_lru()
-        {
-            self.accounts -= old.accounts.len();
-            self.forgotten += old.count();
-        }
-        self.sources.insert(address, source);
     }
 
     /// All of it, who failed most first; and how many failures of other addresses there were.
