@@ -227,7 +227,7 @@ impl Writer {
             aside.push(".");
             aside.push(ASIDE);
             std::fs::rename(&self.path, aside)?;
-            self.file = None;
+            self.file = Some(state_file::open_for_append(&self.path, MODE)?);
         }
         Ok(())
     }
