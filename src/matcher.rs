@@ -1,3 +1,4 @@
 //! How the kernel tells packets of a blocked account from others.
 
+pub mod bpf;
 pub mod strings;

@@ -1,0 +1,60 @@
+//! Builds the kernel program, where clang is there; else the one that was built before is taken, and that is said.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const SOURCES: [&str; 2] = ["bpf/ringfence.c", "bpf/kernel.h"];
+
+/// What the sources gave; a test compares it.
+const BUILT: &str = "bpf/ringfence.o";
+
+fn main() {
+    for path in SOURCES.into_iter().chain([BUILT, "build.rs"]) {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    for name in ["CLANG", "LLVM_STRIP"] {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+    let to = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo says where")).join("ringfence.o");
+    let compiler = match compile(&to) {
+        Ok(version) => version,
+        Err(error) => {
+            println!(
+                "cargo::warning={error}; the kernel program is taken from {BUILT}, as it was built before"
+            );
+            std::fs::copy(BUILT, &to).unwrap_or_else(|error| panic!("{BUILT}: {error}"));
+            String::new()
+        }
+    };
+    println!("cargo::rustc-env=RINGFENCE_CLANG={compiler}");
+}
+
+/// Compiles the program; the version of clang.
+fn compile(to: &Path) -> Result<String, String> {
+    let clang = program("CLANG", "clang");
+    let version = run(Command::new(&clang).arg("-dumpversion"), &clang)?;
+    // Where it is built does not show in what is built.
+    let mut compile = Command::new(&clang);
+    compile
+        .current_dir("bpf")
+        .args(["-target", "bpfel", "-mcpu=v3", "-O2", "-g", "-Wall", "-Wextra", "-Werror"]);
+    compile.args(["-fdebug-compilation-dir=.", "-c", "ringfence.c", "-o"]).arg(to);
+    run(&mut compile, &clang)?;
+    // For the kernel, the description of types (BTF) is enough. What is for debuggers does no harm.
+    let strip = program("LLVM_STRIP", "llvm-strip");
+    let _ = run(Command::new(&strip).arg("--strip-debug").arg(to), &strip);
+    Ok(version.trim().to_owned())
+}
+
+fn program(variable: &str, usual: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| usual.to_owned())
+}
+
+fn run(command: &mut Command, name: &str) -> Result<String, String> {
+    let output = command.output().map_err(|error| format!("{name}: {error}"))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{name} failed: {}", stderr.lines().next().unwrap_or_default()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
