@@ -12,7 +12,7 @@ mod network;
 mod resolvers;
 mod sessions;
 
-pub use network::{addresses, gateways, tracked_connections};
+pub use network::{Interface, addresses, gateways, interfaces, tracked_connections, uplinks};
 
 /// Where to look.
 #[derive(Clone, Debug)]

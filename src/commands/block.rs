@@ -11,9 +11,11 @@ use jiff::Timestamp;
 use crate::account::{NotAnAccount, Offender};
 use crate::commands::{Settings, an_address, causes, give_up, parse, record, screen};
 use crate::config::Config;
+use crate::config::block::MaxBlocks;
 use crate::evidence::{Decision, visible_within};
 use crate::exit::Exit;
 use crate::ledger::{Block, Ledger, OfJail};
+use crate::matcher::{Kind, bpf};
 use crate::state_file;
 
 mod ban;
@@ -93,7 +95,8 @@ Which way it fails:
   exempt from fail2ban. Where more than 5 such addresses cause a block within a minute, the
   trouble is not theirs: blocks are suspended for 10 minutes, and those of that minute are lifted.
   If the kernel takes no rules, nothing is half done, and the block stays in the ledger: expire
-  brings it in within a minute. Where there are more than max (200), the oldest makes way.
+  brings it in within a minute. Where it does not take the program that matches accounts, iptables
+  does. Where there are more than max (100000, with iptables 200), the oldest makes way.
   A damaged ledger is moved aside, and a new one begun. Every block ends with its own time, even if
   fail2ban is gone.
 
@@ -174,6 +177,23 @@ impl Call {
     /// Seconds since 1970.
     fn now(&self) -> i64 {
         self.now.as_second()
+    }
+
+    /// No more blocks than this.
+    fn max(&self, kind: Kind) -> u32 {
+        let usual = match kind {
+            Kind::Bpf => MaxBlocks::BPF,
+            Kind::Strings => MaxBlocks::STRINGS,
+        };
+        self.config.block.max.unwrap_or(usual).get()
+    }
+
+    /// What matches packets, as far as that is known without trying.
+    fn kind(&self) -> Kind {
+        match Kind::wanted(&self.config).0 {
+            Kind::Bpf if Kind::is_open(&self.config) && bpf::obstacle().is_some() => Kind::Strings,
+            kind => kind,
+        }
     }
 
     /// The ledger. One that was damaged is moved aside, and that is said loudly.

@@ -17,6 +17,8 @@ pub struct Block {
     pub mode: Option<Mode>,
     /// How packets are matched.
     pub matcher: Matcher,
+    /// Where the program in the kernel looks at packets; none: the interfaces with a default route.
+    pub interfaces: Interfaces,
     /// How long a block lasts where nobody says.
     #[serde(rename = "for")]
     pub span: Span<BlockFor>,
@@ -28,8 +30,8 @@ pub struct Block {
     pub verify: Verify,
     /// Whether only accounts seen from addresses that `ringfence-ignore` keeps are blocked.
     pub only_exempt: bool,
-    /// No more blocks than this; the oldest makes way.
-    pub max: MaxBlocks,
+    /// No more blocks than this; the oldest makes way. Unset: what the matcher can bear.
+    pub max: Option<MaxBlocks>,
 }
 
 impl Default for Block {
@@ -37,12 +39,13 @@ impl Default for Block {
         Self {
             mode: None,
             matcher: Matcher::default(),
+            interfaces: Interfaces::default(),
             span: Span::default(),
             tcp: Tcp::default(),
             log_prefix: LogPrefix::default(),
             verify: Verify::default(),
             only_exempt: true,
-            max: MaxBlocks::default(),
+            max: None,
         }
     }
 }
@@ -59,8 +62,37 @@ pub enum Matcher {
     /// The best that this host can do.
     #[default]
     Auto,
+    /// A program in the kernel.
+    Bpf,
     /// Patterns in iptables.
     Strings,
+}
+
+/// Names of network interfaces: up to 15 characters of ASCII each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interfaces(Vec<String>);
+
+impl Interfaces {
+    /// None: nobody has named any.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Interfaces {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let names = Vec::<String>::deserialize(deserializer)?;
+        let is_name = |name: &str| {
+            (1..=15).contains(&name.len())
+                && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
+                && !matches!(name, "." | "..")
+        };
+        match names.iter().find(|name| !is_name(name)) {
+            Some(name) => Err(de::Error::custom(format!("{name:?} is no name of a network interface"))),
+            None => Ok(Self(names)),
+        }
+    }
 }
 
 /// What happens to a blocked account over TCP.
@@ -123,11 +155,12 @@ impl MaxBlocks {
     }
 }
 
-impl Default for MaxBlocks {
+impl MaxBlocks {
     /// What patterns in the kernel can bear.
-    fn default() -> Self {
-        Self(200)
-    }
+    pub const STRINGS: Self = Self(200);
+
+    /// What the map of the kernel's program has room for, with some to spare.
+    pub const BPF: Self = Self(100_000);
 }
 
 impl<'de> Deserialize<'de> for MaxBlocks {

@@ -248,7 +248,7 @@ fn a_secret_file_loses_only_its_line_break() {
 fn blocks_have_bounds() {
     let config = Config::parse(Path::new("r.toml"), b"").unwrap();
     assert_eq!(config.block.span.get(), Duration::from_hours(1));
-    assert_eq!((config.block.max.get(), config.block.only_exempt), (200, true));
+    assert_eq!((config.block.max, config.block.only_exempt), (None, true));
     assert_eq!(config.block.log_prefix.get(), None);
     assert_eq!(config.firewall.sip_ports.to_string(), "5060:5061,5080:5081");
     assert_eq!(config.ledger_path(), Path::new("/var/lib/ringfence/ledger.db"));
@@ -256,7 +256,8 @@ fn blocks_have_bounds() {
     let text = r#"
         [block]
         mode = "observe"
-        matcher = "strings"
+        matcher = "bpf"
+        interfaces = ["eth0", "eth0.100"]
         for = "2d"
         tcp = "reset"
         log-prefix = "rf-block: "
@@ -271,6 +272,7 @@ fn blocks_have_bounds() {
     let config = Config::parse(Path::new("r.toml"), text.as_bytes()).unwrap();
     assert_eq!(config.block_mode(), Mode::Observe);
     assert_eq!(config.block.log_prefix.get(), Some("rf-block: "));
+    assert_eq!(config.block.interfaces.names(), ["eth0", "eth0.100"]);
     assert_eq!(config.firewall.sip_ports.to_string(), "5060,65000:65535");
     assert_eq!(config.ledger_path(), Path::new("/srv/l.db"));
 
@@ -279,7 +281,10 @@ fn blocks_have_bounds() {
         ("[block]\nmax = 0", "0 is out of range; 1 to 100000"),
         ("[block]\nlog-prefix = \"a\\\"b\"", "no quotes"),
         ("[block]\nlog-prefix = \"123456789012345678901234567890\"", "up to 29 characters"),
-        ("[block]\nmatcher = \"bpf\"", "unknown variant `bpf`"),
+        ("[block]\nmatcher = \"ebpf\"", "unknown variant `ebpf`"),
+        ("[block]\ninterfaces = [\"eth0\", \"a/b\"]", "\"a/b\" is no name of a network interface"),
+        ("[block]\ninterfaces = [\"0123456789abcdef\"]", "is no name of a network interface"),
+        ("[block]\ninterfaces = [\"\"]", "is no name of a network interface"),
         ("[block]\nonly_exempt = true", "did you mean `only-exempt`?"),
         ("[ledger]\nurl = \"postgres://u:hunter2@db/l\"", "not a ledger; write it like \"sqlite:///"),
         ("[ledger]\nurl = \"sqlite://l.db\"", "not a ledger"),

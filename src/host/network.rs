@@ -8,6 +8,10 @@ use anyhow::{Context, anyhow, bail};
 
 use crate::netlink::{Ask, Error, Message, Socket, Subsystem, attribute};
 
+const RTM_GETLINK: u16 = 18;
+const IFINFOMSG: usize = 16;
+const IFLA_IFNAME: u16 = 3;
+
 const RTM_GETADDR: u16 = 22;
 const IFADDRMSG: usize = 8;
 const IFA_ADDRESS: u16 = 1;
@@ -15,6 +19,9 @@ const IFA_LOCAL: u16 = 2;
 
 const RTM_GETROUTE: u16 = 26;
 const RTMSG: usize = 12;
+/// A route that leads somewhere.
+const RTN_UNICAST: u8 = 1;
+const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_VIA: u16 = 18;
@@ -24,6 +31,7 @@ const RTNEXTHOP: usize = 8;
 
 const RTM_GETNEXTHOP: u16 = 106;
 const NHMSG: usize = 8;
+const NHA_OIF: u16 = 5;
 const NHA_GATEWAY: u16 = 6;
 
 const AF_INET: u8 = 2;
@@ -74,17 +82,72 @@ pub fn gateways() -> anyhow::Result<Vec<IpAddr>> {
     Ok(gateways.into_iter().collect())
 }
 
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Interface {
+    /// Its number; another one that gets its name later has another number.
+    pub index: u32,
+    /// Up to 15 bytes.
+    pub name: String,
+}
+
+/// All interfaces, in order.
+pub fn interfaces() -> anyhow::Result<Vec<Interface>> {
+    let mut all = BTreeSet::new();
+    dump(RTM_GETLINK, IFINFOMSG, &[0], |body| {
+        let index = number(body.get(4..).unwrap_or_default());
+        let name = body.get(IFINFOMSG..).and_then(|attributes| attribute(attributes, IFLA_IFNAME));
+        let name = name.and_then(|name| str::from_utf8(name.strip_suffix(b"\0")?).ok());
+        all.extend(index.zip(name).map(|(index, name)| Interface { index, name: name.to_owned() }));
+    })
+    .context("cannot read this host's interfaces from the kernel")?;
+    Ok(all.into_iter().collect())
+}
+
+/// The interfaces that a default route of any table leads to, over IPv4 or IPv6, in order. If such a route uses a nexthop object,
+/// those of all nexthop objects are among them.
+pub fn uplinks() -> anyhow::Result<Vec<Interface>> {
+    let mut indices = BTreeSet::new();
+    let mut objects = false;
+    dump(RTM_GETROUTE, RTMSG, &[AF_INET, AF_INET6], |body| {
+        let Some((header, route)) = body.split_first_chunk::<RTMSG>() else { return };
+        let [_, destination_bits, .., kind, _, _, _, _] = *header;
+        if destination_bits != 0 || kind != RTN_UNICAST {
+            return;
+        }
+        indices.extend(attribute(route, RTA_OIF).and_then(number));
+        let hops = attribute(route, RTA_MULTIPATH).unwrap_or_default();
+        indices.extend(paths(hops).filter_map(|path| number(path.get(4..)?)));
+        objects |= attribute(route, RTA_NH_ID).is_some();
+    })
+    .context("cannot read this host's routes from the kernel")?;
+    if objects {
+        ask(RTM_GETNEXTHOP, NHMSG, &[0], |body| {
+            indices.extend(attribute(body, NHA_OIF).and_then(number));
+        })
+        .context("cannot read this host's nexthop objects from the kernel")?;
+    }
+    let loopback = 1;
+    indices.remove(&loopback);
+    Ok(interfaces()?.into_iter().filter(|interface| indices.contains(&interface.index)).collect())
+}
+
+fn number(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
 /// Asks for everything of these families; `each` gets the attributes of every answer, of some perhaps twice.
 fn ask(kind: u16, header: usize, families: &[u8], mut each: impl FnMut(&[u8])) -> anyhow::Result<()> {
+    dump(kind, header, families, |body| each(body.get(header..).unwrap_or_default()))
+}
+
+/// The same, with the fixed part before the attributes.
+fn dump(kind: u16, header: usize, families: &[u8], mut each: impl FnMut(&[u8])) -> anyhow::Result<()> {
     let mut socket = Socket::open(Subsystem::Route)?;
     for family in families {
         let mut request = vec![0; header];
         request[0] = *family;
-        let mut once = || {
-            socket.ask(Message::new(kind, Ask::Dump, &request), |body| {
-                each(body.get(header..).unwrap_or_default());
-            })
-        };
+        let mut once = || socket.ask(Message::new(kind, Ask::Dump, &request), &mut each);
         let done = |outcome: &Result<(), Error>| !matches!(outcome, Err(Error::Socket(error)) if error.kind() == io::ErrorKind::Interrupted);
         match (0..TRIES).map(|_| once()).find(done) {
             Some(Ok(())) => {}
@@ -105,10 +168,15 @@ fn next_hop(route: &[u8]) -> Option<IpAddr> {
 
 /// The attributes of each path.
 fn multipath(hops: &[u8]) -> impl Iterator<Item = &[u8]> {
+    paths(hops).filter_map(|path| path.get(RTNEXTHOP..))
+}
+
+/// Each path: `struct rtnexthop` and its attributes.
+fn paths(hops: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = hops;
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
-        let path = rest.get(RTNEXTHOP..length)?;
+        let path = rest.get(..length).filter(|_| length >= RTNEXTHOP)?;
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(path)
     })

@@ -30,6 +30,27 @@ with_both_variants! {
     nothing_is_left_behind
 }
 
+/// What does not look at rules holds for the program in the kernel too.
+mod bpf {
+    macro_rules! with_the_program {
+        ($($test:ident)*) => {
+            $(#[test]
+            fn $test() {
+                super::$test("bpf");
+            })*
+        };
+    }
+
+    with_the_program! {
+        every_order_and_spacing_is_dropped
+        the_strangest_accounts_are_blocked_exactly
+        a_device_is_blocked_at_its_address_alone
+        other_ports_and_loopback_pass
+        an_observer_changes_nothing_in_the_kernel
+        what_is_over_leaves_the_kernel
+    }
+}
+
 const BLOCKED: &str = "999@a.example.com";
 
 /// Another user of the same domain, the same user of another.

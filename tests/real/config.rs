@@ -97,12 +97,14 @@ fn the_shipped_settings_are_the_defaults() {
         )
     };
     assert_eq!(spans(&shipped), spans(&default));
+    // Unset, it depends on the matcher.
+    assert_eq!(shipped.block.max, Some(ringfence::config::block::MaxBlocks::BPF));
     // What has no equality is compared as it is shown; the ledger is named, and is where it would be.
     let blocks = |config: &ringfence::config::Config| {
         format!(
             "{:?} {:?} {:?} {:?} {:?} {:?}",
             config.block_mode(),
-            ringfence::config::Block { mode: None, ..config.block.clone() },
+            ringfence::config::Block { mode: None, max: None, ..config.block.clone() },
             config.ledger_path(),
             config.fail2ban,
             ringfence::config::Firewall { mode: None, ..config.firewall.clone() },

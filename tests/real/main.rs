@@ -26,6 +26,7 @@ mod accounts;
 mod allow;
 mod allow_fail2ban;
 mod ban;
+mod block_bpf;
 mod block_fail2ban;
 mod block_faults;
 mod block_kernel;

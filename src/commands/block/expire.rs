@@ -20,7 +20,7 @@ use crate::registrations::discovery::Nothing;
 pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     let mut ledger = call.ledger()?;
     // What is over first: it must not wait for a database.
-    let Settled { active, changed } = settle(call, &mut ledger)?;
+    let Settled { active, changed, .. } = settle(call, &mut ledger)?;
     if changed {
         call.record(
             "blocks",

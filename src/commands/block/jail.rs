@@ -38,7 +38,9 @@ pub(super) fn start(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     };
     let count = ledger.start(jail, bans.as_ref(), call.now())?;
     record(call, jail, "start", count);
-    settle(call, &mut ledger)?;
+    if let Some(why) = settle(call, &mut ledger)?.fallback {
+        complain(&format!("accounts are matched by patterns in iptables: {why}"));
+    }
     say(&format!("{} in force again.", blocks(count)));
     Ok(Exit::Yes)
 }

@@ -1,17 +1,20 @@
 //! `ringfence-block list`: who is blocked, and what came of it.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
 use super::{Call, complain};
 use crate::account::Offender;
+use crate::commands::causes;
 use crate::commands::screen::{self, Columns, span};
 use crate::config::Mode;
 use crate::exit::Exit;
-use crate::firewall::Firewall;
+use crate::firewall::{Counters, Firewall, Tag};
 use crate::ledger::Block;
-use crate::matcher::strings;
+use crate::matcher::bpf::{self, InKernel};
+use crate::matcher::{Kind, strings};
 
 /// The command line of `list`.
 #[derive(Debug, clap::Args)]
@@ -40,30 +43,32 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     } else {
         (vec![], None)
     };
-    let counters = match Firewall::read() {
-        Ok(firewall) => Some(firewall.counters()),
-        Err(error) => {
-            complain(&format!("{error:#}; how often a block was met is not known"));
-            None
-        }
-    };
-    let hits = |offender: &Offender| {
-        let counters = counters.as_ref()?.get(&strings::leaf(offender).tag())?;
-        Some(counters.packets)
-    };
-    let entries: Vec<_> =
-        active.into_iter().map(|block| Entry { hits: hits(&block.offender), block }).collect();
+    let mut entries = vec![];
+    let meets = Meets::read();
+    if let Err(error) = &meets {
+        complain(&format!("{error:#}; how often a block was met is not known"));
+    }
+    for block in active {
+        let hits = meets.as_ref().map_or(Ok(None), |meets| meets.of(&block.offender))?;
+        entries.push(Entry { block, hits });
+    }
+    let asked = meets.is_ok();
     screen::print(args.json, &entries, || {
-        let mut text = render(&entries, counters.is_some(), call.now());
+        let mut text = render(&entries, asked, call.now());
         let missing = entries.iter().filter(|entry| entry.hits.is_none()).count();
         if call.config.block_mode() == Mode::Observe {
             text += "Mode is observe: nobody is blocked in the kernel.\n";
-        } else if counters.is_some() && missing > 0 {
+        } else if asked && missing > 0 {
             let _ = writeln!(
                 text,
                 "{missing} of {} are not in the kernel; ringfence-block expire brings them in.",
                 entries.len()
             );
+        }
+        if let Ok(meets) = &meets
+            && missing < entries.len()
+        {
+            text += &meets.words(call);
         }
         if let Some(until) = suspended {
             let left = span(until - call.now());
@@ -75,6 +80,56 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
         text
     })?;
     Ok(Exit::Yes)
+}
+
+/// How often blocks were met, by what matches them.
+enum Meets {
+    Bpf(InKernel),
+    Strings(HashMap<Tag, Counters>),
+}
+
+impl Meets {
+    fn read() -> anyhow::Result<Self> {
+        match InKernel::open()? {
+            Some(there) => Ok(Self::Bpf(there)),
+            None => Ok(Self::Strings(Firewall::read()?.counters())),
+        }
+    }
+
+    /// `None` if nothing matches it.
+    fn of(&self, offender: &Offender) -> anyhow::Result<Option<u64>> {
+        match self {
+            Self::Bpf(there) => there.hits(offender),
+            Self::Strings(counters) => {
+                Ok(counters.get(&strings::leaf(offender).tag()).map(|counters| counters.packets))
+            }
+        }
+    }
+
+    /// What matches, and why nothing better does.
+    fn words(&self, call: &Call) -> String {
+        match (self, Kind::wanted(&call.config)) {
+            (Self::Bpf(_), _) => match bpf::places(&bpf::Settings::new(&call.config)) {
+                Ok((there, missing)) => {
+                    let there = if there.is_empty() { "no interface".to_owned() } else { there.join(", ") };
+                    let missing = match missing.as_slice() {
+                        [] => String::new(),
+                        missing => format!(" There is no interface {}.", missing.join(", ")),
+                    };
+                    format!("Matched by the program in the kernel, at {there}.{missing}\n")
+                }
+                Err(error) => format!("Matched by the program in the kernel: {}.\n", causes(&error)),
+            },
+            (Self::Strings(_), (Kind::Bpf, _)) => {
+                let why = bpf::obstacle().unwrap_or_else(|| "ringfence-block restore says why".to_owned());
+                format!("Matched by patterns in iptables, not by the program in the kernel: {why}.\n")
+            }
+            (Self::Strings(_), (Kind::Strings, why)) => {
+                let why = why.map_or_else(String::new, |why| format!(": {why}"));
+                format!("Matched by patterns in iptables{why}.\n")
+            }
+        }
+    }
 }
 
 /// `asked`: whether the kernel could be.

@@ -16,7 +16,7 @@ use crate::deadline::Deadline;
 use crate::exemption::{self, Exemption};
 use crate::fusionpbx::accounts::{self, Existence};
 use crate::ledger::{Block, Ledger};
-use crate::matcher::strings;
+use crate::matcher::{Kind, strings};
 use crate::registrations::{Standing, discovery};
 
 /// Where more known-good sources than this cause a block within a minute, it is the directory that is down, not they.
@@ -61,7 +61,9 @@ type No = (&'static str, String);
 /// Judges it. An error means that the ledger cannot be used.
 pub(super) fn judge(call: &Call, ledger: &mut Ledger, request: &Request<'_>) -> anyhow::Result<Verdict> {
     let refuse = |(reason, detail): No| Ok(Verdict::Refuse { reason, detail });
-    if let Err(error) = strings::check(&request.offender.account) {
+    if call.kind() == Kind::Strings
+        && let Err(error) = strings::check(&request.offender.account)
+    {
         return refuse(("too-long", error.to_string()));
     }
     if request.until <= call.now() {
@@ -121,7 +123,7 @@ fn floods(
     offender: &Offender,
     source: IpAddr,
 ) -> anyhow::Result<Option<No>> {
-    let limit = (call.config.block.max.get() / SHARE).max(AT_LEAST);
+    let limit = (call.max(call.kind()) / SHARE).max(AT_LEAST);
     let near = neighbourhood(call, source);
     let others = ledger.others_seen_from(offender, call.now())?;
     let count: u32 = others.iter().filter(|(other, _)| near.contains(*other)).map(|(_, number)| number).sum();

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::settle::{plan, settle};
-use super::{Call, blocks, jail};
+use super::settle::{Settled, plan, settle};
+use super::{Call, blocks, complain, jail};
 use crate::commands::say;
 use crate::config::Mode;
 use crate::exit::Exit;
 use crate::ledger::{Block, LONGEST_BLOCK};
-use crate::matcher::strings;
+use crate::matcher::{Kind, strings};
 use crate::state_file;
 
 /// No file with blocks is longer, in bytes.
@@ -31,7 +31,7 @@ pub(super) struct Args {
 pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     let mut ledger = call.ledger()?;
     let new = match &args.file {
-        Some(file) => read(file, call.now()).with_context(|| match file.to_str() {
+        Some(file) => read(call, file).with_context(|| match file.to_str() {
             Some("-") => "cannot read standard input as list --json prints it".to_owned(),
             _ => format!("cannot read {} as list --json prints it", file.display()),
         })?,
@@ -47,7 +47,10 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
         ledger.put(&new, call.now())?;
         call.record("blocks", "restore", "by-hand", "file", &blocks(new.len() as u64));
     }
-    let active = settle(call, &mut ledger)?.active;
+    let Settled { active, fallback, .. } = settle(call, &mut ledger)?;
+    if let Some(why) = fallback {
+        complain(&format!("accounts are matched by patterns in iptables: {why}"));
+    }
     let count = blocks(active.len() as u64);
     say(&match call.config.block_mode() {
         Mode::Enforce => format!("{count} in the kernel."),
@@ -57,7 +60,7 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
 }
 
 /// The blocks in a file that are not over yet. One that cannot be blocked is an error: nothing of the file is taken then.
-fn read(file: &Path, now: i64) -> anyhow::Result<Vec<Block>> {
+fn read(call: &Call, file: &Path) -> anyhow::Result<Vec<Block>> {
     let content = if file == Path::new("-") {
         let mut content = vec![];
         io::stdin().lock().take(LONGEST).read_to_end(&mut content)?;
@@ -65,9 +68,12 @@ fn read(file: &Path, now: i64) -> anyhow::Result<Vec<Block>> {
     } else {
         state_file::read_regular(file, LONGEST)?
     };
+    let now = call.now();
     let mut blocks: Vec<Block> = serde_json::from_slice(&content)?;
     for block in &mut blocks {
-        strings::check(&block.offender.account).with_context(|| block.offender.to_string())?;
+        if call.kind() == Kind::Strings {
+            strings::check(&block.offender.account).with_context(|| block.offender.to_string())?;
+        }
         if !block.jail.is_empty() {
             jail::checked(Some(&block.jail))?;
         }

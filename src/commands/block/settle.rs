@@ -1,6 +1,7 @@
 //! The kernel holds what the ledger says: looked at and set right by every command.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
 
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
@@ -11,7 +12,8 @@ use crate::commands::causes;
 use crate::config::Mode;
 use crate::firewall::{Firewall, Layout, Version, take_turn};
 use crate::ledger::{Block, Ended, Ledger};
-use crate::matcher::strings;
+use crate::matcher::bpf::{self, InKernel};
+use crate::matcher::{Kind, strings};
 
 /// What came of it.
 pub(super) struct Settled {
@@ -19,6 +21,8 @@ pub(super) struct Settled {
     pub(super) active: Vec<Block>,
     /// The kernel held something else, though nothing had ended.
     pub(super) changed: bool,
+    /// Why it is matched by patterns, where the settings left it open.
+    pub(super) fallback: Option<String>,
 }
 
 /// Ends what is over or too much, and brings the rest into the kernel where it is not there as it should be.
@@ -26,17 +30,17 @@ pub(super) fn settle(call: &Call, ledger: &mut Ledger) -> anyhow::Result<Settled
     let _turn = take_turn(&call.config.run_dir)
         .context("what is to be done is in the ledger, and the next call does it")?;
     // Who waited for his turn does not undo what another wrote meanwhile: neither what he knew nor when he came counts any more.
-    let now = Timestamp::now().as_second();
-    let max = call.config.block.max.get();
+    let clock = Timestamp::now();
+    let now = clock.as_second();
+    let ready = Ready::new(call, ledger.active(now)?.is_empty())?;
+    let max = call.max(ready.kind());
     let ended = ledger.tidy(now, max);
     let active = ledger.active(now)?;
     if let Ok(ended) = &ended {
         call.record_ends(&ended.over, "time-over", "");
         call.record_ends(&ended.made_way, "made-way", &format!("max is {max}"));
     }
-    let wanted = offenders(call, &active);
-    let bring_in = || Firewall::read()?.bring_in(|version| layout(call, &wanted, version));
-    let changed = bring_in().map_err(|error| {
+    let (changed, fallback) = ready.hold(call, &active, clock).map_err(|error| {
         anyhow!(
             "{}; what is blocked is in the ledger, and the next call brings it into the kernel",
             causes(&error)
@@ -44,15 +48,104 @@ pub(super) fn settle(call: &Call, ledger: &mut Ledger) -> anyhow::Result<Settled
     })?;
     // Where it cannot be written down that a block is over, it has ended in the kernel all the same.
     let ended = ended?;
-    Ok(Settled { active, changed: changed && ended == Ended::default() })
+    Ok(Settled { active, changed: changed && ended == Ended::default(), fallback })
+}
+
+/// What matches packets, and is there.
+enum Ready {
+    /// The program, and whether it was not there as it should be.
+    Bpf(Box<InKernel>, bool),
+    /// Patterns, and why.
+    Strings(Option<String>),
+    /// Nobody is blocked, and nothing needs to be there.
+    Nothing,
+}
+
+impl Ready {
+    fn new(call: &Call, nobody: bool) -> anyhow::Result<Self> {
+        if nobody || call.config.block_mode() == Mode::Observe {
+            return Ok(Self::Nothing);
+        }
+        if let (Kind::Strings, why) = Kind::wanted(&call.config) {
+            return Ok(Self::Strings(why));
+        }
+        match InKernel::bring_up(&bpf::Settings::new(&call.config)) {
+            Ok((there, changed)) => Ok(Self::Bpf(Box::new(there), changed)),
+            Err(error) if Kind::is_open(&call.config) => {
+                let why = causes(&error);
+                call.record("blocks", "match by strings", "no-bpf", "matcher", &why);
+                Ok(Self::Strings(Some(why)))
+            }
+            Err(error) => Err(error.context("the program that matches accounts (matcher is bpf)")),
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Bpf(..) | Self::Nothing => Kind::Bpf,
+            Self::Strings(_) => Kind::Strings,
+        }
+    }
+
+    /// Makes the kernel hold these, and by the other matcher nothing; whether it held something else.
+    fn hold(self, call: &Call, active: &[Block], now: Timestamp) -> anyhow::Result<(bool, Option<String>)> {
+        match self {
+            Self::Bpf(mut there, changed) => {
+                let changed = there.hold(&until(active), now)? || changed;
+                // Without iptables, there is nothing of it.
+                let rules = Firewall::read()
+                    .and_then(|mut firewall| firewall.bring_in(|_| Layout::nothing(strings::PREFIX)));
+                Ok((changed || rules.unwrap_or(false), None))
+            }
+            Self::Strings(why) => {
+                let wanted = offenders(call, active);
+                let changed = Firewall::read()?.bring_in(|version| layout(call, &wanted, version))?;
+                Ok((bpf::remove()? || changed, why))
+            }
+            Self::Nothing => {
+                let removed = bpf::remove()?;
+                let rules = Firewall::read()
+                    .and_then(|mut firewall| firewall.bring_in(|_| Layout::nothing(strings::PREFIX)));
+                // Who has never had rules needs no iptables.
+                let rules =
+                    if Kind::wanted(&call.config).0 == Kind::Bpf { rules.unwrap_or(false) } else { rules? };
+                Ok((removed || rules, None))
+            }
+        }
+    }
+}
+
+/// Until when each is blocked, of several blocks the longest.
+fn until(active: &[Block]) -> bpf::Blocks<'_> {
+    let mut all = HashMap::with_capacity(active.len());
+    for Block { offender, until, .. } in active {
+        let longest = all.entry(offender).or_insert(*until);
+        *longest = (*longest).max(*until);
+    }
+    all
 }
 
 /// What would be brought in, as text for people.
 pub(super) fn plan(call: &Call, active: &[Block]) -> anyhow::Result<String> {
+    const ALL: &str = "The kernel holds all of it already.\n";
     let wanted = offenders(call, active);
+    if Kind::wanted(&call.config).0 == Kind::Bpf {
+        let there = InKernel::open()?;
+        let mut text = String::new();
+        for offender in wanted {
+            if there.as_ref().map(|there| there.hits(&offender)).transpose()?.flatten().is_none() {
+                let _ = writeln!(text, "block {offender}");
+            }
+        }
+        return Ok(if text.is_empty() {
+            ALL.to_owned()
+        } else {
+            format!("# the program in the kernel\n{text}")
+        });
+    }
     let changes = Firewall::read()?.plan(|version| layout(call, &wanted, version));
     if changes.is_empty() {
-        return Ok("The kernel holds all of it already.\n".to_owned());
+        return Ok(ALL.to_owned());
     }
     let texts = changes.iter().map(|(program, text)| format!("# {program} --noflush --counters\n{text}"));
     Ok(texts.collect::<Vec<_>>().concat())

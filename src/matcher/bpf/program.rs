@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, MapData};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 
@@ -113,10 +113,9 @@ pub(super) fn fingerprint() -> u64 {
     hasher.finish()
 }
 
-/// The program in the kernel, attached to nothing, and its maps.
+/// The program in the kernel, attached to nothing.
 pub(super) struct Program {
     pub(super) ebpf: Ebpf,
-    pub(super) blocked: Blocked,
     pub(super) settings: SettingsMap,
 }
 
@@ -125,10 +124,8 @@ impl Program {
     pub(super) fn load(loader: &mut EbpfLoader<'_>) -> anyhow::Result<Self> {
         // The kernel's own types are not needed: it would take longer to read them than to do all the rest.
         let mut ebpf = loader.btf(None).load(OBJECT)?;
-        let mut map = |name| ebpf.take_map(name).expect("the object has it");
-        let (blocked, settings): (Map, Map) = (map(BLOCKED), map(SETTINGS));
-        let (blocked, settings) = (blocked.try_into()?, settings.try_into()?);
-        let mut program = Self { ebpf, blocked, settings };
+        let settings = ebpf.take_map(SETTINGS).expect("the object has it").try_into()?;
+        let mut program = Self { ebpf, settings };
         program.classifier().load()?;
         Ok(program)
     }

@@ -7,7 +7,7 @@ use proptest::sample::select;
 use proptest::test_runner::{Config as Runs, TestRunner};
 
 use super::model;
-use super::program::{Entry, Program, Settings, key};
+use super::program::{BLOCKED as BLOCKED_MAP, Blocked, Entry, Program, Settings, key};
 use crate::config::Config;
 use crate::firewall::Version;
 
@@ -27,7 +27,10 @@ const DROP: u32 = 2;
 const VERIFIED: u32 = 60_000;
 
 /// The program in the kernel, which reads no packets but ours.
-struct Kernel(Program);
+struct Kernel {
+    program: Program,
+    blocked: Blocked,
+}
 
 impl Kernel {
     fn new() -> Self {
@@ -35,13 +38,14 @@ impl Kernel {
             Program::load(&mut EbpfLoader::new()).expect("a program in the kernel; run the tests as root");
         let settings = Settings::new(SECRET, &Config::default().firewall.sip_ports);
         program.settings.set(0, settings.to_bytes(), 0).unwrap();
-        Self(program)
+        let blocked = program.ebpf.take_map(BLOCKED_MAP).unwrap().try_into().unwrap();
+        Self { program, blocked }
     }
 
     /// Blocks an offender until then, in nanoseconds since boot.
     fn block_until(&mut self, offender: &str, until: u64) {
         let key = key(&SECRET, &offender.parse().unwrap());
-        self.0.blocked.insert(key, <[u8; 16]>::from(Entry { until, hits: 0 }), 0).unwrap();
+        self.blocked.insert(key, <[u8; 16]>::from(Entry { until, hits: 0 }), 0).unwrap();
     }
 
     fn block(&mut self, offender: &str) {
@@ -49,13 +53,13 @@ impl Kernel {
     }
 
     fn hits(&self, offender: &str) -> u64 {
-        let value = self.0.blocked.get(&key(&SECRET, &offender.parse().unwrap()), 0).unwrap();
+        let value = self.blocked.get(&key(&SECRET, &offender.parse().unwrap()), 0).unwrap();
         Entry::from(value).hits
     }
 
     fn run(&mut self, frame: &[u8], repeat: u32) -> TestRunResult {
         let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
-        self.0.classifier().test_run(options).unwrap()
+        self.program.classifier().test_run(options).unwrap()
     }
 
     #[track_caller]
@@ -238,7 +242,7 @@ fn hostile_messages_pass_in_bounded_time() {
 #[test]
 fn the_verifier_has_little_to_do() {
     let mut kernel = Kernel::new();
-    let info = kernel.0.classifier().info().unwrap();
+    let info = kernel.program.classifier().info().unwrap();
     let verified = info.verified_instruction_count().expect("the kernel says it since 5.16");
     println!("{verified} instructions verified, {:?} bytes translated", info.size_translated());
     assert!(verified <= VERIFIED, "{verified}");

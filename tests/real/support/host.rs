@@ -1,6 +1,7 @@
 //! A host of our own: network, mounts and processes apart from this machine's, all gone with it.
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::sched::{CloneFlags, setns};
@@ -54,6 +55,11 @@ impl Host {
             };
         }
         command
+    }
+
+    /// Its files, as this machine sees them.
+    pub fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.pid))
     }
 
     /// Lines of a shell, each of which must succeed; what they print.

@@ -23,14 +23,20 @@ pub struct Pbx {
     pub world: World,
     /// `nft` or `legacy`: what `iptables` is on this host.
     pub variant: &'static str,
+    by_program: bool,
 }
 
 impl Pbx {
-    /// With these settings, and no rules.
+    /// With these settings, and no rules. The variant `bpf` matches by the program in the kernel, on a host with `nft`.
     pub fn bare(variant: &'static str, settings: &str) -> Self {
         let world = World::empty();
-        world.configure_lists(settings);
-        let pbx = Self { host: Host::new(), outside: Host::new(), world, variant };
+        let by_program = variant == "bpf";
+        let variant = if by_program { "nft" } else { variant };
+        let pbx = Self { host: Host::new(), outside: Host::new(), world, variant, by_program };
+        if by_program {
+            pbx.host.shell("mount -t bpf bpf /sys/fs/bpf");
+        }
+        pbx.configure(settings);
         pbx.host.connect(&pbx.outside);
         pbx.host.shell("mount -t tmpfs tmpfs /run");
         pbx.alternative(variant);
@@ -56,7 +62,7 @@ impl Pbx {
     pub fn new(variant: &'static str, settings: &str) -> Self {
         let pbx = Self::bare(variant, settings);
         for family in ["iptables", "ip6tables"] {
-            pbx.host.shell(&format!("{family}-{variant} -A INPUT -i lo -j ACCEPT"));
+            pbx.host.shell(&format!("{family}-{} -A INPUT -i lo -j ACCEPT", pbx.variant));
         }
         pbx
     }
@@ -72,7 +78,17 @@ impl Pbx {
 
     /// Replaces the settings.
     pub fn configure(&self, settings: &str) {
-        self.world.configure_lists(settings);
+        if self.by_program && !settings.contains("matcher = ") {
+            let block = "[block]\nmatcher = \"bpf\"\n";
+            let settings = if settings.contains("[block]\n") {
+                settings.replacen("[block]\n", block, 1)
+            } else {
+                format!("{settings}{block}")
+            };
+            self.world.configure_lists(&settings);
+        } else {
+            self.world.configure_lists(settings);
+        }
     }
 
     /// A call of `ringfence-block`. It is one of the host's processes: what /proc tells of the network is for these alone.

@@ -70,10 +70,26 @@ impl World {
 
     /// Writes the settings: `registrations` are lines of that section.
     pub fn configure(&self, registrations: &str) {
+        self.write(self.settings(registrations) + registrations + "\n");
+    }
+
+    /// Accounts are matched by patterns, which need nothing of the host, unless the settings say something else.
+    fn write(&self, mut settings: String) {
+        if !settings.contains("matcher = ") {
+            if !settings.contains("[block]\n") {
+                settings += "[block]\n";
+            }
+            settings = settings.replacen("[block]\n", "[block]\nmatcher = \"strings\"\n", 1);
+        }
+        std::fs::write(self.config(), settings).unwrap();
+    }
+
+    /// What stands before the lines of `[registrations]`.
+    fn settings(&self, registrations: &str) -> String {
         let path = |name| self.path(name).display().to_string();
-        let text = format!(
+        format!(
             "state-dir = {:?}\nrun-dir = {:?}\nlog-dir = {:?}\n[registrations]\nfreeswitch-config = {:?}\n\
-             fusionpbx-config = {:?}\n{}{registrations}\n",
+             fusionpbx-config = {:?}\n{}",
             path("state"),
             path("run"),
             path("log"),
@@ -84,8 +100,7 @@ impl World {
             } else {
                 format!("sqlite-dir = {:?}\n", path("db"))
             },
-        );
-        std::fs::write(self.config(), text).unwrap();
+        )
     }
 
     /// Writes the settings with these lines behind them; FreeSWITCH's SQLite files are the source, with nobody
@@ -94,9 +109,8 @@ impl World {
         if std::fs::read_dir(self.path("db")).unwrap().next().is_none() {
             self.database("core.db");
         }
-        self.configure("source = \"sqlite\"");
-        let settings = std::fs::read_to_string(self.config()).unwrap();
-        std::fs::write(self.config(), settings + lists).unwrap();
+        let registrations = "source = \"sqlite\"\n";
+        self.write(self.settings(registrations) + registrations + lists);
     }
 
     pub fn config(&self) -> PathBuf {

@@ -1,0 +1,384 @@
+//! `ringfence-block` with the program in the kernel: real packets over a cable.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use aya::maps::{Array, Map, MapData};
+
+use crate::support::pbx::PHONES;
+use crate::support::sip::{credentials, login, register};
+use crate::support::{Call, Pbx, call, run, wait_for};
+
+const BLOCKED: &str = "999@a.example.com";
+const OTHERS: [&str; 2] = ["998@a.example.com", "999@b.example.com"];
+
+const UNVERIFIED: &str = "[block]\nverify = \"none\"\n";
+
+fn pbx() -> Pbx {
+    Pbx::new("bpf", UNVERIFIED)
+}
+
+/// The settings, with these lines in `[block]`.
+fn block(lines: &str) -> String {
+    format!("{UNVERIFIED}{lines}\n")
+}
+
+/// Below the pins of this host.
+fn pin(pbx: &Pbx, name: &str) -> PathBuf {
+    pbx.host.root().join("sys/fs/bpf/ringfence").join(name)
+}
+
+fn pins(pbx: &Pbx) -> String {
+    pbx.host.shell("cd /sys/fs/bpf; find . -mindepth 1 ! -name '*.debug' | sort | tr '\\n' ' '")
+}
+
+#[track_caller]
+fn holds(pbx: &Pbx) {
+    for wire in pbx.wires() {
+        assert!(!wire.lets_in(BLOCKED));
+        for other in OTHERS {
+            assert!(wire.lets_in(other), "{other}");
+        }
+    }
+}
+
+#[track_caller]
+fn is_open(pbx: &Pbx) {
+    for wire in pbx.wires() {
+        assert!(wire.lets_in(BLOCKED));
+    }
+}
+
+/// What `list` says below its table.
+#[track_caller]
+fn said(pbx: &Pbx) -> String {
+    let call = pbx.block(&["list"]);
+    assert_eq!((call.code, call.stderr.as_str()), (0, ""));
+    call.stdout.lines().last().unwrap().to_owned()
+}
+
+#[test]
+fn the_account_is_dropped_and_everybody_else_passes() {
+    let pbx = pbx();
+    let before = pbx.saved();
+    pbx.ban(BLOCKED);
+    holds(&pbx);
+    assert_eq!(pbx.hits(), [(BLOCKED.to_owned(), 2)]);
+    assert_eq!(said(&pbx), "Matched by the program in the kernel, at eth0.");
+    for wire in pbx.wires() {
+        // Without credentials, From counts.
+        assert!(!wire.passes(&register("")));
+        assert!(wire.passes(&register("").replace("999@", "998@")));
+        assert!(wire.passes("\r\n\r\nx"));
+    }
+    assert_eq!(pbx.hits(), [(BLOCKED.to_owned(), 4)]);
+    // No rule is needed.
+    assert_eq!(pbx.saved(), before);
+    pbx.unban(BLOCKED);
+    is_open(&pbx);
+    assert_eq!(pins(&pbx), "");
+}
+
+#[test]
+fn a_block_ends_though_no_process_runs() {
+    let pbx = pbx();
+    pbx.does(&["ban", "--for", "3s", "--", BLOCKED]);
+    pbx.ban("1@a.example.com");
+    let [v4, _] = pbx.wires();
+    let start = Instant::now();
+    assert!(!v4.lets_in(BLOCKED));
+    wait_for("its deadline", || v4.lets_in(BLOCKED));
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(!v4.lets_in("1@a.example.com"));
+}
+
+#[test]
+fn what_flushes_rules_changes_nothing() {
+    let pbx = pbx();
+    pbx.ban(BLOCKED);
+    for script in [
+        "iptables -F; ip6tables -F; iptables -X; ip6tables -X",
+        "nft flush ruleset",
+        "iptables-restore </dev/null; ip6tables-restore </dev/null",
+    ] {
+        pbx.host.shell(script);
+        holds(&pbx);
+    }
+}
+
+#[test]
+fn fragments_are_judged_by_the_first() {
+    let pbx = pbx();
+    pbx.ban(BLOCKED);
+    let far =
+        |bytes: usize| register(&format!("X-Filler: {}\r\n{}", "x".repeat(bytes), credentials(BLOCKED)));
+    for wire in pbx.wires() {
+        // The rest of the datagram comes in others, and nobody puts it together.
+        assert!(!wire.passes(&(login(BLOCKED) + &"x".repeat(3000))), "in the first");
+        assert!(wire.passes(&far(3000)), "in a later one");
+        assert!(wire.passes(&(login(OTHERS[0]) + &"x".repeat(3000))));
+    }
+}
+
+/// The message of the blocked account in a packet of IPv4, in hexadecimal, behind these bytes.
+fn packet(before: &[u8]) -> String {
+    let message = login(BLOCKED).into_bytes();
+    let length = |header: usize| u16::try_from(header + message.len()).unwrap().to_be_bytes();
+    let mut bytes =
+        [before, &[0x45, 0], &length(28), &[0, 1, 0, 0, 64, 17, 0, 0], &[203, 0, 113, 20, 192, 0, 2, 1]]
+            .concat();
+    bytes.extend(
+        [&5070_u16.to_be_bytes()[..], &5060_u16.to_be_bytes(), &length(8), &[0, 0], &message].concat(),
+    );
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
+#[test]
+fn every_kind_of_interface_is_looked_at() {
+    let hits = |pbx: &Pbx, wanted: u64| {
+        wait_for("a packet to be dropped", || pbx.hits() == [(BLOCKED.to_owned(), wanted)]);
+    };
+
+    // Tags of VLANs: the first is out of the packet where the program looks at it.
+    let pbx = pbx();
+    pbx.ban(BLOCKED);
+    let to = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]].concat();
+    let tags: [&[u8]; 4] = [
+        &[8, 0],
+        &[0x81, 0, 0, 5, 8, 0],
+        &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 5, 8, 0],
+        &[0x81, 0, 0, 5, 0x81, 0, 0, 6, 8, 0],
+    ];
+    let frames = tags.map(|tags| packet(&[&to, tags].concat()));
+    let send = "import socket, sys
+link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+link.bind(('eth0', 0))
+for frame in sys.argv[1:]: link.send(bytes.fromhex(frame))";
+    run(pbx.outside.command("python3").args(["-c", send]).args(&frames));
+    hits(&pbx, 4);
+
+    // No header of a link, as with PPP, WireGuard and tunnels.
+    let pbx = Pbx::new("bpf", &block("interfaces = [\"tun0\"]"));
+    pbx.host.shell("ip tuntap add mode tun name tun0; ip link set tun0 up");
+    pbx.ban(BLOCKED);
+    let write = "import fcntl, struct, sys
+tun = open('/dev/net/tun', 'r+b', 0)
+TUNSETIFF, IFF_TUN_NO_PI = 0x400454ca, 0x1001
+fcntl.ioctl(tun, TUNSETIFF, struct.pack('16sH22x', b'tun0', IFF_TUN_NO_PI))
+tun.write(bytes.fromhex(sys.argv[1]))";
+    run(pbx.host.command("python3").args(["-c", write, &packet(&[])]));
+    hits(&pbx, 1);
+    // Nobody looks at the other.
+    is_open(&pbx);
+
+    // What has the address is looked at, and not what is below.
+    let pbx = pbx_with_bridge();
+    pbx.ban(BLOCKED);
+    holds(&pbx);
+    assert_eq!(pbx.hits(), [(BLOCKED.to_owned(), 2)]);
+}
+
+fn pbx_with_bridge() -> Pbx {
+    let pbx = pbx();
+    pbx.host.shell(
+        "ip link add br0 address 02:00:00:00:00:01 type bridge; ip link set eth0 master br0; ip link set br0 up
+         ip addr flush dev eth0; ip addr add 192.0.2.1 dev br0; ip addr add 2001:db8::1 dev br0 nodad
+         ip route flush default; ip -6 route flush default; ip route add default dev br0; ip -6 route add default dev br0",
+    );
+    for address in PHONES.as_flattened() {
+        pbx.host.shell(&format!("ip neigh add {address} lladdr 02:00:00:00:00:02 dev br0"));
+    }
+    pbx
+}
+
+#[test]
+fn an_interface_that_returns_is_looked_at_again() {
+    let pbx = Pbx::new("bpf", &block("interfaces = [\"eth0\", \"vpn0\"]"));
+    pbx.ban(BLOCKED);
+    assert_eq!(said(&pbx), "Matched by the program in the kernel, at eth0. There is no interface vpn0.");
+    let attached = |pbx: &Pbx| pins(pbx).matches("tcx_").count();
+    assert_eq!(attached(&pbx), 1);
+    for _ in 0..2 {
+        pbx.host.shell("ip link add vpn0 type bridge; ip link set vpn0 up");
+        pbx.does(&["expire"]);
+        assert_eq!(attached(&pbx), 2);
+        let record = pbx.world.journal().pop().unwrap();
+        assert_eq!((&record["reason"], &record["subject"]), (&"rules-repaired".into(), &"blocks".into()));
+        pbx.does(&["expire"]);
+        pbx.host.shell("ip link del vpn0");
+        pbx.does(&["expire"]);
+        assert_eq!(attached(&pbx), 1);
+    }
+    // Without a name, those with a default route.
+    pbx.configure(UNVERIFIED);
+    pbx.host.shell(
+        "ip link add up0 type bridge; ip link set up0 up; ip -6 route add default dev up0 metric 5000",
+    );
+    pbx.does(&["expire"]);
+    assert_eq!(attached(&pbx), 2);
+    pbx.host.shell("ip link set up0 down");
+    pbx.does(&["expire"]);
+    assert_eq!(attached(&pbx), 1);
+    holds(&pbx);
+}
+
+/// The same call without some capabilities.
+fn without(pbx: &Pbx, capabilities: &str, args: &[&str]) -> Call {
+    let command = pbx.world.block_command(args);
+    let mut there = pbx.host.command("setpriv");
+    there.arg(format!("--bounding-set={capabilities}")).arg("env");
+    there.arg(format!("RINGFENCE_CONFIG={}", pbx.world.config().display()));
+    call(there.arg(command.get_program()).args(args))
+}
+
+#[test]
+fn where_the_kernel_does_not_permit_it_patterns_do() {
+    let pbx = pbx();
+    pbx.configure("[block]\nmatcher = \"auto\"\nverify = \"none\"\n");
+    pbx.does(&["ban", "--", "1@a.example.com"]);
+    pbx.unban("1@a.example.com");
+    let denied = without(&pbx, "-bpf,-sys_admin", &["ban", "--", BLOCKED]);
+    assert_eq!((denied.code, denied.stderr.as_str()), (0, ""));
+    let record = pbx.world.journal().pop().unwrap();
+    assert_eq!(record["reason"], "no-bpf", "{record}");
+    let why = record["detail"].as_str().unwrap();
+    assert!(why.starts_with("the kernel does not permit it (no CAP_BPF"), "{why}");
+    assert!(pbx.saved().contains("RF-BLOCK"));
+    assert_eq!(pins(&pbx), "");
+    holds(&pbx);
+    let restored = without(&pbx, "-bpf,-sys_admin", &["restore"]);
+    let line = "ringfence-block: accounts are matched by patterns in iptables: the kernel does not permit it (no CAP_BPF";
+    assert!(restored.code == 0 && restored.stderr.starts_with(line), "{}", restored.stderr);
+    assert_eq!(restored.stderr.lines().count(), 1);
+    assert!(said(&pbx).starts_with("Matched by patterns in iptables, not by the program in the kernel: "));
+
+    // Where there is nothing to be pinned to.
+    pbx.host.shell("umount /sys/fs/bpf");
+    let restored = pbx.block(&["restore"]);
+    assert_eq!(restored.code, 0);
+    assert!(
+        restored.stderr.contains("no bpffs is mounted; run: mount -t bpf bpf /sys/fs/bpf"),
+        "{}",
+        restored.stderr
+    );
+    assert!(said(&pbx).contains("no bpffs is mounted"));
+    holds(&pbx);
+
+    // Asked for by name, there is nothing else.
+    pbx.configure("[block]\nmatcher = \"bpf\"\nverify = \"none\"\n");
+    let refused = pbx.block(&["ban", "--", "2@a.example.com"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("no bpffs is mounted"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("matcher is bpf"), "{}", refused.stderr);
+
+    // What only rules can do is left to them.
+    pbx.host.shell("mount -t bpf bpf /sys/fs/bpf");
+    pbx.configure("[block]\nmatcher = \"auto\"\nverify = \"none\"\ntcp = \"reset\"\n");
+    let restored = pbx.block(&["restore"]);
+    assert!(
+        restored.stderr.contains("tcp is reset, which only rules of iptables can do"),
+        "{}",
+        restored.stderr
+    );
+}
+
+/// Those of the systemd unit.
+#[test]
+fn few_capabilities_are_enough() {
+    let unit = std::fs::read_to_string(crate::support::project("packaging/systemd/ringfence-block.service"))
+        .unwrap();
+    let set =
+        unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap().to_lowercase();
+    let set = format!(
+        "-all,{}",
+        set.split(' ').map(|name| name.replace("cap_", "+")).collect::<Vec<_>>().join(",")
+    );
+    let pbx = pbx();
+    let does = |args: &[&str]| {
+        let call = without(&pbx, &set, args);
+        assert_eq!((call.code, call.stderr.as_str()), (0, ""), "{args:?}");
+    };
+    does(&["ban", "--", BLOCKED]);
+    holds(&pbx);
+    does(&["expire"]);
+    does(&["expire"]);
+    assert!(pbx.world.journal().iter().all(|record| record["reason"] != "rules-repaired"));
+    assert_eq!(pbx.hits(), [(BLOCKED.to_owned(), 2)]);
+    does(&["unban", "--", BLOCKED]);
+    assert_eq!(pins(&pbx), "");
+}
+
+#[test]
+fn of_the_other_matcher_nothing_is_left() {
+    let pbx = pbx();
+    let before = pbx.saved();
+    pbx.ban(BLOCKED);
+    for _ in 0..2 {
+        pbx.configure(&block("matcher = \"strings\""));
+        pbx.does(&["expire"]);
+        assert!(pbx.saved().contains("RF-BLOCK"));
+        assert_eq!(pins(&pbx), "");
+        holds(&pbx);
+        pbx.configure(&block("matcher = \"auto\""));
+        pbx.does(&["expire"]);
+        assert_eq!(pbx.saved(), before);
+        assert!(pins(&pbx).contains("ringfence/1/tcx_"), "{}", pins(&pbx));
+        holds(&pbx);
+    }
+    pbx.does(&["stop"]);
+    assert_eq!((pins(&pbx).as_str(), pbx.saved()), ("", before));
+    is_open(&pbx);
+    for _ in 0..2 {
+        pbx.does(&["start"]);
+        holds(&pbx);
+    }
+}
+
+#[test]
+fn another_build_takes_over_who_is_blocked_and_how_often() {
+    let pbx = pbx();
+    pbx.ban(BLOCKED);
+    holds(&pbx);
+    // As if an earlier build had written it.
+    let path = pin(&pbx, "1/settings");
+    let map = Map::from_map_data(MapData::from_pin(path).unwrap()).unwrap();
+    let mut map: Array<_, [u8; 8216]> = map.try_into().unwrap();
+    let mut settings = map.get(&0, 0).unwrap();
+    settings[16..24].fill(1);
+    map.set(0, settings, 0).unwrap();
+    pbx.host.shell("mkdir /sys/fs/bpf/ringfence/0");
+    let before = pins(&pbx);
+    pbx.does(&["expire"]);
+    assert_eq!(pins(&pbx), before.replace("./ringfence/0 ", ""));
+    assert_eq!(pbx.hits(), [(BLOCKED.to_owned(), 2)]);
+    holds(&pbx);
+    assert_eq!(pbx.hits(), [(BLOCKED.to_owned(), 4)]);
+    // What is half there is made anew.
+    for wreck in ["1/program", "1/blocked", "1/settings", "1/ringfence", "1", "."] {
+        pbx.host.shell(&format!("rm -rf /sys/fs/bpf/ringfence/{wreck} 2>/dev/null || true"));
+        pbx.does(&["expire"]);
+        holds(&pbx);
+    }
+}
+
+#[test]
+fn what_is_over_and_what_is_too_much_leaves_the_map() {
+    let pbx = Pbx::new("bpf", &block("max = 2"));
+    for account in ["1@d", "2@d", "3@d"] {
+        pbx.ban(account);
+    }
+    let made_way: Vec<_> =
+        pbx.world.journal().into_iter().filter(|record| record["reason"] == "made-way").collect();
+    assert_eq!(made_way.len(), 1);
+    assert_eq!(made_way[0]["subject"], "1@d");
+    let wire = pbx.wire(PHONES[0][0]);
+    assert_eq!(["1@d", "2@d", "3@d"].map(|account| wire.lets_in(account)), [true, false, false]);
+    pbx.does(&["ban", "--for", "1s", "--", "2@d"]);
+    std::thread::sleep(Duration::from_millis(1100));
+    pbx.does(&["expire"]);
+    let path = pin(&pbx, "1/blocked");
+    let map = Map::from_map_data(MapData::from_pin(path).unwrap()).unwrap();
+    let map: aya::maps::HashMap<_, [u8; 32], [u8; 16]> = map.try_into().unwrap();
+    assert_eq!(map.iter().count(), 1);
+}
