@@ -173,6 +173,42 @@ impl Ledger {
             .collect())
     }
 
+    /// How many other offenders than this one were seen from an address and are blocked at `now`.
+    pub fn others_seen_from_one(
+        &mut self,
+        offender: &Offender,
+        from: IpAddr,
+        now: i64,
+    ) -> anyhow::Result<u32> {
+        const SQL: &str = "SELECT count(*) FROM (SELECT DISTINCT domain, account, source FROM blocks WHERE seen_from = $5 \
+             AND state = 'active' AND until > $1 AND NOT (domain = $2 AND account = $3 AND source = $4))";
+        let account = &offender.account;
+        let query = sqlx::query_scalar(SQL).bind(now).bind(account.domain()).bind(account.user());
+        let query = query.bind(source(offender)).bind(from.to_string());
+        let count: i64 = self.read(async |connection| Ok(query.fetch_one(connection).await?))?;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    /// Until when an offender is blocked, if he is at `now`.
+    pub fn until(&mut self, offender: &Offender, now: i64) -> anyhow::Result<Option<i64>> {
+        const SQL: &str = "SELECT max(until) FROM blocks WHERE domain = $1 AND account = $2 AND source = $3 \
+             AND state = 'active' AND until > $4";
+        let account = &offender.account;
+        let query = sqlx::query_scalar(SQL).bind(account.domain()).bind(account.user());
+        let query = query.bind(source(offender)).bind(now);
+        self.read(async |connection| Ok(query.fetch_one(connection).await?))
+    }
+
+    /// Whether there are surely no more than `max` blocks, and somebody is blocked at `now`: then nobody needs to make way, and the kernel
+    /// holds something.
+    pub fn is_moderate(&mut self, max: u32, now: i64) -> anyhow::Result<bool> {
+        // Rows are numbered from 1; only where many were removed, they have to be counted.
+        const SQL: &str = "SELECT (coalesce((SELECT max(rowid) FROM blocks), 0) <= $1 OR (SELECT count(*) FROM blocks) <= $1) \
+             AND EXISTS (SELECT 1 FROM blocks WHERE state = 'active' AND until > $2)";
+        let query = sqlx::query_scalar(SQL).bind(max).bind(now);
+        self.read(async |connection| Ok(query.fetch_one(connection).await?))
+    }
+
     /// Removes what a jail bans no more: blocks that were among its bans at an earlier call or at the start, and are not now.
     /// `bans` is what fail2ban remembers, which it does a moment after it has called for a block, or not at all; so what it never
     /// had proves nothing.

@@ -52,6 +52,34 @@ fn every_interface_counts() {
 }
 
 #[test]
+fn uplinks_have_a_default_route() {
+    apart(|| {
+        let names = || uplinks().unwrap().into_iter().map(|interface| interface.name).collect::<Vec<_>>();
+        assert_eq!(names(), [""; 0]);
+        ip("link add one type bridge
+            link add two type bridge
+            link add three type bridge
+            link add four.5 type bridge
+            link set lo up
+            link set one up
+            link set two up
+            link set three up
+            link set four.5 up
+            addr add 198.51.100.7/24 dev one
+            route add 203.0.113.0/24 via 198.51.100.1
+            route add default dev lo table 8
+            route add blackhole default table 9");
+        assert_eq!(names(), [""; 0]);
+        ip("route add default via 198.51.100.1");
+        assert_eq!(names(), ["one"]);
+        ip("-6 route add default dev two metric 5");
+        assert_eq!(names(), ["one", "two"]);
+        ip("route add default table 7 nexthop dev three nexthop dev four.5");
+        assert_eq!(names(), ["one", "two", "three", "four.5"]);
+    });
+}
+
+#[test]
 fn every_next_hop_counts() {
     apart(|| {
         ip("link add one type bridge

@@ -7,7 +7,8 @@ use sqlx::{Connection, Executor};
 use super::file::Damage;
 
 /// The steps, in order. One that was released is never changed: a new one follows.
-const STEPS: [&str; 1] = [include_str!("migrations/0001_blocks.sql")];
+const STEPS: [&str; 2] =
+    [include_str!("migrations/0001_blocks.sql"), include_str!("migrations/0002_seen_from.sql")];
 
 /// Takes the steps that the file has not taken yet, all or none.
 pub(super) async fn bring_up(connection: &mut SqliteConnection) -> anyhow::Result<()> {

@@ -623,7 +623,7 @@ fn a_damaged_ledger_is_moved_aside_and_a_new_one_begun() {
     site.ledger_sql("UPDATE ledger_version SET version = 99");
     let line = site.says(2, &["ban", "3@d"]);
     assert!(line.contains("it was written by a newer version of Ringfence"), "{line}");
-    site.ledger_sql("UPDATE ledger_version SET version = 1");
+    site.ledger_sql("UPDATE ledger_version SET version = 2");
     site.holds(&["1@d", "2@d"]);
 }
 

@@ -1,7 +1,7 @@
 //! `ringfence-block ban`: block an account, if nothing speaks against it.
 
 use super::policy::{self, Request, Verdict};
-use super::settle::settle;
+use super::settle::{settle, settle_one};
 use super::{Call, Whom, complain};
 use crate::address;
 use crate::commands::{a_span, say, screen::span, whole_seconds};
@@ -92,8 +92,7 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
                 say(&format!("{subject} would be blocked, but mode is observe: {}.", block.why));
                 return Ok(Exit::Yes);
             }
-            let active = settle(call, &mut ledger)?.active;
-            if active.iter().any(|other| other.offender == block.offender) {
+            if settle_one(call, &mut ledger, &block.offender)? {
                 say(&format!("{subject} is blocked for {}: {}.", span(block.until - call.now()), block.why));
                 Ok(Exit::Yes)
             } else {

@@ -125,8 +125,12 @@ fn floods(
 ) -> anyhow::Result<Option<No>> {
     let limit = (call.max(call.kind()) / SHARE).max(AT_LEAST);
     let near = neighbourhood(call, source);
-    let others = ledger.others_seen_from(offender, call.now())?;
-    let count: u32 = others.iter().filter(|(other, _)| near.contains(*other)).map(|(_, number)| number).sum();
+    let count: u32 = if near == IpNetwork::from(source) {
+        ledger.others_seen_from_one(offender, source, call.now())?
+    } else {
+        let others = ledger.others_seen_from(offender, call.now())?;
+        others.iter().filter(|(other, _)| near.contains(*other)).map(|(_, number)| number).sum()
+    };
     Ok((count >= limit).then(|| {
         (
             "flood",

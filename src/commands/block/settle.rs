@@ -51,6 +51,39 @@ pub(super) fn settle(call: &Call, ledger: &mut Ledger) -> anyhow::Result<Settled
     Ok(Settled { active, changed: changed && ended == Ended::default(), fallback })
 }
 
+/// The same after a change of one offender's blocks alone; whether he is blocked now. A map takes one entry, whatever it holds; what
+/// else may have to be done is left to [`settle`], by the timer.
+pub(super) fn settle_one(call: &Call, ledger: &mut Ledger, offender: &Offender) -> anyhow::Result<bool> {
+    if let Some(blocked) = settle_in_map(call, ledger, offender)? {
+        return Ok(blocked);
+    }
+    let active = settle(call, ledger)?.active;
+    Ok(active.iter().any(|block| block.offender == *offender))
+}
+
+/// `None` if more is to be done than that.
+fn settle_in_map(call: &Call, ledger: &mut Ledger, offender: &Offender) -> anyhow::Result<Option<bool>> {
+    let possible = call.config.block_mode() == Mode::Enforce && Kind::wanted(&call.config).0 == Kind::Bpf;
+    if !possible || !bpf::is_there() {
+        return Ok(None);
+    }
+    let _turn = take_turn(&call.config.run_dir)
+        .context("what is to be done is in the ledger, and the next call does it")?;
+    let Ok((mut there, false)) = InKernel::bring_up(&bpf::Settings::new(&call.config)) else {
+        return Ok(None);
+    };
+    let clock = Timestamp::now();
+    if !ledger.is_moderate(call.max(Kind::Bpf), clock.as_second())? {
+        return Ok(None);
+    }
+    let until = ledger.until(offender, clock.as_second())?;
+    match until {
+        Some(until) => there.block(offender, until, clock)?,
+        None => there.release(offender)?,
+    }
+    Ok(Some(until.is_some()))
+}
+
 /// What matches packets, and is there.
 enum Ready {
     /// The program, and whether it was not there as it should be.

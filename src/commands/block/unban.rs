@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::settle::settle;
+use super::settle::{settle, settle_one};
 use super::{Call, Whom, complain};
+use crate::account::Offender;
 use crate::commands::say;
 use crate::exit::Exit;
 use crate::ledger::Block;
@@ -31,18 +32,18 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     if let Ok(ended) = &ended {
         call.record_ends(ended, if jail.is_some() { "unbanned" } else { "by-hand" }, "");
     }
-    // Also where nothing was there: the kernel may hold what the ledger does not know.
-    let active = settle(call, &mut ledger)?.active;
-    let ended = ended?;
-    if ended.is_empty() {
-        if jail.is_none() {
-            let others = active.iter().filter(|block| block.offender.account == offender.account);
-            let others: BTreeSet<_> = others.map(|block| block.offender.to_string()).collect();
-            let hint = others.into_iter().next().map_or_else(String::new, |other| format!("; {other:?} is"));
-            complain(&format!("{:?} is not blocked{hint}", offender.to_string()));
+    let ended = match ended {
+        Ok(ended) if !ended.is_empty() => {
+            settle_one(call, &mut ledger, &offender)?;
+            ended
         }
-        return Ok(nobody);
-    }
+        // The kernel may hold what the ledger does not know.
+        ended => {
+            let active = settle(call, &mut ledger)?.active;
+            ended?;
+            return Ok(unknown(&offender, jail.is_none(), &active, nobody));
+        }
+    };
     say(&format!("Let go of {offender}."));
     if jail.is_none() {
         // It would not ask us again before its time.
@@ -54,4 +55,15 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
         }
     }
     Ok(Exit::Yes)
+}
+
+/// Says who else is blocked of the same account, where a person asks.
+fn unknown(offender: &Offender, asked: bool, active: &[Block], exit: Exit) -> Exit {
+    if asked {
+        let others = active.iter().filter(|block| block.offender.account == offender.account);
+        let others: BTreeSet<_> = others.map(|block| block.offender.to_string()).collect();
+        let hint = others.into_iter().next().map_or_else(String::new, |other| format!("; {other:?} is"));
+        complain(&format!("{:?} is not blocked{hint}", offender.to_string()));
+    }
+    exit
 }

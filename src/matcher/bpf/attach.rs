@@ -67,7 +67,11 @@ fn by_link(program: &mut SchedClassifier, ours: u32, interface: &Interface, pins
     updated.map(|_| changed)
 }
 
-fn attach_filter(program: &mut SchedClassifier, interface: &Interface, pins: &Path) -> anyhow::Result<()> {
+pub(super) fn attach_filter(
+    program: &mut SchedClassifier,
+    interface: &Interface,
+    pins: &Path,
+) -> anyhow::Result<()> {
     let Interface { name, index } = interface;
     let mark = |kind: &str| make_mark(&pins.join(format!("{kind}{index}")));
     if has_clsact(*index)? {

@@ -11,6 +11,7 @@ use super::program::{BLOCKED as BLOCKED_MAP, Blocked, Entry, Program, Settings, 
 use crate::config::Config;
 use crate::firewall::Version;
 
+mod attached;
 mod frames;
 mod messages;
 
