@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use ringfence::firewall::Variant;
-use support::packets::{Line, Packet, costs};
+use support::packets::{Line, Packet, costs, on_one_cpu};
 use support::{Fail2ban, Host, Runs, Table, World, call, now, only_built, run, sqlite, time_after, wait_for};
 
 const JAIL: &str = "ringfence-account";
@@ -31,6 +32,7 @@ fn main() {
     let mut table = Table::default();
     packets(&mut table, Variant::Nft, &[10, 100, 200]);
     packets(&mut table, Variant::Legacy, &[200]);
+    program(&mut table);
     for variant in [Variant::Nft, Variant::Legacy] {
         commands(&mut table, variant);
     }
@@ -287,6 +289,119 @@ fn on_their_way(variant: Variant, line: &Line) {
     // One rule, and that is no match.
     assert_eq!(met(&rtp), [0, 0, 0]);
     assert_eq!(met(&Packet::register("1000", true)), [10, 10, 10]);
+}
+
+/// A host where the program in the kernel has so many blocks.
+struct Programmed {
+    site: Site,
+    line: Line,
+}
+
+impl Programmed {
+    fn new(count: usize) -> Self {
+        let (site, line) = (Site::new(), Line::new());
+        site.world.configure("source = \"sqlite\"\ncache = \"60s\"\n[block]\nmatcher = \"bpf\"");
+        line.host.shell("mount -t bpf bpf /sys/fs/bpf");
+        let programmed = Self { site, line };
+        programmed.call(&["restore", &programmed.site.file(Blocks::of(count))]);
+        let text = programmed.call(&["list"]);
+        assert!(text.ends_with("Matched by the program in the kernel, at eth0.\n"), "{text}");
+        programmed
+    }
+
+    #[track_caller]
+    fn call(&self, args: &[&str]) -> String {
+        let call = self.line.host.within(|| call(&mut self.site.command(args)));
+        assert_eq!((call.code, call.stderr.as_str()), (0, ""), "{args:?}");
+        call.stdout
+    }
+
+    fn time(&self, prepare: Option<&Command>, args: &[&str], runs: Runs) -> f64 {
+        self.line.host.within(|| time_after(prepare, &self.site.command(args), runs))
+    }
+
+    /// Nanoseconds of the program alone, for each packet.
+    fn alone(&self, packet: &Packet) -> u128 {
+        let pin = "/sys/fs/bpf/ringfence/1/ringfence";
+        let program = self.line.host.within(|| SchedClassifier::from_pin(pin)).unwrap();
+        let frame = packet.frame();
+        let options = TestRunOptions { data_in: Some(&frame), repeat: 200_000, ..TestRunOptions::new() };
+        on_one_cpu(|| program.test_run(options).unwrap().duration.as_nanos())
+    }
+}
+
+/// The same by the program in the kernel.
+fn program(table: &mut Table) {
+    const COUNTS: [usize; 3] = [10, 1_000, 99_999];
+    let hosts = COUNTS.map(Programmed::new);
+    let (bare, flat) = (Line::new(), Rules::Flat(Blocks::of(1_000)).line(Variant::Nft));
+    let lines: Vec<_> = [&bare, &flat].into_iter().chain(hosts.iter().map(|host| &host.line)).collect();
+    let kinds = kinds();
+    let costs = costs(&lines, &kinds.each_ref().map(|(_, packet)| packet.clone()));
+    for (kind, (name, packet)) in kinds.iter().enumerate() {
+        let above = |line: usize| costs[line][kind] - costs[0][kind];
+        let what = format!("program, {name}, {} bytes: nothing attached", packet.content.len());
+        table.row(&what, &format!("{:.0} ns", costs[0][kind]), "", None);
+        let limit = if *name == "RTP" { 200.0 } else { 1000.0 };
+        for (at, count) in COUNTS.iter().enumerate() {
+            let ns = above(2 + at);
+            let goal = format!("<= {limit} ns");
+            table.row(&format!("  {count} blocks"), &format!("{ns:+.0} ns"), &goal, Some(ns <= limit));
+            table.row(
+                "    the program alone (test run)",
+                &format!("{} ns", hosts[at].alone(packet)),
+                "",
+                None,
+            );
+        }
+        if *name != "RTP" {
+            let times = above(1) / above(3);
+            table.row("  1000 flat rules", &format!("{:+.0} ns", above(1)), "", None);
+            let judged = (kind == 0).then_some(times >= 250.0);
+            let goal = if kind == 0 { ">= 250 x" } else { "" };
+            table.row("  1000 flat rules, of the program's", &format!("{times:.0} x"), goal, judged);
+        }
+    }
+    // It is on their way.
+    let [_, _, most] = &hosts;
+    most.line.send(&Packet::register("1000", true), 10);
+    let list = most.call(&["list", "--json"]);
+    let entries: Vec<serde_json::Value> = serde_json::from_str(&list).unwrap();
+    assert_eq!(
+        (entries[0]["account"].as_str(), entries[0]["hits"].as_u64()),
+        (Some("1000@a.example.com"), Some(10))
+    );
+
+    let jail = format!("--jail={JAIL}");
+    let at = format!("--at={}", now());
+    let account = "9999999@a.example.com";
+    let ban = ["ban", &jail, "--seen-from=10.0.0.1", &at, "--for=36000", "--", account];
+    let unban = ["unban", &jail, "--", account];
+    let runs = Runs { warmup: 3, timed: 60 };
+    let mut row = |what: &str, ms: f64, goal: Option<f64>| {
+        let text = goal.map_or_else(String::new, |goal| format!("<= {goal} ms"));
+        table.row(&format!("program, {what}"), &format!("{ms:.1} ms"), &text, goal.map(|goal| ms <= goal));
+    };
+    for (host, count) in hosts.iter().zip(COUNTS) {
+        let at = now() + 4;
+        let sql = format!(
+            "INSERT OR REPLACE INTO verdicts VALUES ('a.example.com', '9999999', 'no-extension', {at})"
+        );
+        let ledger = host.site.world.path("state/ledger.db");
+        sqlite(&ledger, &sql);
+        let (ban_command, unban_command) = (host.site.command(&ban), host.site.command(&unban));
+        row(&format!("ban, {count} blocked"), host.time(Some(&unban_command), &ban, runs), Some(5.0));
+        row(&format!("unban, {count} blocked"), host.time(Some(&ban_command), &unban, runs), None);
+    }
+    let mut gone = Command::new("rm");
+    gone.args(["-rf", "/sys/fs/bpf/ringfence"]);
+    let few = Runs { warmup: 1, timed: 9 };
+    let [ten, _, all] = &hosts;
+    let there = ten.time(None, &["restore"], few);
+    let loaded = ten.time(Some(&gone), &["restore"], few);
+    row("load and attach", loaded - there, Some(150.0));
+    row("restore of 99999 blocks after a boot", all.time(Some(&gone), &["restore"], few), Some(1000.0));
+    row("expire, 99999 blocked, nothing to do", all.time(None, &["expire"], few), None);
 }
 
 fn commands(table: &mut Table, variant: Variant) {

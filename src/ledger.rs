@@ -199,13 +199,18 @@ impl Ledger {
         self.read(async |connection| Ok(query.fetch_one(connection).await?))
     }
 
-    /// Whether there are surely no more than `max` blocks, and somebody is blocked at `now`: then nobody needs to make way, and the kernel
-    /// holds something.
-    pub fn is_moderate(&mut self, max: u32, now: i64) -> anyhow::Result<bool> {
+    /// Whether somebody is blocked at `now`.
+    pub fn blocks_somebody(&mut self, now: i64) -> anyhow::Result<bool> {
+        const SQL: &str = "SELECT EXISTS (SELECT 1 FROM blocks WHERE state = 'active' AND until > $1)";
+        let query = sqlx::query_scalar(SQL).bind(now);
+        self.read(async |connection| Ok(query.fetch_one(connection).await?))
+    }
+
+    /// Whether there are surely no more than `max` blocks, so that nobody needs to make way.
+    pub fn has_room(&mut self, max: u32) -> anyhow::Result<bool> {
         // Rows are numbered from 1; only where many were removed, they have to be counted.
-        const SQL: &str = "SELECT (coalesce((SELECT max(rowid) FROM blocks), 0) <= $1 OR (SELECT count(*) FROM blocks) <= $1) \
-             AND EXISTS (SELECT 1 FROM blocks WHERE state = 'active' AND until > $2)";
-        let query = sqlx::query_scalar(SQL).bind(max).bind(now);
+        const SQL: &str = "SELECT coalesce((SELECT max(rowid) FROM blocks), 0) <= $1 OR (SELECT count(*) FROM blocks) <= $1";
+        let query = sqlx::query_scalar(SQL).bind(max);
         self.read(async |connection| Ok(query.fetch_one(connection).await?))
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::IoSlice;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
@@ -74,6 +74,15 @@ impl Packet {
             "Max-Forwards: 70".to_owned(),
             "Content-Length: 0".to_owned(),
         ])
+    }
+
+    /// As it is on the wire, over IPv4.
+    pub fn frame(&self) -> Vec<u8> {
+        let length = |header: usize| u16::try_from(header + self.content.len()).unwrap().to_be_bytes();
+        let addresses = [SENDER, RECEIVER].map(|address| address.parse::<Ipv4Addr>().unwrap().octets());
+        let header = [&[2; 12][..], &[8, 0, 0x45, 0], &length(28), &[0, 1, 0, 0, 64, 17, 0, 0]].concat();
+        let udp = [&[19, 206][..], &self.port.to_be_bytes(), &length(8), &[0, 0]].concat();
+        [&header[..], addresses.as_flattened(), &udp, &self.content].concat()
     }
 
     /// Twenty milliseconds of G.711.

@@ -1,9 +1,8 @@
 //! `ringfence-block` with the program in the kernel: real packets over a cable.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 
 use crate::support::pbx::PHONES;
 use crate::support::sip::{credentials, login, register};
@@ -23,9 +22,10 @@ fn block(lines: &str) -> String {
     format!("{UNVERIFIED}{lines}\n")
 }
 
-/// Below the pins of this host.
-fn pin(pbx: &Pbx, name: &str) -> PathBuf {
-    pbx.host.root().join("sys/fs/bpf/ringfence").join(name)
+/// A map that is pinned on this host.
+fn map(pbx: &Pbx, name: &str) -> Map {
+    let path = format!("/sys/fs/bpf/ringfence/1/{name}");
+    Map::from_map_data(pbx.host.within(|| MapData::from_pin(path)).unwrap()).unwrap()
 }
 
 fn pins(pbx: &Pbx) -> String {
@@ -341,9 +341,7 @@ fn another_build_takes_over_who_is_blocked_and_how_often() {
     pbx.ban(BLOCKED);
     holds(&pbx);
     // As if an earlier build had written it.
-    let path = pin(&pbx, "1/settings");
-    let map = Map::from_map_data(MapData::from_pin(path).unwrap()).unwrap();
-    let mut map: Array<_, [u8; 8216]> = map.try_into().unwrap();
+    let mut map: Array<_, [u8; 8216]> = map(&pbx, "settings").try_into().unwrap();
     let mut settings = map.get(&0, 0).unwrap();
     settings[16..24].fill(1);
     map.set(0, settings, 0).unwrap();
@@ -377,8 +375,6 @@ fn what_is_over_and_what_is_too_much_leaves_the_map() {
     pbx.does(&["ban", "--for", "1s", "--", "2@d"]);
     std::thread::sleep(Duration::from_millis(1100));
     pbx.does(&["expire"]);
-    let path = pin(&pbx, "1/blocked");
-    let map = Map::from_map_data(MapData::from_pin(path).unwrap()).unwrap();
-    let map: aya::maps::HashMap<_, [u8; 32], [u8; 16]> = map.try_into().unwrap();
+    let map: HashMap<_, [u8; 32], [u8; 16]> = map(&pbx, "blocked").try_into().unwrap();
     assert_eq!(map.iter().count(), 1);
 }

@@ -32,14 +32,10 @@ pub(super) fn settle(call: &Call, ledger: &mut Ledger) -> anyhow::Result<Settled
     // Who waited for his turn does not undo what another wrote meanwhile: neither what he knew nor when he came counts any more.
     let clock = Timestamp::now();
     let now = clock.as_second();
-    let ready = Ready::new(call, ledger.active(now)?.is_empty())?;
+    let ready = Ready::new(call, !ledger.blocks_somebody(now)?)?;
     let max = call.max(ready.kind());
-    let ended = ledger.tidy(now, max);
+    let ended = tidy(call, ledger, max, now);
     let active = ledger.active(now)?;
-    if let Ok(ended) = &ended {
-        call.record_ends(&ended.over, "time-over", "");
-        call.record_ends(&ended.made_way, "made-way", &format!("max is {max}"));
-    }
     let (changed, fallback) = ready.hold(call, &active, clock).map_err(|error| {
         anyhow!(
             "{}; what is blocked is in the ledger, and the next call brings it into the kernel",
@@ -49,6 +45,14 @@ pub(super) fn settle(call: &Call, ledger: &mut Ledger) -> anyhow::Result<Settled
     // Where it cannot be written down that a block is over, it has ended in the kernel all the same.
     let ended = ended?;
     Ok(Settled { active, changed: changed && ended == Ended::default(), fallback })
+}
+
+/// Ends what is over or too much in the ledger.
+fn tidy(call: &Call, ledger: &mut Ledger, max: u32, now: i64) -> anyhow::Result<Ended> {
+    let ended = ledger.tidy(now, max)?;
+    call.record_ends(&ended.over, "time-over", "");
+    call.record_ends(&ended.made_way, "made-way", &format!("max is {max}"));
+    Ok(ended)
 }
 
 /// The same after a change of one offender's blocks alone; whether he is blocked now. A map takes one entry, whatever it holds; what
@@ -72,9 +76,15 @@ fn settle_in_map(call: &Call, ledger: &mut Ledger, offender: &Offender) -> anyho
     let Ok((mut there, false)) = InKernel::bring_up(&bpf::Settings::new(&call.config)) else {
         return Ok(None);
     };
-    let clock = Timestamp::now();
-    if !ledger.is_moderate(call.max(Kind::Bpf), clock.as_second())? {
+    let (clock, max) = (Timestamp::now(), call.max(Kind::Bpf));
+    if !ledger.blocks_somebody(clock.as_second())? {
         return Ok(None);
+    }
+    // First what goes: there must be room for what comes.
+    if !ledger.has_room(max)? {
+        for Block { offender, .. } in tidy(call, ledger, max, clock.as_second())?.made_way {
+            there.release(&offender)?;
+        }
     }
     let until = ledger.until(offender, clock.as_second())?;
     match until {

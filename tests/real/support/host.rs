@@ -1,10 +1,9 @@
 //! A host of our own: network, mounts and processes apart from this machine's, all gone with it.
 
 use std::fs::File;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use super::{run, wait_for};
 
@@ -57,11 +56,6 @@ impl Host {
         command
     }
 
-    /// Its files, as this machine sees them.
-    pub fn root(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root", self.pid))
-    }
-
     /// Lines of a shell, each of which must succeed; what they print.
     #[track_caller]
     pub fn shell(&self, script: &str) -> String {
@@ -77,6 +71,17 @@ impl Host {
         };
         std::thread::scope(|scope| scope.spawn(inside).join())
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// [`Host::inside`] with this host's mounts, too.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let mounts = File::open(format!("/proc/{}/ns/mnt", self.pid)).unwrap();
+        self.inside(|| {
+            // Threads share their directories, and with them the mounts.
+            unshare(CloneFlags::CLONE_FS).unwrap();
+            setns(mounts, CloneFlags::CLONE_NEWNS).unwrap();
+            work()
+        })
     }
 
     /// A cable between two hosts, which each know as `eth0`: everybody is behind it.
