@@ -1,11 +1,12 @@
 //! `ringfence-block` with the program in the kernel: real packets over a cable.
 
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, HashMap, Map, MapData};
 
-use crate::support::pbx::PHONES;
-use crate::support::sip::{credentials, login, register};
+use crate::support::pbx::{PBX, PHONES, once_free};
+use crate::support::sip::{Answerer, credentials, login, register};
 use crate::support::{Call, Pbx, call, run, wait_for};
 
 const BLOCKED: &str = "999@a.example.com";
@@ -77,6 +78,24 @@ fn the_account_is_dropped_and_everybody_else_passes() {
     pbx.unban(BLOCKED);
     is_open(&pbx);
     assert_eq!(pins(&pbx), "");
+}
+
+#[test]
+fn sipp_gets_in_but_as_the_blocked_account() {
+    let pbx = pbx();
+    let answerer = |at: &str| Answerer::new(pbx.host.inside(|| once_free(|| UdpSocket::bind((at, 5060)))));
+    let _answerers = PBX.map(answerer);
+    let gets_in = |account: &str| PHONES[0].map(|from| pbx.sipp_gets_in(from, account));
+    assert_eq!(gets_in(BLOCKED), [true, true]);
+    pbx.ban(BLOCKED);
+    assert_eq!(gets_in(BLOCKED), [false, false]);
+    for other in OTHERS {
+        assert_eq!(gets_in(other), [true, true], "{other}");
+    }
+    // It tries as often as phones do.
+    assert!(pbx.hits()[0].1 > 2, "{:?}", pbx.hits());
+    pbx.unban(BLOCKED);
+    assert_eq!(gets_in(BLOCKED), [true, true]);
 }
 
 #[test]

@@ -5,13 +5,12 @@ use std::io::Write as _;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::Stdio;
 
 use assert_cmd::cargo::cargo_bin;
 
 use crate::fail2ban::{NEXT_ENTRY, as_of_now, recorded};
 use crate::support::pbx::{PBX, PHONES, UNVERIFIED, once_free};
-use crate::support::sip::{Answerer, credentials, register};
+use crate::support::sip::{Answerer, register};
 use crate::support::{Fail2ban, Pbx, Postgres, data, now, wait_for};
 
 const JAIL: &str = "ringfence-account";
@@ -377,43 +376,23 @@ fn recorded_injections_block_nobody_who_is_innocent() {
     fail2ban.is_content();
 }
 
-/// Whether `SIPp`, at the office, can log in as an account.
-#[track_caller]
-fn sipp_gets_in(pbx: &Pbx, account: &str) -> bool {
-    let scenario = std::fs::read_to_string(data("sip/register.xml")).unwrap();
-    let path = pbx.world.path("register.xml");
-    std::fs::write(&path, scenario.replace("{credentials}", &credentials(account))).unwrap();
-    let mut sipp = pbx.outside.command("sipp");
-    sipp.env("TERM", "xterm").current_dir(pbx.world.dir()).arg("-sf").arg(&path);
-    sipp.args(["-i", OFFICE, "-p", "5070", "-m", "1", "-nostdin", "-timeout", "20s"]);
-    let status = sipp.arg(format!("{}:5060", PBX[0])).stdin(Stdio::null()).output().unwrap();
-    let said =
-        String::from_utf8_lossy(&status.stdout).into_owned() + &String::from_utf8_lossy(&status.stderr);
-    match status.status.code() {
-        Some(0) => true,
-        // At least one call failed.
-        Some(1) => false,
-        code => panic!("SIPp: {code:?}\n{said}"),
-    }
-}
-
 #[test]
 fn sipp_gets_in_but_as_the_blocked_account() {
     let site = Site::new(UNVERIFIED);
     let pbx = &site.pbx;
     let _answerer = Answerer::new(pbx.host.inside(|| once_free(|| UdpSocket::bind((PBX[0], 5060)))));
     let fail2ban = site.fail2ban("maxretry = 4\nbantime = 1h\n");
-    assert!(sipp_gets_in(pbx, FORGOTTEN));
+    assert!(pbx.sipp_gets_in(OFFICE, FORGOTTEN));
     site.fail(2);
     site.awaits(&["ban"]);
-    assert!(!sipp_gets_in(pbx, FORGOTTEN));
+    assert!(!pbx.sipp_gets_in(OFFICE, FORGOTTEN));
     for other in OTHERS {
-        assert!(sipp_gets_in(pbx, other), "{other}");
+        assert!(pbx.sipp_gets_in(OFFICE, other), "{other}");
     }
     // It tries as often as phones do.
     assert!(pbx.hits()[0].1 > 1, "{:?}", pbx.hits());
     fail2ban.client(&["set", JAIL, "unbanip", FORGOTTEN]).unwrap();
     site.awaits(&["unban"]);
-    assert!(sipp_gets_in(pbx, FORGOTTEN));
+    assert!(pbx.sipp_gets_in(OFFICE, FORGOTTEN));
     fail2ban.is_content();
 }

@@ -2,10 +2,10 @@
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use super::sip::Wire;
-use super::{Call, Host, World, call, wait_for};
+use super::sip::{Wire, credentials};
+use super::{Call, Host, World, call, data, wait_for};
 
 /// The addresses of the PBX.
 pub const PBX: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -195,6 +195,29 @@ impl Pbx {
     pub fn input(&self, family: &str) -> Vec<String> {
         let text = self.host.shell(&format!("{family}-{} -S INPUT", self.variant));
         text.lines().filter_map(|line| line.strip_prefix("-A INPUT ")).map(str::to_owned).collect()
+    }
+
+    /// Whether `SIPp`, at an address outside, can log in as an account.
+    #[track_caller]
+    pub fn sipp_gets_in(&self, from: &str, account: &str) -> bool {
+        let scenario = std::fs::read_to_string(data("sip/register.xml")).unwrap();
+        let path = self.world.path("register.xml");
+        std::fs::write(&path, scenario.replace("{credentials}", &credentials(account))).unwrap();
+        let mut sipp = self.outside.command("sipp");
+        sipp.env("TERM", "xterm").current_dir(self.world.dir()).arg("-sf").arg(&path);
+        sipp.args(["-i", from, "-p", "5070", "-m", "1", "-nostdin", "-timeout", "20s"]);
+        let to = if from.contains(':') { format!("[{}]:5060", PBX[1]) } else { format!("{}:5060", PBX[0]) };
+        let output = sipp.arg(to).stdin(Stdio::null()).output().unwrap();
+        match output.status.code() {
+            Some(0) => true,
+            // At least one call failed.
+            Some(1) => false,
+            code => panic!(
+                "SIPp: {code:?}\n{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            ),
+        }
     }
 
     /// From an address outside to SIP's port.
