@@ -8,7 +8,7 @@
  *
  * The state of the reading lives in the memory of a map, where the verifier does not follow its values; each step of the loop
  * takes at least one byte, or goes to a state that does. Words of 8 bytes are looked at at once. The model of this parser, in
- * Rust, is src/matcher/bpf/message.rs.
+ * Rust, is src/matcher/bpf/model.rs.
  */
 #include "kernel.h"
 

@@ -192,6 +192,14 @@ pub(crate) fn installed(package: &str, name: &str) -> anyhow::Result<PathBuf> {
     find(name).ok_or_else(|| anyhow!("{name} is not there; install the package {package}"))
 }
 
+/// Whether any of its programs is there.
+pub(crate) fn is_installed() -> bool {
+    let variants = [Variant::Legacy, Variant::Nft].into_iter();
+    let mut programs =
+        variants.flat_map(|variant| [Version::V4, Version::V6].map(|version| Program { version, variant }));
+    programs.any(|program| find(&program.save_name()).is_some())
+}
+
 fn find(name: &str) -> Option<PathBuf> {
     DIRS.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
 }

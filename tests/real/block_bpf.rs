@@ -113,6 +113,20 @@ fn a_block_ends_though_no_process_runs() {
 }
 
 #[test]
+fn without_iptables_it_does_all_the_same() {
+    let pbx = pbx();
+    // Where its programs are, there is nothing.
+    pbx.host.shell("mount -t tmpfs tmpfs /usr/sbin");
+    pbx.ban(BLOCKED);
+    holds(&pbx);
+    assert_eq!(pbx.hits(), [(BLOCKED.to_owned(), 2)]);
+    pbx.does(&["expire"]);
+    pbx.unban(BLOCKED);
+    is_open(&pbx);
+    assert_eq!(pbx.hits(), []);
+}
+
+#[test]
 fn what_flushes_rules_changes_nothing() {
     let pbx = pbx();
     pbx.ban(BLOCKED);

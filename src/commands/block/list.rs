@@ -11,7 +11,7 @@ use crate::commands::causes;
 use crate::commands::screen::{self, Columns, span};
 use crate::config::Mode;
 use crate::exit::Exit;
-use crate::firewall::{Counters, Firewall, Tag};
+use crate::firewall::{self, Counters, Firewall, Tag};
 use crate::ledger::Block;
 use crate::matcher::bpf::{self, InKernel};
 use crate::matcher::{Kind, strings};
@@ -44,7 +44,7 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
         (vec![], None)
     };
     let mut entries = vec![];
-    let meets = Meets::read();
+    let meets = Meets::read(call);
     if let Err(error) = &meets {
         complain(&format!("{error:#}; how often a block was met is not known"));
     }
@@ -89,9 +89,12 @@ enum Meets {
 }
 
 impl Meets {
-    fn read() -> anyhow::Result<Self> {
+    fn read(call: &Call) -> anyhow::Result<Self> {
         match InKernel::open()? {
             Some(there) => Ok(Self::Bpf(there)),
+            None if Kind::wanted(&call.config).0 == Kind::Bpf && !firewall::is_installed() => {
+                Ok(Self::Strings(HashMap::new()))
+            }
             None => Ok(Self::Strings(Firewall::read()?.counters())),
         }
     }

@@ -10,7 +10,7 @@ use super::Call;
 use crate::account::Offender;
 use crate::commands::causes;
 use crate::config::Mode;
-use crate::firewall::{Firewall, Layout, Version, take_turn};
+use crate::firewall::{self, Firewall, Layout, Version, take_turn};
 use crate::ledger::{Block, Ended, Ledger};
 use crate::matcher::bpf::{self, InKernel};
 use crate::matcher::{Kind, strings};
@@ -135,10 +135,7 @@ impl Ready {
         match self {
             Self::Bpf(mut there, changed) => {
                 let changed = there.hold(&until(active), now)? || changed;
-                // Without iptables, there is nothing of it.
-                let rules = Firewall::read()
-                    .and_then(|mut firewall| firewall.bring_in(|_| Layout::nothing(strings::PREFIX)));
-                Ok((changed || rules.unwrap_or(false), None))
+                Ok((without_rules(call)? || changed, None))
             }
             Self::Strings(why) => {
                 let wanted = offenders(call, active);
@@ -147,15 +144,18 @@ impl Ready {
             }
             Self::Nothing => {
                 let removed = bpf::remove()?;
-                let rules = Firewall::read()
-                    .and_then(|mut firewall| firewall.bring_in(|_| Layout::nothing(strings::PREFIX)));
-                // Who has never had rules needs no iptables.
-                let rules =
-                    if Kind::wanted(&call.config).0 == Kind::Bpf { rules.unwrap_or(false) } else { rules? };
-                Ok((removed || rules, None))
+                Ok((without_rules(call)? || removed, None))
             }
         }
     }
+}
+
+/// Takes away our rules; whether there were some. Who is to have none needs no iptables.
+fn without_rules(call: &Call) -> anyhow::Result<bool> {
+    if Kind::wanted(&call.config).0 == Kind::Bpf && !firewall::is_installed() {
+        return Ok(false);
+    }
+    Firewall::read()?.bring_in(|_| Layout::nothing(strings::PREFIX))
 }
 
 /// Until when each is blocked, of several blocks the longest.
