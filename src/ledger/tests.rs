@@ -268,3 +268,36 @@ fn many_write_at_once_and_nothing_is_lost() {
     });
     assert_eq!(open_at(&path).active(1_000).unwrap().len(), 80);
 }
+
+#[test]
+fn one_is_asked_about_without_reading_all() {
+    let (_dir, mut ledger) = begin();
+    let whom = |id: &str| id.parse::<Offender>().unwrap();
+    assert!(!ledger.blocks_somebody(1_000).unwrap());
+    assert_eq!(ledger.until(&whom("1@d"), 1_000).unwrap(), None);
+    assert!(ledger.has_room(0).unwrap());
+    put(&mut ledger, block("1@d", "sip", 1_000, 60));
+    put(&mut ledger, block("1@d", "", 1_000, 90));
+    put(&mut ledger, block("2@d", "sip", 1_000, 60));
+    put(&mut ledger, block("1@d,203.0.113.20", "sip", 1_000, 60));
+    assert_eq!(ledger.until(&whom("1@d"), 1_000).unwrap(), Some(1_090));
+    assert_eq!(ledger.until(&whom("1@d,203.0.113.20"), 1_000).unwrap(), Some(1_060));
+    assert_eq!(ledger.until(&whom("1@d,203.0.113.20"), 1_060).unwrap(), None);
+    assert!(ledger.blocks_somebody(1_089).unwrap());
+    assert!(!ledger.blocks_somebody(1_090).unwrap());
+    // Each has as many others as all together say.
+    let from: IpAddr = "203.0.113.20".parse().unwrap();
+    for id in ["1@d", "2@d", "3@d"] {
+        let all: u32 =
+            ledger.others_seen_from(&whom(id), 1_000).unwrap().iter().map(|(_, count)| count).sum();
+        assert_eq!(ledger.others_seen_from_one(&whom(id), from, 1_000).unwrap(), all, "{id}");
+    }
+    assert_eq!(ledger.others_seen_from_one(&whom("3@d"), from, 1_000).unwrap(), 3);
+    assert_eq!(ledger.others_seen_from_one(&whom("3@d"), "203.0.113.21".parse().unwrap(), 1_000).unwrap(), 0);
+    assert_eq!([3, 4].map(|max| ledger.has_room(max).unwrap()), [false, true]);
+    // Numbers of rows are no count of them.
+    ledger.remove(&[whom("1@d"), whom("2@d")], None).unwrap();
+    assert_eq!([0, 1].map(|max| ledger.has_room(max).unwrap()), [false, true]);
+    ledger.stop(None, 1_000).unwrap();
+    assert!(!ledger.blocks_somebody(1_000).unwrap());
+}
