@@ -160,11 +160,16 @@ impl Line {
     /// Sends some, and waits until they have arrived.
     pub fn send(&self, packet: &Packet, count: usize) {
         let before = self.arrived();
+        self.put(packet, count);
+        super::wait_for("packets", || self.arrived() >= before + count);
+    }
+
+    /// Sends some that need not arrive.
+    pub fn put(&self, packet: &Packet, count: usize) {
         let socket = self.socket(packet);
         for _ in 0..count {
             socket.send(&packet.content).unwrap();
         }
-        super::wait_for("packets", || self.arrived() >= before + count);
     }
 
     /// Sends for about so long; the nanoseconds that each packet took, on both ends together.

@@ -17,6 +17,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -153,6 +154,16 @@ impl InKernel {
         let blocked = Blocked::try_from(Map::from_map_data(MapData::from_pin(pins.join(BLOCKED))?)?)?;
         let current = settings.program == program::fingerprint();
         Ok(current.then_some(Self { secret: settings.secret, blocked }))
+    }
+
+    /// What is there, if it is as it should be, as far as pins tell: that costs no look at the program.
+    pub fn ready(settings: &Settings) -> anyhow::Result<Option<Self>> {
+        let Some(there) = Self::open()? else { return Ok(None) };
+        let written = program::Settings::from_bytes(&settings_map(&pins())?.get(&0, 0)?);
+        let wanted = settings.wanted(&host::interfaces()?)?;
+        let attached = wanted.iter().all(|interface| attach::is_attached(interface, &pins()));
+        let as_it_should_be = attached && written == program::Settings::new(there.secret, &settings.ports);
+        Ok(as_it_should_be.then_some(there))
     }
 
     /// Loads and attaches what is not there, and takes away what is too much; whether something had to be done. Only who has the turn may do
@@ -292,7 +303,12 @@ fn remove_layout(pins: &Path, all: &[Interface]) -> anyhow::Result<()> {
 
 /// Loads the program and pins it. The maps of another build are taken over, and with them who is blocked.
 fn load(pins: &Path, ports: &Ports) -> anyhow::Result<SchedClassifier> {
-    fs::create_dir_all(pins).with_context(|| format!("cannot make {}", pins.display()))?;
+    // The key of the hash is for nobody else.
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(pins)
+        .with_context(|| format!("cannot make {}", pins.display()))?;
     let pinned = || {
         let mut loader = EbpfLoader::new();
         loader.map_pin_path(BLOCKED, pins.join(BLOCKED)).map_pin_path(SETTINGS, pins.join(SETTINGS));

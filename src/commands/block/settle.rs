@@ -73,7 +73,7 @@ fn settle_in_map(call: &Call, ledger: &mut Ledger, offender: &Offender) -> anyho
     }
     let _turn = take_turn(&call.config.run_dir)
         .context("what is to be done is in the ledger, and the next call does it")?;
-    let Ok((mut there, false)) = InKernel::bring_up(&bpf::Settings::new(&call.config)) else {
+    let Ok(Some(mut there)) = InKernel::ready(&bpf::Settings::new(&call.config)) else {
         return Ok(None);
     };
     let (clock, max) = (Timestamp::now(), call.max(Kind::Bpf));

@@ -73,13 +73,15 @@ impl Host {
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// [`Host::inside`] with this host's mounts, too.
+    /// [`Host::inside`] with this host's mounts, too; what is started there is one of its processes.
     pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let mounts = File::open(format!("/proc/{}/ns/mnt", self.pid)).unwrap();
+        let [mounts, processes] =
+            ["mnt", "pid"].map(|kind| File::open(format!("/proc/{}/ns/{kind}", self.pid)).unwrap());
         self.inside(|| {
             // Threads share their directories, and with them the mounts.
             unshare(CloneFlags::CLONE_FS).unwrap();
             setns(mounts, CloneFlags::CLONE_NEWNS).unwrap();
+            setns(processes, CloneFlags::CLONE_NEWPID).unwrap();
             work()
         })
     }
