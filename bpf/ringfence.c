@@ -2,8 +2,8 @@
 /* Drops the SIP requests of blocked accounts, where packets come in (tc ingress).
  *
  * A request over UDP to one of the ports is read up to its empty line. Whoever its Authorization and Proxy-Authorization name
- * (username and realm), or without such a header its From, is looked up: first from everywhere, then from the packet's
- * source. An entry counts until its deadline on the clock that runs since boot, whoever is there to remove it. Everything
+ * (username and realm) is looked up: first from everywhere, then from the packet's source. Without such a header, From counts,
+ * but only of what a server challenges whoever sends it: the From of an INVITE may be a caller's number, from a carrier. An entry counts until its deadline on the clock that runs since boot, whoever is there to remove it. Everything
  * else passes: what is no request, what is behind the first 2048 bytes or in a later fragment, what cannot be understood.
  *
  * The state of the reading lives in the memory of a map, where the verifier does not follow its values; each step of the loop
@@ -135,6 +135,8 @@ struct reading {
 	u8 cut;
 	/* The first line was there. */
 	u8 begun;
+	/* Without credentials, From counts. */
+	u8 challenged;
 	/* There are credentials. */
 	u8 credentials;
 	u8 blocked;
@@ -390,6 +392,17 @@ struct context {
 
 enum { GO_ON = 0, STOP = 1 };
 
+/* Whether a server challenges everybody who sends a request of this method, and believes no From. */
+INLINE int is_challenged(const u8 *p)
+{
+	u64 word = load(p);
+	if (word == WORD('R', 'E', 'G', 'I', 'S', 'T', 'E', 'R'))
+		return is_blank(p[8]);
+	if (word == WORD('S', 'U', 'B', 'S', 'C', 'R', 'I', 'B'))
+		return p[8] == 'E' && is_blank(p[9]);
+	return (word & FIRST(7)) == WORD('P', 'U', 'B', 'L', 'I', 'S', 'H', 0) && is_blank(p[7]);
+}
+
 /* The line at `at` that is not empty: the first one, or a header. */
 INLINE int line(struct reading *r, const u8 *p, u32 at)
 {
@@ -400,6 +413,7 @@ INLINE int line(struct reading *r, const u8 *p, u32 at)
 		/* A response names an account of ours, to which the request went. */
 		if (c < 'a' || c > 'z' || ((word & FIRST(3)) == WORD('s', 'i', 'p', 0, 0, 0, 0, 0) && p[3] == '/'))
 			return STOP;
+		r->challenged = is_challenged(p);
 		r->state = SKIP;
 		return GO_ON;
 	}
@@ -429,10 +443,10 @@ INLINE int line(struct reading *r, const u8 *p, u32 at)
 	return GO_ON;
 }
 
-/* All headers were seen: without credentials, From counts. */
+/* All headers were seen: without credentials, From may count. */
 INLINE int headers_end(struct reading *r)
 {
-	if (r->credentials || !r->from)
+	if (r->credentials || !r->challenged || !r->from)
 		return STOP;
 	r->reading_from = 1;
 	r->at = r->from;
@@ -930,6 +944,7 @@ int ringfence(struct packet *packet)
 	r->at = 0;
 	r->state = LINE;
 	r->begun = 0;
+	r->challenged = 0;
 	r->credentials = 0;
 	r->blocked = 0;
 	r->reading_from = 0;

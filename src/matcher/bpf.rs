@@ -10,8 +10,8 @@
 //! the kernel by itself. What is there is named after its layout: other maps are in another directory. No rule of iptables is needed, and
 //! none that anybody flushes matters.
 //!
-//! The account is that of `Authorization` or `Proxy-Authorization`, as FreeSWITCH reads them; of a request without them, that of
-//! `From`. What it misses: what is behind the first 2048 bytes of a message, or not in the first of its fragments; a message with more than
+//! The account is that of `Authorization` or `Proxy-Authorization`, as FreeSWITCH reads them; of a `REGISTER`, `SUBSCRIBE` or `PUBLISH`
+//! without them, that of `From`: a server challenges whoever sends these, and the `From` of others may be a caller's number. What it misses: what is behind the first 2048 bytes of a message, or not in the first of its fragments; a message with more than
 //! 256 lines, parameters and quotes before that; TCP and TLS. That passes.
 
 use std::collections::HashMap;

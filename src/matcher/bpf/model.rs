@@ -78,6 +78,7 @@ impl Reader<'_> {
         if !is_request {
             return None;
         }
+        let challenged = self.is_challenged(at);
         at = self.next_line(at)?;
         let (mut credentials, mut from) = (false, None);
         loop {
@@ -103,9 +104,15 @@ impl Reader<'_> {
             };
         }
         match from {
-            Some(from) if !credentials => self.from(from),
+            Some(from) if challenged && !credentials => self.from(from),
             _ => None,
         }
+    }
+
+    /// Whether a server challenges everybody who sends a request of this method, and believes no From.
+    fn is_challenged(&self, at: usize) -> bool {
+        let end = self.find(at, |byte| is_blank(byte) || byte == b'\n');
+        is_blank(self.byte(end)) && matches!(&self.text[at..end], b"REGISTER" | b"SUBSCRIBE" | b"PUBLISH")
     }
 
     /// How long the empty line is; 0 if there is none.

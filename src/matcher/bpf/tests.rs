@@ -206,26 +206,26 @@ fn hostile_messages_pass_in_bounded_time() {
     kernel.block(BLOCKED);
     let credentials = "Authorization: Digest username=\"999\", realm=\"a.example.com\"";
     for (what, start, fill) in [
-        ("commas", "R\nAuthorization: Digest ", ","),
-        ("quotes", "R\nAuthorization: Digest ", "\""),
-        ("escapes", "R\nAuthorization: Digest x=\"", "\\a"),
-        ("backslashes", "R\nAuthorization: Digest x=\"", "\\"),
-        ("blanks", "R\nAuthorization: Digest ", " "),
-        ("folded lines", "R\nAuthorization: Digest ", "\n "),
-        ("a long value", "R\nAuthorization: Digest realm=", "a"),
-        ("a long value in quotes", "R\nAuthorization: Digest realm=\"", "a"),
-        ("parameters", "R\nAuthorization: Digest ", "a=\"b\","),
-        ("usernames", "R\nAuthorization: Digest ", "username=\"b\","),
-        ("headers without end", "R\n", "a:b\n"),
-        ("headers of interest", "R\n", "f:\n"),
-        ("almost headers of interest", "R\n", "f\n"),
-        ("blanks before a colon", "R\nf", " "),
+        ("commas", "REGISTER x\nAuthorization: Digest ", ","),
+        ("quotes", "REGISTER x\nAuthorization: Digest ", "\""),
+        ("escapes", "REGISTER x\nAuthorization: Digest x=\"", "\\a"),
+        ("backslashes", "REGISTER x\nAuthorization: Digest x=\"", "\\"),
+        ("blanks", "REGISTER x\nAuthorization: Digest ", " "),
+        ("folded lines", "REGISTER x\nAuthorization: Digest ", "\n "),
+        ("a long value", "REGISTER x\nAuthorization: Digest realm=", "a"),
+        ("a long value in quotes", "REGISTER x\nAuthorization: Digest realm=\"", "a"),
+        ("parameters", "REGISTER x\nAuthorization: Digest ", "a=\"b\","),
+        ("usernames", "REGISTER x\nAuthorization: Digest ", "username=\"b\","),
+        ("headers without end", "REGISTER x\n", "a:b\n"),
+        ("headers of interest", "REGISTER x\n", "f:\n"),
+        ("almost headers of interest", "REGISTER x\n", "f\n"),
+        ("blanks before a colon", "REGISTER x\nf", " "),
         ("empty lines", "", "\r\n"),
         ("no lines", "R", "R"),
         ("zeros", "", "\0"),
-        ("escapes in a user", "R\nf:sip:", "%41"),
-        ("quotes in From", "R\nf:", "\""),
-        ("folded lines in From", "R\nf:", "\n\t"),
+        ("escapes in a user", "REGISTER x\nf:sip:", "%41"),
+        ("quotes in From", "REGISTER x\nf:", "\""),
+        ("folded lines in From", "REGISTER x\nf:", "\n\t"),
     ] {
         for end in ["", "@a\r\n\r\n", &format!("\r\n{credentials}\r\n\r\n")] {
             for size in [1000, 2048, 3000] {
@@ -264,8 +264,10 @@ fn of_the_blocked(user: &[u8], domain: &[u8]) -> bool {
 
 /// What messages are made of.
 fn pieces() -> impl Strategy<Value = String> {
-    const PIECES: [&str; 52] = [
+    const PIECES: [&str; 54] = [
         "REGISTER sip:a.example.com SIP/2.0\r\n",
+        "SUBSCRIBE",
+        "INVITE sip:a.example.com SIP/2.0\r\n",
         "SIP/2.0 200 OK\r\n",
         "\r\n",
         "\n",
@@ -408,10 +410,11 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
         select(&["\r\n", "", "\r", "\r\nFrom: sip:999@a.example.com\r\n\r\n"][..]),
         0..2200_usize,
         prop::bool::weighted(0.2),
+        select(&["REGISTER", "REGISTER", "SUBSCRIBE", "PUBLISH", "INVITE", "PUBLISHED"][..]),
     )
-        .prop_map(|(headers, end, fill, long)| {
+        .prop_map(|(headers, end, fill, long, method)| {
             let fill = if long { format!("X: {}\r\n", "x".repeat(fill)) } else { String::new() };
-            format!("REGISTER sip:a.example.com SIP/2.0\r\n{fill}{}{end}", headers.concat())
+            format!("{method} sip:a.example.com SIP/2.0\r\n{fill}{}{end}", headers.concat())
         });
     let text = prop_oneof![2 => soup, 1 => bare_soup, 6 => headers];
     let change = prop::option::weighted(0.2, (any::<prop::sample::Index>(), any::<u8>()));

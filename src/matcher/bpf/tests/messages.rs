@@ -318,7 +318,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "the short From",
-        Whole("OPTIONS sip:x SIP/2.0\r\nf:sip:999@A.EXAMPLE.com;tag=1\r\nv: x\r\n\r\n"),
+        Whole("SUBSCRIBE sip:x SIP/2.0\r\nf:sip:999@A.EXAMPLE.com;tag=1\r\nv: x\r\n\r\n"),
         true,
         false,
     ),
@@ -382,14 +382,14 @@ pub(super) const CASES: &[Case] = &[
     case("no user", Whole("REGISTER sip:x SIP/2.0\r\nFrom: <sip:a.example.com>\r\n\r\n"), false, false),
     case(
         "a telephone number",
-        Whole("INVITE sip:x SIP/2.0\r\nFrom: <tel:999@a.example.com>\r\n\r\n"),
+        Whole("REGISTER sip:x SIP/2.0\r\nFrom: <tel:999@a.example.com>\r\n\r\n"),
         false,
         false,
     ),
     case(
         "To is no matter",
         Whole(
-            "INVITE sip:999@a.example.com SIP/2.0\r\nFrom: <sip:1@b>\r\nTo: <sip:999@a.example.com>\r\n\r\n",
+            "REGISTER sip:999@a.example.com SIP/2.0\r\nFrom: <sip:1@b>\r\nTo: <sip:999@a.example.com>\r\n\r\n",
         ),
         false,
         false,
@@ -410,9 +410,90 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "From in the body",
-        Whole("MESSAGE sip:x SIP/2.0\r\nContent-Length: 9\r\n\r\nFrom: <sip:999@a.example.com>\r\n"),
+        Whole("PUBLISH sip:x SIP/2.0\r\nContent-Length: 9\r\n\r\nFrom: <sip:999@a.example.com>\r\n"),
         false,
         false,
+    ),
+    case(
+        "PUBLISH, From",
+        Whole("PUBLISH sip:x SIP/2.0\r\nFrom: <sip:999@a.example.com>;tag=1\r\n\r\n"),
+        true,
+        false,
+    ),
+    case(
+        "a tab behind the method",
+        Whole("REGISTER\tsip:x SIP/2.0\r\nFrom: <sip:999@a.example.com>;tag=1\r\n\r\n"),
+        true,
+        false,
+    ),
+    case(
+        "nothing but the method",
+        Whole("REGISTER \r\nFrom: <sip:999@a.example.com>;tag=1\r\n\r\n"),
+        true,
+        false,
+    ),
+    // From, where it may be anything.
+    case(
+        "INVITE, a caller's From passes",
+        Whole("INVITE sip:x SIP/2.0\r\nFrom: <sip:999@a.example.com>;tag=1\r\n\r\n"),
+        false,
+        false,
+    ),
+    case(
+        "MESSAGE, From",
+        Whole("MESSAGE sip:x SIP/2.0\r\nFrom: <sip:999@a.example.com>;tag=1\r\n\r\n"),
+        false,
+        false,
+    ),
+    case(
+        "OPTIONS, the short From",
+        Whole("OPTIONS sip:x SIP/2.0\r\nf: sip:999@a.example.com\r\n\r\n"),
+        false,
+        false,
+    ),
+    case(
+        "NOTIFY, From",
+        Whole("NOTIFY sip:x SIP/2.0\r\nFrom: <sip:999@a.example.com>;tag=1\r\n\r\n"),
+        false,
+        false,
+    ),
+    case(
+        "a method in lower case",
+        Whole("register sip:x SIP/2.0\r\nFrom: <sip:999@a.example.com>;tag=1\r\n\r\n"),
+        false,
+        false,
+    ),
+    case(
+        "a longer method",
+        Whole("REGISTERED sip:x SIP/2.0\r\nFrom: <sip:999@a.example.com>;tag=1\r\n\r\n"),
+        false,
+        false,
+    ),
+    case(
+        "a longer one",
+        Whole("SUBSCRIBER sip:x SIP/2.0\r\nFrom: <sip:999@a.example.com>;tag=1\r\n\r\n"),
+        false,
+        false,
+    ),
+    case(
+        "a shorter one",
+        Whole("SUBSCRIB sip:x SIP/2.0\r\nFrom: <sip:999@a.example.com>;tag=1\r\n\r\n"),
+        false,
+        false,
+    ),
+    case(
+        "no blank behind the method",
+        Whole("PUBLISH\r\nFrom: <sip:999@a.example.com>;tag=1\r\n\r\n"),
+        false,
+        false,
+    ),
+    case(
+        "INVITE with credentials",
+        Whole(
+            "INVITE sip:x SIP/2.0\r\nFrom: <sip:1@b>\r\nProxy-Authorization: Digest username=\"999\", realm=\"a.example.com\"\r\n\r\n",
+        ),
+        true,
+        true,
     ),
     // What is no request.
     case("a response", Whole("SIP/2.0 200 OK\r\nFrom: <sip:999@a.example.com>\r\n\r\n"), false, false),
