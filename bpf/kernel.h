@@ -39,7 +39,7 @@ enum {
 	FROM_NETWORK_HEADER = 1,
 };
 
-/* The beginning of struct __sk_buff. */
+/* The beginning of struct __sk_buff; `other` is of no interest. */
 struct packet {
 	u32 len;
 	u32 pkt_type;
@@ -47,7 +47,12 @@ struct packet {
 	u32 queue_mapping;
 	/* Of what the network header is one, in network byte order. */
 	u32 protocol;
+	u32 other[39];
+	/* Of one part of what was put together, in bytes; zero if nothing was. */
+	u32 gso_size;
 };
+
+_Static_assert(__builtin_offsetof(struct packet, gso_size) == 176, "as the kernel has it");
 
 static void *(*const map_lookup)(const void *map, const void *key) = (void *)1;
 static long (*const pull_data)(struct packet *packet, u32 len) = (void *)39;

@@ -11,8 +11,10 @@
 //! none that anybody flushes matters.
 //!
 //! The account is that of `Authorization` or `Proxy-Authorization`, as FreeSWITCH reads them; of a `REGISTER`, `SUBSCRIBE` or `PUBLISH`
-//! without them, that of `From`: a server challenges whoever sends these, and the `From` of others may be a caller's number. What it misses: what is behind the first 2048 bytes of a message, or not in the first of its fragments; a message with more than
-//! 256 lines, parameters and quotes before that; TCP and TLS. That passes.
+//! without them, that of `From`: a server challenges whoever sends these, and the `From` of others may be a caller's number.
+//!
+//! What it misses: what is behind the first 2048 bytes of a message, or not in the first of its fragments; several datagrams in one
+//! packet (GRO); a message with more than 256 lines, parameters and quotes before that; TCP and TLS. That passes.
 
 use std::collections::HashMap;
 use std::fs;

@@ -140,6 +140,16 @@ fn every_way_to_wrap_a_packet_is_as_the_table_says() {
     for (what, frame, expected) in frames::cases() {
         assert_eq!(kernel.drops(&frame.with(message.as_bytes())), expected, "{what}");
     }
+    // Several datagrams in one packet, of so many bytes each.
+    let mut context = [0; 192];
+    for (bytes, expected) in [(0_u32, true), (1000, false)] {
+        context[176..180].copy_from_slice(&bytes.to_ne_bytes());
+        let frame = Frame::v4().with(message.as_bytes());
+        let options =
+            TestRunOptions { data_in: Some(&frame), ctx_in: Some(&context), ..TestRunOptions::new() };
+        let result = kernel.program.classifier().test_run(options).unwrap();
+        assert_eq!(result.return_value == DROP, expected, "{bytes}");
+    }
     // What is cut off within its headers.
     for frame in [Frame::v4(), Frame::v6()] {
         let bytes = frame.with(message.as_bytes());
