@@ -39,6 +39,11 @@ enum {
 	FROM_NETWORK_HEADER = 1,
 };
 
+enum packet_type {
+	/* On its way to another host: it is seen because somebody listens to all, or the bridge knows no better. */
+	PACKET_OTHERHOST = 3,
+};
+
 /* The beginning of struct __sk_buff; `other` is of no interest. */
 struct packet {
 	u32 len;

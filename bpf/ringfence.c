@@ -5,8 +5,8 @@
  * (username and realm) is looked up: first from everywhere, then from the packet's source. Without such a header, From counts,
  * but only of what a server challenges whoever sends it: the From of an INVITE may be a caller's number, from a carrier. An
  * entry counts until its deadline on the clock that runs since boot, whoever is there to remove it. Everything else passes: what
- * is no request, what is behind the first 2048 bytes or in a later fragment, datagrams that were put together, what cannot be
- * understood.
+ * is no request, what is behind the first 2048 bytes or in a later fragment, datagrams that were put together, what is for other
+ * hosts, what cannot be understood.
  *
  * The state of the reading lives in the memory of a map, where the verifier does not follow its values; each step of the loop
  * takes at least one byte, or goes to a state that does. Words of 8 bytes are looked at at once. The model of this parser, in
@@ -937,7 +937,7 @@ SECTION("classifier")
 int ringfence(struct packet *packet)
 {
 	/* Several datagrams of one sender (GRO): who is blocked by one of them may not be who sends another. */
-	if (packet->gso_size)
+	if (packet->gso_size || packet->pkt_type == PACKET_OTHERHOST)
 		return PASS;
 	u32 zero = 0;
 	struct reading *r = map_lookup(&scratch, &zero);

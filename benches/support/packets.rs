@@ -76,11 +76,12 @@ impl Packet {
         ])
     }
 
-    /// As it is on the wire, over IPv4.
+    /// As it is on the wire, over IPv4, to the device with which the kernel tests programs.
     pub fn frame(&self) -> Vec<u8> {
         let length = |header: usize| u16::try_from(header + self.content.len()).unwrap().to_be_bytes();
         let addresses = [SENDER, RECEIVER].map(|address| address.parse::<Ipv4Addr>().unwrap().octets());
-        let header = [&[2; 12][..], &[8, 0, 0x45, 0], &length(28), &[0, 1, 0, 0, 64, 17, 0, 0]].concat();
+        let header =
+            [&[0; 6][..], &[2; 6], &[8, 0, 0x45, 0], &length(28), &[0, 1, 0, 0, 64, 17, 0, 0]].concat();
         let udp = [&[19, 206][..], &self.port.to_be_bytes(), &length(8), &[0, 0]].concat();
         [&header[..], addresses.as_flattened(), &udp, &self.content].concat()
     }

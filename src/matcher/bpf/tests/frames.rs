@@ -7,9 +7,14 @@ pub(super) const SOURCE_V6: &str = "2001:db8:66::1";
 
 const UDP: u8 = 17;
 
+/// That of the device with which the kernel tests programs.
+const OURS: [u8; 6] = [0; 6];
+
 /// What is around a message.
 #[derive(Clone)]
 pub(super) struct Frame {
+    /// The hardware's address to which it goes.
+    to: [u8; 6],
     version: Version,
     /// Kinds of VLAN tags in the packet.
     tags: Vec<u16>,
@@ -30,6 +35,7 @@ pub(super) struct Frame {
 impl Frame {
     pub(super) fn new(version: Version) -> Self {
         Self {
+            to: OURS,
             version,
             tags: vec![],
             options: vec![],
@@ -75,7 +81,7 @@ impl Frame {
             packet[0] = says << 4 | packet[0] & 0xf;
         }
         packet.extend(udp);
-        let mut frame = vec![2; 12];
+        let mut frame = [self.to, [2; 6]].concat();
         for tag in &self.tags {
             frame.extend(tag.to_be_bytes());
             frame.extend([0, 42]);
@@ -136,6 +142,10 @@ pub(super) fn cases() -> Vec<(&'static str, Frame, bool)> {
     vec![
         ("IPv4", v4(), true),
         ("IPv6", v6(), true),
+        ("for everybody", Frame { to: [0xff; 6], ..v4() }, true),
+        ("for several", Frame { to: [1, 0, 0x5e, 0, 1, 75], ..v4() }, true),
+        ("for another host", Frame { to: [2, 0, 0, 0, 0, 3], ..v4() }, false),
+        ("for another host, IPv6", Frame { to: [2, 0, 0, 0, 0, 3], ..v6() }, false),
         ("a VLAN", Frame { tags: vec![0x8100], ..v4() }, true),
         ("a VLAN, IPv6", Frame { tags: vec![0x8100], ..v6() }, true),
         ("a VLAN of a provider", Frame { tags: vec![0x88a8, 0x8100], ..v4() }, true),
