@@ -29,11 +29,14 @@
 
 /* Which account, and from where. */
 struct key {
-	/* SipHash-2-4 of the account, keyed: who does not know the secret finds no two accounts with the same. */
+	/* SipHash-2-4 of the account, keyed: who does not know the secret finds no two accounts with the same. The lowest bit of
+	 * the second word says something else: whether it is from the source alone. */
 	u64 account[2];
-	/* IPv6, or IPv4 in IPv6; zero: everywhere. */
+	/* IPv6, or IPv4 in IPv6; zero for everywhere. */
 	u8 source[16];
 };
+
+#define FROM_SOURCE 1ULL
 
 struct entry {
 	/* On the boot clock, in nanoseconds. */
@@ -379,8 +382,10 @@ static NOINLINE int is_blocked(struct reading *r)
 	struct key key = {};
 	if (!r || !hash(r, key.account))
 		return 0;
+	key.account[1] &= ~FROM_SOURCE;
 	if (is_blocked_by(&key))
 		return 1;
+	key.account[1] |= FROM_SOURCE;
 	__builtin_memcpy(key.source, r->source, sizeof(key.source));
 	return is_blocked_by(&key);
 }

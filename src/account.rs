@@ -53,6 +53,8 @@ pub enum NotAnAccount {
     Domain,
     /// What follows the comma is no address.
     Source,
+    /// It is the unspecified address.
+    NobodysSource,
 }
 
 impl SipAccount {
@@ -146,7 +148,11 @@ impl FromStr for Offender {
         let (user, domain) = text.rsplit_once('@').ok_or(NotAnAccount::Incomplete)?;
         let (domain, source) = match domain.split_once(',') {
             Some((domain, source)) => {
-                (domain, Some(address::parse_text(source).ok_or(NotAnAccount::Source)?))
+                let source = address::parse_text(source).ok_or(NotAnAccount::Source)?;
+                if source.is_unspecified() {
+                    return Err(NotAnAccount::NobodysSource);
+                }
+                (domain, Some(source))
             }
             None => (domain, None),
         };
@@ -175,6 +181,7 @@ impl fmt::Display for NotAnAccount {
             }
             Self::Domain => f.write_str("its domain is neither a host name nor an IP address"),
             Self::Source => f.write_str("what follows the comma is no IPv4 or IPv6 address"),
+            Self::NobodysSource => f.write_str("what follows the comma is nobody's address"),
         }
     }
 }
@@ -214,7 +221,7 @@ mod tests {
 
     #[test]
     fn refuses_what_cannot_be_matched_exactly() {
-        use NotAnAccount::{Domain, Incomplete, Source, UserCharacter, UserTooLong};
+        use NotAnAccount::{Domain, Incomplete, NobodysSource, Source, UserCharacter, UserTooLong};
         for (text, why) in [
             ("", Incomplete),
             ("101", Incomplete),
@@ -238,6 +245,9 @@ mod tests {
             ("101@d,1.2.3", Source),
             ("101@d,", Source),
             ("101@d,1.2.3.4,5.6.7.8", Source),
+            ("101@d,::", NobodysSource),
+            ("101@d,::ffff:0.0.0.0", NobodysSource),
+            ("101@d,0.0.0.0", NobodysSource),
         ] {
             assert_eq!(text.parse::<Offender>(), Err(why), "{text:?}");
         }

@@ -21,6 +21,9 @@ pub(super) const SETTINGS: &str = "settings";
 /// `struct key`: the hash of an account, and a source.
 pub(super) type Key = [u8; 32];
 
+/// The byte with the bit that says whether it is from the source alone, and the bit.
+const FROM_SOURCE: (usize, u8) = (8, 1);
+
 /// `struct entry`: the deadline on the boot clock in nanoseconds, and the packets dropped.
 pub(super) type Value = [u8; 16];
 
@@ -70,7 +73,10 @@ impl Settings {
 pub(super) fn key(secret: &Secret, offender: &Offender) -> Key {
     let mut key = [0; 32];
     key[..16].copy_from_slice(&hash::account(secret, &offender.account));
+    let (byte, bit) = FROM_SOURCE;
+    key[byte] &= !bit;
     if let Some(source) = offender.source {
+        key[byte] |= bit;
         let source = match source {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,

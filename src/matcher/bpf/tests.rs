@@ -8,6 +8,7 @@ use proptest::test_runner::{Config as Runs, TestRunner};
 
 use super::model;
 use super::program::{BLOCKED as BLOCKED_MAP, Blocked, Entry, Program, Settings, key};
+use crate::account::Offender;
 use crate::config::Config;
 use crate::firewall::Version;
 
@@ -184,6 +185,20 @@ fn a_block_is_for_its_source_and_until_its_deadline() {
     assert!(kernel.drops(&v4));
     std::thread::sleep(std::time::Duration::from_millis(110));
     assert!(!kernel.drops(&v4));
+}
+
+#[test]
+fn no_source_stands_for_everywhere() {
+    let mut kernel = Kernel::new();
+    let message = register("Authorization: Digest username=\"999\", realm=\"a.example.com\"");
+    for source in ["::", "0.0.0.0"] {
+        let offender = Offender { account: BLOCKED.parse().unwrap(), source: Some(source.parse().unwrap()) };
+        let entry = Entry { until: u64::MAX, hits: 0 };
+        kernel.blocked.insert(key(&SECRET, &offender), <[u8; 16]>::from(entry), 0).unwrap();
+        for frame in [Frame::v4(), Frame::v6()] {
+            assert!(!kernel.drops(&frame.with(message.as_bytes())), "{source}");
+        }
+    }
 }
 
 #[test]
