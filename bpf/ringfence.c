@@ -121,6 +121,8 @@ struct piece {
 };
 
 struct reading {
+	/* Somebody uses it. */
+	u64 busy;
 	u64 secret[2];
 	u8 source[16];
 	/* From the network header on: where UDP begins, and where the packet ends. */
@@ -938,17 +940,11 @@ INLINE int load_text(struct packet *packet, struct reading *r, struct settings *
 	return 1;
 }
 
-SECTION("classifier")
-int ringfence(struct packet *packet)
+/* Whether the packet is a request of somebody who is blocked. */
+INLINE int is_of_blocked(struct packet *packet, struct reading *r, struct settings *s)
 {
-	/* Several datagrams of one sender (GRO): who is blocked by one of them may not be who sends another. */
-	if (packet->gso_size || packet->pkt_type == PACKET_OTHERHOST)
-		return PASS;
-	u32 zero = 0;
-	struct reading *r = map_lookup(&scratch, &zero);
-	struct settings *s = map_lookup(&settings, &zero);
-	if (!r || !s || !find_udp(packet, r) || !load_text(packet, r, s))
-		return PASS;
+	if (!find_udp(packet, r) || !load_text(packet, r, s))
+		return 0;
 	r->secret[0] = s->secret[0];
 	r->secret[1] = s->secret[1];
 	r->at = 0;
@@ -962,7 +958,26 @@ int ringfence(struct packet *packet)
 	r->marks = 0;
 	struct context context = { r, packet };
 	loop(STEPS, step, &context, 0);
-	return r->blocked ? DROP : PASS;
+	return r->blocked;
+}
+
+SECTION("classifier")
+int ringfence(struct packet *packet)
+{
+	/* Several datagrams of one sender (GRO): who is blocked by one of them may not be who sends another. */
+	if (packet->gso_size || packet->pkt_type == PACKET_OTHERHOST)
+		return PASS;
+	u32 zero = 0;
+	struct reading *r = map_lookup(&scratch, &zero);
+	struct settings *s = map_lookup(&settings, &zero);
+	/* Where the kernel is preemptible throughout (PREEMPT_RT), one packet's reading may be put off for another's. */
+	if (!r || !s || __sync_lock_test_and_set(&r->busy, 1))
+		return PASS;
+	int blocked = is_of_blocked(packet, r, s);
+	/* Known before the memory is another's. */
+	OPAQUE(blocked);
+	*(volatile u64 *)&r->busy = 0;
+	return blocked ? DROP : PASS;
 }
 
 char license_text[] SECTION("license") = "Dual MIT/GPL";

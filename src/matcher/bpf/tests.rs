@@ -1,6 +1,7 @@
 //! The kernel program and its model, on the same messages.
 
 use aya::EbpfLoader;
+use aya::maps::{PerCpuArray, PerCpuValues};
 use aya::programs::{TestRun, TestRunOptions, TestRunResult};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -185,6 +186,28 @@ fn a_block_is_for_its_source_and_until_its_deadline() {
     assert!(kernel.drops(&v4));
     std::thread::sleep(std::time::Duration::from_millis(110));
     assert!(!kernel.drops(&v4));
+}
+
+/// `struct reading`, in bytes.
+const READING: usize = 2224;
+
+#[test]
+fn where_another_packet_is_being_read_it_passes() {
+    let mut kernel = Kernel::new();
+    kernel.block(BLOCKED);
+    let message = register("Authorization: Digest username=\"999\", realm=\"a.example.com\"");
+    let frame = Frame::v4().with(message.as_bytes());
+    let scratch = kernel.program.ebpf.take_map("scratch").unwrap();
+    let mut scratch: PerCpuArray<_, [u8; READING]> = scratch.try_into().unwrap();
+    for (busy, expected) in [(1, false), (0, true)] {
+        let mut readings = scratch.get(&0, 0).unwrap().to_vec();
+        for reading in &mut readings {
+            reading[0] = busy;
+        }
+        scratch.set(0, PerCpuValues::try_from(readings).unwrap(), 0).unwrap();
+        assert_eq!(kernel.drops(&frame), expected);
+    }
+    assert!(scratch.get(&0, 0).unwrap().iter().all(|reading| reading[0] == 0));
 }
 
 #[test]
