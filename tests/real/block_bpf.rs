@@ -6,7 +6,7 @@ use std::time::Duration;
 use aya::maps::{Array, HashMap, Map, MapData};
 
 use crate::support::pbx::{PBX, PHONES, once_free};
-use crate::support::sip::{Answerer, credentials, login, register};
+use crate::support::sip::{Answerer, Wire, credentials, login, register};
 use crate::support::{Call, Pbx, call, run, wait_for};
 
 const BLOCKED: &str = "999@a.example.com";
@@ -70,6 +70,8 @@ fn the_account_is_dropped_and_everybody_else_passes() {
         // Without credentials, From counts.
         assert!(!wire.passes(&register("")));
         assert!(wire.passes(&register("").replace("999@", "998@")));
+        // There it is a caller's number.
+        assert!(wire.passes(&register("").replace("REGISTER", "INVITE")));
         assert!(wire.passes("\r\n\r\nx"));
     }
     assert_eq!(pbx.hits(), [(BLOCKED.to_owned(), 4)]);
@@ -219,11 +221,32 @@ tun.write(bytes.fromhex(sys.argv[1]))";
     // Nobody looks at the other.
     is_open(&pbx);
 
+    // What this host sends to itself.
+    let pbx = Pbx::new("bpf", &block("interfaces = [\"lo\"]"));
+    pbx.ban(BLOCKED);
+    for at in ["127.0.0.1", "::1"].into_iter().chain(PBX) {
+        let wire = wire_within(&pbx, at);
+        assert!(!wire.lets_in(BLOCKED), "{at}");
+        assert!(wire.lets_in(OTHERS[0]), "{at}");
+    }
+    assert_eq!(pbx.hits(), [(BLOCKED.to_owned(), 4)]);
+    is_open(&pbx);
+
     // What has the address is looked at, and not what is below.
     let pbx = pbx_with_bridge();
     pbx.ban(BLOCKED);
     holds(&pbx);
     assert_eq!(pbx.hits(), [(BLOCKED.to_owned(), 2)]);
+}
+
+/// From this host to an address of its own.
+fn wire_within(pbx: &Pbx, at: &str) -> Wire {
+    pbx.host.inside(|| {
+        let to = once_free(|| UdpSocket::bind((at, 5060)));
+        let from = UdpSocket::bind((at, 0)).unwrap();
+        from.connect((at, 5060)).unwrap();
+        Wire { from, to }
+    })
 }
 
 fn pbx_with_bridge() -> Pbx {
