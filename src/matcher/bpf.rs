@@ -10,8 +10,9 @@
 //! the kernel by itself. What is there is named after its layout: other maps are in another directory. No rule of iptables is needed, and
 //! none that anybody flushes matters.
 //!
-//! The account is that of `Authorization` or `Proxy-Authorization`, as FreeSWITCH reads them; of a `REGISTER`, `SUBSCRIBE` or `PUBLISH`
-//! without them, that of `From`: a server challenges whoever sends these, and the `From` of others may be a caller's number.
+//! The account is that of `Authorization` or `Proxy-Authorization`, in every form of known phones and in most that FreeSWITCH understands
+//! (not with a backslash in a name, and not without the commas); of a `REGISTER`, `SUBSCRIBE` or `PUBLISH` without them, that of `From`:
+//! a server challenges whoever sends these, and the `From` of others may be a caller's number.
 //!
 //! What it misses: what is behind the first 2048 bytes of a message, or not in the first of its fragments; several datagrams in one
 //! packet (GRO); a message with more than 256 lines, parameters and quotes before that; TCP and TLS. That passes.
