@@ -12,7 +12,7 @@ mod network;
 mod resolvers;
 mod sessions;
 
-pub use network::{Interface, addresses, gateways, interfaces, tracked_connections, uplinks};
+pub use network::{Interface, addresses, gateways, interfaces, tracked_connections, uplinks, with_addresses};
 
 /// Where to look.
 #[derive(Clone, Debug)]

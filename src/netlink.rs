@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// No answer of the kernel is longer: a refusal carries the message refused.
 const ANSWER: usize = 1 << 18;
 
+/// A list that changes while it is read is read anew so many times.
+const TRIES: usize = 10;
+
 /// No attribute is longer than its 16-bit length says.
 pub const MAX_ATTRIBUTE: usize = 0xffff;
 
@@ -66,6 +69,16 @@ pub enum Error {
     Socket(io::Error),
     /// The kernel refused: an errno, or a number of the subsystem's own.
     Refused(i32),
+}
+
+impl From<Error> for io::Error {
+    /// What is refused has a number of the system here.
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Socket(error) => error,
+            Error::Refused(code) => Self::from_raw_os_error(code),
+        }
+    }
 }
 
 impl From<io::Error> for Error {
@@ -231,6 +244,18 @@ impl Socket {
             }
         }
     }
+
+    /// Asks for everything of a kind; `each` gets the answers, of a list that changes meanwhile some twice.
+    pub fn dump(&mut self, kind: u16, header: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), Error> {
+        for _ in 0..TRIES {
+            match self.ask(Message::new(kind, Ask::Dump, header), &mut each) {
+                Err(Error::Socket(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+        let text = format!("they changed each of the {TRIES} times that they were read");
+        Err(Error::Socket(io::Error::new(io::ErrorKind::Interrupted, text)))
+    }
 }
 
 fn cut_short() -> Error {
@@ -275,6 +300,12 @@ pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 #[must_use]
 pub fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
+}
+
+/// The number that `bytes` begin with, in the byte order of the host.
+#[must_use]
+pub fn number(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
 /// Runs a test in a thread with a network namespace of its own, which needs root.

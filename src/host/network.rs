@@ -1,12 +1,12 @@
 //! Addresses and routes as the kernel has them, rtnetlink(7).
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::IpAddr;
+use std::{io, iter};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::Context;
 
-use crate::netlink::{Ask, Error, Message, Socket, Subsystem, attribute};
+use crate::netlink::{Socket, Subsystem, attribute, number};
 
 const RTM_GETLINK: u16 = 18;
 const IFINFOMSG: usize = 16;
@@ -16,6 +16,8 @@ const RTM_GETADDR: u16 = 22;
 const IFADDRMSG: usize = 8;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+/// An address with this scope, or a narrower one, is for its link, or for this host.
+const RT_SCOPE_LINK: u8 = 253;
 
 const RTM_GETROUTE: u16 = 26;
 const RTMSG: usize = 12;
@@ -36,9 +38,6 @@ const NHA_GATEWAY: u16 = 6;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
-
-/// A list that changes while it is read is read anew so many times.
-const TRIES: usize = 10;
 
 /// How many connections the kernel tracks in the network namespace of this process; 0 where it tracks none.
 #[must_use]
@@ -104,15 +103,15 @@ pub fn interfaces() -> anyhow::Result<Vec<Interface>> {
     Ok(all.into_iter().collect())
 }
 
-/// The interfaces that a default route of any table leads to, over IPv4 or IPv6, in order. If such a route uses a nexthop object,
-/// those of all nexthop objects are among them.
+/// The interfaces that a default route of any table leads to, over IPv4 or IPv6, in order; one to half of all addresses is one too,
+/// which VPNs lay in two over the default route. If such a route uses a nexthop object, those of all nexthop objects are among them.
 pub fn uplinks() -> anyhow::Result<Vec<Interface>> {
     let mut indices = BTreeSet::new();
     let mut objects = false;
     dump(RTM_GETROUTE, RTMSG, &[AF_INET, AF_INET6], |body| {
         let Some((header, route)) = body.split_first_chunk::<RTMSG>() else { return };
         let [_, destination_bits, .., kind, _, _, _, _] = *header;
-        if destination_bits != 0 || kind != RTN_UNICAST {
+        if destination_bits > 1 || kind != RTN_UNICAST {
             return;
         }
         indices.extend(attribute(route, RTA_OIF).and_then(number));
@@ -127,13 +126,27 @@ pub fn uplinks() -> anyhow::Result<Vec<Interface>> {
         })
         .context("cannot read this host's nexthop objects from the kernel")?;
     }
+    but_loopback(indices)
+}
+
+/// The interfaces that have an address which others can reach, in order.
+pub fn with_addresses() -> anyhow::Result<Vec<Interface>> {
+    let mut indices = BTreeSet::new();
+    dump(RTM_GETADDR, IFADDRMSG, &[AF_INET, AF_INET6], |body| {
+        let Some((header, _)) = body.split_first_chunk::<IFADDRMSG>() else { return };
+        let [_, _, _, scope, index @ ..] = *header;
+        if scope < RT_SCOPE_LINK {
+            indices.insert(u32::from_ne_bytes(index));
+        }
+    })
+    .context("cannot read the addresses of this host's interfaces from the kernel")?;
+    but_loopback(indices)
+}
+
+fn but_loopback(mut indices: BTreeSet<u32>) -> anyhow::Result<Vec<Interface>> {
     let loopback = 1;
     indices.remove(&loopback);
     Ok(interfaces()?.into_iter().filter(|interface| indices.contains(&interface.index)).collect())
-}
-
-fn number(bytes: &[u8]) -> Option<u32> {
-    bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
 /// Asks for everything of these families; `each` gets the attributes of every answer, of some perhaps twice.
@@ -147,14 +160,7 @@ fn dump(kind: u16, header: usize, families: &[u8], mut each: impl FnMut(&[u8])) 
     for family in families {
         let mut request = vec![0; header];
         request[0] = *family;
-        let mut once = || socket.ask(Message::new(kind, Ask::Dump, &request), &mut each);
-        let done = |outcome: &Result<(), Error>| !matches!(outcome, Err(Error::Socket(error)) if error.kind() == io::ErrorKind::Interrupted);
-        match (0..TRIES).map(|_| once()).find(done) {
-            Some(Ok(())) => {}
-            Some(Err(Error::Socket(error))) => return Err(error.into()),
-            Some(Err(Error::Refused(code))) => return Err(anyhow!(io::Error::from_raw_os_error(code))),
-            None => bail!("they changed each of the {TRIES} times that they were read"),
-        }
+        socket.dump(kind, &request, &mut each).map_err(io::Error::from)?;
     }
     Ok(())
 }
@@ -174,7 +180,7 @@ fn multipath(hops: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Each path: `struct rtnexthop` and its attributes.
 fn paths(hops: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = hops;
-    std::iter::from_fn(move || {
+    iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
         let path = rest.get(..length).filter(|_| length >= RTNEXTHOP)?;
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();

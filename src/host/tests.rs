@@ -76,6 +76,15 @@ fn uplinks_have_a_default_route() {
         assert_eq!(names(), ["one", "two"]);
         ip("route add default table 7 nexthop dev three nexthop dev four.5");
         assert_eq!(names(), ["one", "two", "three", "four.5"]);
+        // Over them, the two halves of a VPN.
+        ip("link add vpn type bridge
+            link set vpn up
+            route add 0.0.0.0/1 dev vpn
+            route add 128.0.0.0/1 dev vpn
+            route add 64.0.0.0/2 dev lo");
+        assert_eq!(names(), ["one", "two", "three", "four.5", "vpn"]);
+        let addressed = with_addresses().unwrap().into_iter().map(|interface| interface.name);
+        assert_eq!(addressed.collect::<Vec<_>>(), ["one"]);
     });
 }
 
