@@ -210,6 +210,7 @@ impl Config {
             std::str::from_utf8(content).map_err(|error| ConfigError::encoding(file, content, error))?;
         let config: Self = toml::from_str(text).map_err(|error| ConfigError::content(file, text, &error))?;
         config.firewall.check().map_err(|message| ConfigError::about(file, &message))?;
+        config.block.check().map_err(|message| ConfigError::about(file, &message))?;
         if config.lists.contains_key(lists::CARRIERS) {
             let message = "the list `carriers` is made from FusionPBX's database; take another name, or see [fusionpbx]";
             return Err(ConfigError::about(file, message));

@@ -50,6 +50,19 @@ impl Default for Block {
     }
 }
 
+impl Block {
+    /// What contradicts itself.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let only_rules = [("tcp", self.tcp == Tcp::Reset), ("log-prefix", self.log_prefix.get().is_some())];
+        match only_rules.iter().find(|(_, set)| *set && self.matcher == Matcher::Bpf) {
+            Some((key, _)) => Err(format!(
+                "[block] has {key}, which only rules of iptables can do; set matcher = \"strings\", or leave out {key}"
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
 values::span!(
     /// From a second to a year.
     BlockFor: 1_000 ms ..= 31_536_000_000 ms, default 3_600_000 ms

@@ -256,7 +256,7 @@ fn blocks_have_bounds() {
     let text = r#"
         [block]
         mode = "observe"
-        matcher = "bpf"
+        matcher = "auto"
         interfaces = ["eth0", "eth0.100"]
         for = "2d"
         tcp = "reset"
@@ -341,4 +341,20 @@ fn the_firewall_s_values_are_read_or_refused() {
     }
     let many = format!("agents = {:?}", vec!["abc"; 33]);
     assert!(parse(&many).unwrap_err().to_string().contains("32 are possible"));
+}
+
+#[test]
+fn what_only_rules_can_do_is_not_asked_of_the_program() {
+    for (text, said) in [
+        ("matcher = \"bpf\"\ntcp = \"reset\"", Some("has tcp, which only rules of iptables can do")),
+        ("matcher = \"bpf\"\nlog-prefix = \"blocked \"", Some("has log-prefix, which only rules")),
+        ("matcher = \"bpf\"\ntcp = \"off\"\nlog-prefix = \"\"", None),
+        ("matcher = \"auto\"\ntcp = \"reset\"", None),
+        ("matcher = \"strings\"\ntcp = \"reset\"", None),
+    ] {
+        let error = Config::parse(Path::new("test.toml"), format!("[block]\n{text}").as_bytes()).err();
+        let error = error.map(|error| error.to_string());
+        assert_eq!(error.is_some(), said.is_some(), "{text}: {error:?}");
+        assert!(error.is_none_or(|error| error.contains(said.unwrap())), "{text}");
+    }
 }
