@@ -207,6 +207,7 @@ impl Decision {
             | "blocks-unchecked"
             | "call-failed"
             | "rules-repaired"
+            | "not-attached"
             | "ports-open"
             | "not-confirmed"
             | "apply-died"

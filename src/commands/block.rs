@@ -1,5 +1,6 @@
 //! `ringfence-block`: one account is blocked, not its customer, and let go again.
 
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ use crate::config::block::MaxBlocks;
 use crate::evidence::{Decision, visible_within};
 use crate::exit::Exit;
 use crate::ledger::{Block, Ledger, OfJail};
-use crate::matcher::{Kind, bpf};
+use crate::matcher::{Chosen, Wanted, bpf};
 use crate::state_file;
 
 mod ban;
@@ -96,7 +97,8 @@ Which way it fails:
   trouble is not theirs: blocks are suspended for 10 minutes, and those of that minute are lifted.
   If the kernel takes no rules, nothing is half done, and the block stays in the ledger: expire
   brings it in within a minute. Where it does not take the program that matches accounts, iptables
-  does. Where there are more than max (100000, with iptables 200), the oldest makes way.
+  does, for the newest 200. Where there are more than max (100000, with iptables 200), the oldest
+  makes way.
   A damaged ledger is moved aside, and a new one begun. Every block ends with its own time, even if
   fail2ban is gone.
 
@@ -127,7 +129,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
-    let call = Call { config: Config::load_without(args.settings.config.as_deref(), &UNNEEDED)?, now };
+    let config = Config::load_without(args.settings.config.as_deref(), &UNNEEDED)?;
+    let call = Call::new(config, now);
     let (name, done) = match &args.command {
         Command::Ban(args) => ("ban", ban::run(&call, args)),
         Command::Unban(args) => ("unban", unban::run(&call, args)),
@@ -151,7 +154,7 @@ fn complain(text: &str) {
 
 /// The firewall's rules have changed, and with them the place where ours belong.
 pub(super) fn settle_after_firewall(config: &Config, now: Timestamp) {
-    let call = Call { config: config.clone(), now };
+    let call = Call::new(config.clone(), now);
     // Without a ledger nobody was ever blocked.
     if !call.config.ledger_path().exists() {
         return;
@@ -171,29 +174,44 @@ fn blocks(count: u64) -> String {
 struct Call {
     config: Config,
     now: Timestamp,
+    /// Found out when it is needed first.
+    chosen: OnceCell<Chosen>,
 }
 
 impl Call {
+    fn new(config: Config, now: Timestamp) -> Self {
+        Self { config, now, chosen: OnceCell::new() }
+    }
+
     /// Seconds since 1970.
     fn now(&self) -> i64 {
         self.now.as_second()
     }
 
-    /// No more blocks than this.
-    fn max(&self, kind: Kind) -> u32 {
-        let usual = match kind {
-            Kind::Bpf => MaxBlocks::BPF,
-            Kind::Strings => MaxBlocks::STRINGS,
-        };
-        self.config.block.max.unwrap_or(usual).get()
+    /// No more blocks than this are written down.
+    fn max(&self) -> u32 {
+        self.config.block.max.unwrap_or(Wanted::new(&self.config).max()).get()
     }
 
-    /// What matches packets, as far as that is known without trying.
-    fn kind(&self) -> Kind {
-        match Kind::wanted(&self.config).0 {
-            Kind::Bpf if Kind::is_open(&self.config) && bpf::obstacle().is_some() => Kind::Strings,
-            kind => kind,
+    /// No more blocks than this are in the kernel.
+    fn most_in_kernel(&self) -> u32 {
+        match self.chosen() {
+            Chosen::InsteadOfBpf(_) => self.max().min(MaxBlocks::STRINGS.get()),
+            Chosen::Bpf | Chosen::Strings => self.max(),
         }
+    }
+
+    /// What matches packets. Whether the kernel takes the program is tried once after each boot.
+    fn chosen(&self) -> &Chosen {
+        self.chosen.get_or_init(|| {
+            let why = match Wanted::new(&self.config) {
+                Wanted::Strings(_) => return Chosen::Strings,
+                Wanted::Bpf { or_strings: false } => None,
+                Wanted::Bpf { or_strings: true } => bpf::impossible(&self.config.run_dir)
+                    .or_else(|| bpf::no_place(&bpf::Settings::new(&self.config)).ok().flatten()),
+            };
+            why.map_or(Chosen::Bpf, Chosen::InsteadOfBpf)
+        })
     }
 
     /// The ledger. One that was damaged is moved aside, and that is said loudly.

@@ -10,6 +10,10 @@
 //! the kernel by itself. What is there is named after its layout: other maps are in another directory. No rule of iptables is needed, and
 //! none that anybody flushes matters.
 //!
+//! It is brought in so that what works goes on working whatever fails: first the map that is there is set right, by which people are let
+//! go. Then the program is loaded, unless it is there, with that map if it fits; pinned beside what is there, and put in its place at
+//! once; attached to each interface by itself; and at last it is written down which program that is.
+//!
 //! The account is that of `Authorization` or `Proxy-Authorization`, in every form of known phones and in most that FreeSWITCH understands
 //! (not with a backslash in a name, and not without the commas); of a `REGISTER`, `SUBSCRIBE` or `PUBLISH` without them, that of `From`:
 //! a server challenges whoever sends these, and the `From` of others may be a caller's number.
@@ -20,17 +24,20 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{ErrorKind, Read as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use aya::EbpfLoader;
 use aya::maps::{Map, MapData, MapError};
 use aya::programs::SchedClassifier;
 use jiff::Timestamp;
+use rustix::io::Errno;
 
 use crate::account::Offender;
+use crate::config::block::MaxBlocks;
 use crate::config::{Config, Ports};
+use crate::evidence::visible_within;
 use crate::host::{self, Interface};
 use hash::Secret;
 use program::{BLOCKED, Blocked, Entry, Key, PROGRAM, Program, SETTINGS, SettingsMap, Value, key};
@@ -42,12 +49,18 @@ mod model;
 mod program;
 #[cfg(test)]
 mod tests;
+mod trial;
+
+pub use trial::forget;
 
 /// The file system of pins.
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// Which maps there are, and what is in them; increased with each change of that.
 const LAYOUT: &str = "1";
+
+/// In the directory of pins: a mark of the network namespace whose interfaces the others mean; its number follows.
+const NETWORK: &str = "netns_";
 
 /// Linux has what the program needs since then: `bpf_loop`.
 const OLDEST: (u32, u32) = (5, 17);
@@ -93,14 +106,56 @@ pub fn places(settings: &Settings) -> anyhow::Result<(Vec<String>, Vec<String>)>
     Ok((there.collect(), missing.cloned().collect()))
 }
 
+/// The names of interfaces with an address at which it does not look.
+pub fn unwatched(settings: &Settings) -> anyhow::Result<Vec<String>> {
+    let wanted = settings.wanted(&host::interfaces()?)?;
+    let others = host::with_addresses()?.into_iter().filter(|interface| !wanted.contains(interface));
+    Ok(others.map(|interface| interface.name).collect())
+}
+
+/// Why it would look at no interface at all, if that is so.
+pub fn no_place(settings: &Settings) -> anyhow::Result<Option<String>> {
+    let none = settings.wanted(&host::interfaces()?)?.is_empty();
+    Ok(none.then(|| match settings.interfaces.as_slice() {
+        [] => "no interface has a default route; name those that face the network (interfaces in [block])"
+            .to_owned(),
+        names => format!("there is no interface {} (interfaces in [block])", names.join(", ")),
+    }))
+}
+
 /// Who is blocked until when, in seconds since 1970.
 pub type Blocks<'a> = HashMap<&'a Offender, i64>;
 
-/// The program in the kernel, which stays when this value goes.
+/// The maps in the kernel, which stay when this value goes.
 #[derive(Debug)]
 pub struct InKernel {
-    secret: Secret,
     blocked: Blocked,
+    /// As they are written down.
+    settings: program::Settings,
+}
+
+/// Why the program does not match.
+#[derive(Debug)]
+pub enum Fault {
+    /// This host cannot have it.
+    Impossible(String),
+    /// It may go better next time.
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Fault {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct BroughtIn {
+    /// Something was not as it should be.
+    pub changed: bool,
+    /// Where it does not look at packets, though it should, and why.
+    pub faults: Vec<String>,
 }
 
 /// Where it is pinned.
@@ -110,6 +165,33 @@ fn root() -> PathBuf {
 
 fn pins() -> PathBuf {
     root().join(LAYOUT)
+}
+
+/// What is in a directory of pins; nothing where it is not there.
+fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let read = || fs::read_dir(dir)?.map(|file| Ok(file?.path())).collect::<std::io::Result<Vec<_>>>();
+    match read() {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(vec![]),
+        files => files.with_context(|| format!("cannot read {}", dir.display())),
+    }
+}
+
+/// The mark of the network namespace of this thread.
+fn network() -> anyhow::Result<String> {
+    const FILE: &str = "/proc/thread-self/ns/net";
+    let number = fs::metadata(FILE).with_context(|| format!("cannot read {FILE}"))?.ino();
+    Ok(format!("{NETWORK}{number}"))
+}
+
+/// Whether pins are about the interfaces of another network namespace.
+fn is_anothers(pins: &Path) -> anyhow::Result<bool> {
+    if !pins.exists() || pins.join(network()?).exists() {
+        return Ok(false);
+    }
+    let is_mark = |file: &PathBuf| {
+        file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(NETWORK.as_bytes()))
+    };
+    Ok(files(pins)?.iter().any(is_mark))
 }
 
 /// Nanoseconds since boot, with those asleep.
@@ -135,9 +217,29 @@ pub fn obstacle() -> Option<String> {
     }
     match rustix::fs::statfs(BPFFS) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "32 bits are used")]
-        Ok(found) if found.f_type as u32 == MAGIC => None,
-        _ => Some(format!("no bpffs is mounted; run: mount -t bpf bpf {BPFFS}")),
+        Ok(found) if found.f_type as u32 == MAGIC => {}
+        _ => return Some(format!("no bpffs is mounted; run: mount -t bpf bpf {BPFFS}")),
     }
+    let anothers = is_anothers(&pins()).unwrap_or_default();
+    anothers.then(|| {
+        let pins = pins();
+        format!("{0} is of another network namespace; if that is gone, run: rm -r {0}", pins.display())
+    })
+}
+
+/// Why this host cannot have it: what is known, and what the kernel said to the program since it was booted.
+#[must_use]
+pub fn impossible(run_dir: &Path) -> Option<String> {
+    obstacle().or_else(|| {
+        let there = InKernel::open().is_ok_and(|there| there.is_some_and(|there| there.is_current()));
+        if there { None } else { trial::refusal(run_dir) }
+    })
+}
+
+/// The same without trying.
+#[must_use]
+pub fn known_impossible(run_dir: &Path) -> Option<String> {
+    obstacle().or_else(|| trial::remembered(run_dir).and_then(|trial| trial.refusal))
 }
 
 /// Whether something of it is there, of whatever version.
@@ -147,56 +249,56 @@ pub fn is_there() -> bool {
 }
 
 impl InKernel {
-    /// What is there, of this very build.
+    /// What is there, of whatever build of this layout.
     pub fn open() -> anyhow::Result<Option<Self>> {
         let pins = pins();
-        if !pins.join(PROGRAM).exists() {
+        let there = [BLOCKED, SETTINGS].iter().all(|name| pins.join(name).exists());
+        if !there || is_anothers(&pins)? {
             return Ok(None);
         }
+        let blocked = open_map(&pins.join(BLOCKED))?;
+        let room = blocked.info()?.max_entries();
+        if room < MaxBlocks::BPF.get() {
+            bail!("{} has room for {room} only", pins.join(BLOCKED).display());
+        }
+        let blocked = Blocked::try_from(Map::from_map_data(blocked)?)?;
         let settings = program::Settings::from_bytes(&settings_map(&pins)?.get(&0, 0)?);
-        let blocked = Blocked::try_from(Map::from_map_data(MapData::from_pin(pins.join(BLOCKED))?)?)?;
-        let current = settings.program == program::fingerprint();
-        Ok(current.then_some(Self { secret: settings.secret, blocked }))
+        Ok(Some(Self { blocked, settings }))
+    }
+
+    /// Whether the program is there too, of this very build.
+    fn is_current(&self) -> bool {
+        self.settings.program == program::fingerprint() && pins().join(PROGRAM).exists()
     }
 
     /// What is there, if it is as it should be, as far as pins tell: that costs no look at the program.
     pub fn ready(settings: &Settings) -> anyhow::Result<Option<Self>> {
         let Some(there) = Self::open()? else { return Ok(None) };
-        let written = program::Settings::from_bytes(&settings_map(&pins())?.get(&0, 0)?);
         let wanted = settings.wanted(&host::interfaces()?)?;
-        let attached = wanted.iter().all(|interface| attach::is_attached(interface, &pins()));
-        let as_it_should_be = attached && written == program::Settings::new(there.secret, &settings.ports);
+        let attached = |interface| attach::is_attached(interface, &pins());
+        let as_it_should_be = there.is_current()
+            && there.settings == program::Settings::new(there.settings.secret, &settings.ports)
+            && !wanted.is_empty()
+            && wanted.iter().all(attached);
         Ok(as_it_should_be.then_some(there))
     }
 
-    /// Loads and attaches what is not there, and takes away what is too much; whether something had to be done. Only who has the turn may do
-    /// it.
-    pub fn bring_up(settings: &Settings) -> anyhow::Result<(Self, bool)> {
-        if let Some(obstacle) = obstacle() {
-            bail!("{obstacle}");
+    /// Writes the settings, if they are others; whether they were.
+    fn write(&mut self, wanted: program::Settings) -> anyhow::Result<bool> {
+        if self.settings == wanted {
+            return Ok(false);
         }
-        let pins = pins();
-        // What cannot be read is made anew.
-        let there = Self::open().unwrap_or_default();
-        let loaded = there.is_none();
-        let mut program = match there {
-            Some(_) => {
-                SchedClassifier::from_pin(pins.join(PROGRAM)).context("its program cannot be opened")?
-            }
-            None => load(&pins, &settings.ports)?,
-        };
-        let ports = write_settings(&pins, &settings.ports)?;
-        let attached = attach_all(&mut program, settings, &pins)?;
-        let old = remove_other_layouts()?;
-        let there = Self::open()?.context("it was loaded, and is not there")?;
-        Ok((there, loaded || ports || attached || old))
+        settings_map(&pins())?.set(0, wanted.to_bytes(), 0).context("its settings cannot be written")?;
+        self.settings = wanted;
+        Ok(true)
     }
 
-    /// Makes the map hold these, and nobody else; whether it held something else that was not over.
+    /// Makes the map hold these, and nobody else; whether it held others that were not over, or not all. Another deadline is no such thing:
+    /// whenever the clock on the wall is set, all of them change.
     pub fn hold(&mut self, blocks: &Blocks<'_>, now: Timestamp) -> anyhow::Result<bool> {
         let mut wanted: HashMap<Key, u64> = blocks
             .iter()
-            .map(|(offender, until)| (key(&self.secret, offender), deadline(*until, now)))
+            .map(|(offender, until)| (key(&self.settings.secret, offender), deadline(*until, now)))
             .collect();
         let mut changed = false;
         let mut surplus = vec![];
@@ -206,10 +308,7 @@ impl InKernel {
             let there = Entry::from(value);
             match wanted.remove(&key) {
                 Some(until) if until.abs_diff(there.until) < SAME => {}
-                Some(until) => {
-                    changed = true;
-                    surplus.push((key, Some(Entry { until, ..there })));
-                }
+                Some(until) => surplus.push((key, Some(until))),
                 None => {
                     changed |= there.until > clock;
                     surplus.push((key, None));
@@ -217,10 +316,10 @@ impl InKernel {
             }
         }
         // First what goes: there must be room for what comes.
-        for (key, entry) in surplus {
-            match entry {
+        for (key, until) in surplus {
+            match until {
                 None => self.remove_key(&key)?,
-                Some(entry) => self.put_key(&key, entry)?,
+                Some(until) => self.put_until(&key, until)?,
             }
         }
         changed |= !wanted.is_empty();
@@ -232,19 +331,17 @@ impl InKernel {
 
     /// Blocks one until then, in seconds since 1970.
     pub fn block(&mut self, offender: &Offender, until: i64, now: Timestamp) -> anyhow::Result<()> {
-        let key = key(&self.secret, offender);
-        let hits = self.entry(&key)?.map_or(0, |entry| entry.hits);
-        self.put_key(&key, Entry { until: deadline(until, now), hits })
+        self.put_until(&key(&self.settings.secret, offender), deadline(until, now))
     }
 
     /// Lets one go.
     pub fn release(&mut self, offender: &Offender) -> anyhow::Result<()> {
-        self.remove_key(&key(&self.secret, offender))
+        self.remove_key(&key(&self.settings.secret, offender))
     }
 
     /// How many packets of a blocked one were dropped; `None` if he is not blocked.
     pub fn hits(&self, offender: &Offender) -> anyhow::Result<Option<u64>> {
-        let entry = self.entry(&key(&self.secret, offender))?;
+        let entry = self.entry(&key(&self.settings.secret, offender))?;
         Ok(entry.filter(|entry| entry.until > boot_clock()).map(|entry| entry.hits))
     }
 
@@ -254,6 +351,12 @@ impl InKernel {
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error).context("its map cannot be read"),
         }
+    }
+
+    /// The packets dropped up to now are read again: in between, few are lost.
+    fn put_until(&mut self, key: &Key, until: u64) -> anyhow::Result<()> {
+        let hits = self.entry(key)?.map_or(0, |entry| entry.hits);
+        self.put_key(key, Entry { until, hits })
     }
 
     fn put_key(&mut self, key: &Key, entry: Entry) -> anyhow::Result<()> {
@@ -269,95 +372,249 @@ impl InKernel {
     }
 }
 
-/// Takes away all that is there, of whatever version; whether there was something.
+fn open_map(path: &Path) -> anyhow::Result<MapData> {
+    MapData::from_pin(path).with_context(|| format!("{} cannot be opened", path.display()))
+}
+
+fn settings_map(pins: &Path) -> anyhow::Result<SettingsMap> {
+    Ok(SettingsMap::try_from(Map::from_map_data(open_map(&pins.join(SETTINGS))?)?)?)
+}
+
+/// Blocks these and nobody else, in the map that is there, if one is.
+pub fn hold(blocks: &Blocks<'_>, now: Timestamp) -> anyhow::Result<()> {
+    if let Some(mut there) = InKernel::open()? {
+        there.hold(blocks, now)?;
+    }
+    Ok(())
+}
+
+/// Blocks these and nobody else, by a program that is loaded and attached where it is not there; what is too much is taken away. Only who
+/// has the turn may do it.
+pub fn bring_in(
+    settings: &Settings,
+    run_dir: &Path,
+    blocks: &Blocks<'_>,
+    now: Timestamp,
+) -> Result<BroughtIn, Fault> {
+    // What cannot be read is made anew.
+    let mut there = InKernel::open().unwrap_or_default();
+    let mut changed = match &mut there {
+        Some(there) => there.hold(blocks, now)?,
+        None => false,
+    };
+    if let Some(obstacle) = obstacle() {
+        return Err(Fault::Impossible(obstacle));
+    }
+    let pins = pins();
+    let current = there.as_ref().is_some_and(InKernel::is_current);
+    let current = current.then(|| SchedClassifier::from_pin(pins.join(PROGRAM)).ok()).flatten();
+    let mut program = if let Some(program) = current {
+        program
+    } else {
+        changed = true;
+        if let Some(refusal) = trial::remembered(run_dir).and_then(|trial| trial.refusal) {
+            return Err(Fault::Impossible(refusal));
+        }
+        load(&pins, &settings.ports).inspect_err(|fault| {
+            if let Fault::Impossible(why) = fault {
+                trial::remember(run_dir, Some(why));
+            }
+        })?
+    };
+    let mut there = if let Some(there) = there {
+        there
+    } else {
+        let mut there = InKernel::open()?.context("it was loaded, and is not there")?;
+        there.hold(blocks, now)?;
+        there
+    };
+    let wanted = program::Settings::new(there.settings.secret, &settings.ports);
+    // Which program it is comes last.
+    let mut ports = wanted.clone();
+    ports.program = there.settings.program;
+    changed |= there.write(ports)?;
+    let (attached, faults) = attach_all(&mut program, settings, &pins)?;
+    changed |= attached | remove_other_layouts()?;
+    there.write(wanted)?;
+    Ok(BroughtIn { changed, faults })
+}
+
+/// Attaches it where it is to be, and nowhere else; whether something was otherwise, and where it cannot be attached.
+fn attach_all(
+    program: &mut SchedClassifier,
+    settings: &Settings,
+    pins: &Path,
+) -> anyhow::Result<(bool, Vec<String>)> {
+    let wanted = settings.wanted(&host::interfaces()?)?;
+    let (mut changed, mut failed) = (false, vec![]);
+    for interface in &wanted {
+        match attach::attach(program, interface, pins) {
+            Ok(new) => changed |= new,
+            Err(error) => failed.push((interface, error)),
+        }
+    }
+    changed |= attach::detach_others(pins, &wanted)?;
+    // Those that went meanwhile are only not there.
+    let all = if failed.is_empty() { vec![] } else { host::interfaces()? };
+    failed.retain(|(interface, _)| all.contains(interface));
+    let words = |(interface, error): &(&Interface, anyhow::Error)| {
+        format!("it cannot be attached to {}: {error:#}", interface.name)
+    };
+    let mut faults: Vec<_> = failed.iter().map(words).collect();
+    if !failed.is_empty() && failed.len() == wanted.len() {
+        bail!(faults.join("; "));
+    }
+    faults.extend(no_place(settings)?.map(|why| format!("it looks at no packets: {why}")));
+    Ok((changed, faults))
+}
+
+/// Takes away all that is there, of whatever version; whether there was something. What is not ours stays.
 pub fn remove() -> anyhow::Result<bool> {
-    if !is_there() {
-        return Ok(false);
+    let mut changed = false;
+    if !is_anothers(&pins())? {
+        // Filters live without pins.
+        changed |= attach::detach_others(&pins(), &[])?;
     }
-    let all = host::interfaces()?;
-    for layout in fs::read_dir(root())? {
-        remove_layout(&layout?.path(), &all)?;
+    for layout in layouts()? {
+        changed |= remove_layout(&layout)?;
     }
-    fs::remove_dir(root()).with_context(|| format!("cannot remove {}", root().display()))?;
-    Ok(true)
+    let _ = fs::remove_dir(root());
+    Ok(changed)
 }
 
 fn remove_other_layouts() -> anyhow::Result<bool> {
-    let mut found = false;
-    for layout in fs::read_dir(root())? {
-        let path = layout?.path();
-        if path != pins() {
-            remove_layout(&path, &host::interfaces()?)?;
-            found = true;
+    let mut changed = false;
+    for layout in layouts()?.iter().filter(|layout| **layout != pins()) {
+        changed |= remove_layout(layout)?;
+    }
+    Ok(changed)
+}
+
+/// The directories of pins, of whatever version, that are about this network.
+fn layouts() -> anyhow::Result<Vec<PathBuf>> {
+    let is_link = |path: &Path| path.symlink_metadata().is_ok_and(|about| about.is_symlink());
+    if is_link(&root()) {
+        return Ok(vec![]);
+    }
+    let mut layouts = vec![];
+    for path in files(&root())? {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        if name.iter().all(u8::is_ascii_digit) && path.is_dir() && !is_link(&path) && !is_anothers(&path)? {
+            layouts.push(path);
         }
     }
-    Ok(found)
+    Ok(layouts)
 }
 
-/// What is attached first: that ends what the rest is for.
-fn remove_layout(pins: &Path, all: &[Interface]) -> anyhow::Result<()> {
-    attach::detach_others(pins, &[], all)?;
-    for file in fs::read_dir(pins)? {
-        let path = file?.path();
-        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+/// What is attached first: that ends what the rest is for. Without that, the map stays in reach.
+fn remove_layout(pins: &Path) -> anyhow::Result<bool> {
+    let mut changed = attach::detach_others(pins, &[])?;
+    for path in files(pins)? {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let removed = if [BLOCKED, SETTINGS, PROGRAM].contains(&name.strip_suffix(BESIDE).unwrap_or(name)) {
+            fs::remove_file(&path)
+        } else if name.starts_with(NETWORK) {
+            fs::remove_dir(&path)
+        } else {
+            continue;
+        };
+        changed |= removed.is_ok();
     }
-    fs::remove_dir(pins).with_context(|| format!("cannot remove {}", pins.display()))
+    changed |= fs::remove_dir(pins).is_ok();
+    Ok(changed)
 }
 
-/// Loads the program and pins it. The maps of another build are taken over, and with them who is blocked.
-fn load(pins: &Path, ports: &Ports) -> anyhow::Result<SchedClassifier> {
-    // The key of the hash is for nobody else.
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(pins)
-        .with_context(|| format!("cannot make {}", pins.display()))?;
-    let pinned = || {
-        let mut loader = EbpfLoader::new();
+/// What follows the name of what is not in its place yet.
+const BESIDE: &str = "_new";
+
+/// Loads the program and pins it. The maps of another build are taken over, and with them who is blocked. Where that fails, all is as it
+/// was.
+fn load(pins: &Path, ports: &Ports) -> Result<SchedClassifier, Fault> {
+    let there = InKernel::open().unwrap_or_default();
+    let mut loader = EbpfLoader::new();
+    if there.is_some() {
         loader.map_pin_path(BLOCKED, pins.join(BLOCKED)).map_pin_path(SETTINGS, pins.join(SETTINGS));
-        Program::load(&mut loader)
-    };
-    let mut program = match pinned() {
-        Ok(program) => program,
-        Err(error) => {
-            // Half of it may be there, or something else. What is attached goes on until it is replaced.
-            let mut found = false;
-            for name in [BLOCKED, SETTINGS] {
-                found |= fs::remove_file(pins.join(name)).is_ok();
-            }
-            if !found {
-                let _ = fs::remove_dir(pins);
-                let _ = fs::remove_dir(root());
-                return Err(refusal(error));
-            }
-            pinned().map_err(refusal)?
-        }
-    };
-    let mut there = program::Settings::from_bytes(&program.settings.get(&0, 0)?);
-    if there.secret == [0; 16] {
-        there.secret = new_secret()?;
     }
-    let settings = program::Settings::new(there.secret, ports);
-    program.settings.set(0, settings.to_bytes(), 0).context("its settings cannot be written")?;
-    // A name that is taken cannot be pinned to: beside it, and then in its place.
-    let path = pins.join(PROGRAM);
-    let beside = pins.join(format!("{PROGRAM}_new"));
-    let _ = fs::remove_file(&beside);
-    program.classifier().pin(&beside).context("it cannot be pinned")?;
-    fs::rename(&beside, &path).with_context(|| format!("cannot make {}", path.display()))?;
-    SchedClassifier::from_pin(&path).context("its program cannot be opened")
+    let mut program = Program::load(&mut loader).map_err(in_words)?;
+    let mut written =
+        program::Settings::from_bytes(&program.settings.get(&0, 0).map_err(anyhow::Error::from)?);
+    if written.secret == [0; 16] {
+        written = program::Settings::new(new_secret()?, ports);
+        written.program = 0;
+        program.settings.set(0, written.to_bytes(), 0).context("its settings cannot be written")?;
+    }
+    make_dir(pins)?;
+    let new: &[&str] = if there.is_some() { &[PROGRAM] } else { &[BLOCKED, SETTINGS, PROGRAM] };
+    let pinned = pin_beside(program, pins, there.is_none())
+        .and_then(|()| new.iter().try_for_each(|name| put_in_place(&beside(pins, name), &pins.join(name))));
+    if let Err(error) = pinned {
+        for name in new {
+            let _ = fs::remove_file(beside(pins, name));
+        }
+        return Err(error.into());
+    }
+    let program = SchedClassifier::from_pin(pins.join(PROGRAM)).context("its program cannot be opened")?;
+    Ok(program)
 }
 
-/// What the kernel says, in words.
-fn refusal(error: anyhow::Error) -> anyhow::Error {
-    let denied = error.chain().any(|cause| {
-        let error = cause.downcast_ref::<std::io::Error>();
-        error.is_some_and(|error| error.kind() == ErrorKind::PermissionDenied)
-    });
-    if denied {
-        return error.context("the kernel does not permit it (no CAP_BPF or CAP_NET_ADMIN, or lockdown)");
+fn beside(pins: &Path, name: &str) -> PathBuf {
+    pins.join(format!("{name}{BESIDE}"))
+}
+
+/// A name that is taken cannot be pinned to.
+fn pin_beside(mut program: Program, pins: &Path, with_maps: bool) -> anyhow::Result<()> {
+    let free = |name: &str| {
+        let path = beside(pins, name);
+        let _ = fs::remove_file(&path);
+        path
+    };
+    let cannot = || format!("it cannot be pinned below {}", pins.display());
+    program.classifier().pin(free(PROGRAM)).with_context(cannot)?;
+    if with_maps {
+        let blocked = program.ebpf.take_map(BLOCKED).expect("the object has it");
+        blocked.pin(free(BLOCKED)).with_context(cannot)?;
+        program.settings.pin(free(SETTINGS)).with_context(cannot)?;
     }
-    error.context("the kernel does not take it")
+    Ok(())
+}
+
+fn put_in_place(from: &Path, to: &Path) -> anyhow::Result<()> {
+    if to.symlink_metadata().is_ok_and(|about| about.is_dir()) {
+        fs::remove_dir(to).with_context(|| format!("{} is in the way", to.display()))?;
+    }
+    fs::rename(from, to).with_context(|| format!("cannot make {}", to.display()))
+}
+
+/// The key of the hash is for nobody else.
+fn make_dir(pins: &Path) -> anyhow::Result<()> {
+    for dir in [&root(), pins] {
+        if dir.symlink_metadata().is_ok_and(|about| !about.is_dir()) {
+            return Err(anyhow!("{} is no directory; remove it", dir.display()));
+        }
+    }
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(pins.join(network()?));
+    made.with_context(|| format!("cannot make {}", pins.display()))
+}
+
+/// What the kernel says, in words. Where it only has no room at the moment, it has not refused.
+fn in_words(error: anyhow::Error) -> Fault {
+    const PASSING: [Errno; 6] =
+        [Errno::NOMEM, Errno::AGAIN, Errno::INTR, Errno::NFILE, Errno::MFILE, Errno::BUSY];
+    let causes: Vec<Errno> = error
+        .chain()
+        .filter_map(|cause| Errno::from_io_error(cause.downcast_ref::<std::io::Error>()?))
+        .collect();
+    if causes.iter().any(|cause| PASSING.contains(cause)) {
+        return Fault::Failed(error.context("the kernel does not take it at the moment"));
+    }
+    let denied = causes.iter().any(|cause| matches!(*cause, Errno::PERM | Errno::ACCESS));
+    let error = error.context(if denied {
+        "the kernel does not permit it (no CAP_BPF or CAP_NET_ADMIN, or lockdown)"
+    } else {
+        "the kernel does not take it"
+    });
+    // The verifier may say very much.
+    Fault::Impossible(visible_within(&format!("{error:#}"), 500))
 }
 
 fn new_secret() -> anyhow::Result<Secret> {
@@ -366,33 +623,6 @@ fn new_secret() -> anyhow::Result<Secret> {
         .and_then(|mut random| random.read_exact(&mut secret))
         .context("cannot read /dev/urandom")?;
     Ok(secret)
-}
-
-fn settings_map(pins: &Path) -> anyhow::Result<SettingsMap> {
-    Ok(SettingsMap::try_from(Map::from_map_data(MapData::from_pin(pins.join(SETTINGS))?)?)?)
-}
-
-/// Writes the ports, where they are others.
-fn write_settings(pins: &Path, ports: &Ports) -> anyhow::Result<bool> {
-    let mut map = settings_map(pins)?;
-    let there = program::Settings::from_bytes(&map.get(&0, 0)?);
-    let wanted = program::Settings::new(there.secret, ports);
-    if there == wanted {
-        return Ok(false);
-    }
-    map.set(0, wanted.to_bytes(), 0).context("its settings cannot be written")?;
-    Ok(true)
-}
-
-fn attach_all(program: &mut SchedClassifier, settings: &Settings, pins: &Path) -> anyhow::Result<bool> {
-    let all = host::interfaces()?;
-    let wanted = settings.wanted(&all)?;
-    let mut changed = false;
-    for interface in &wanted {
-        let attached = attach::attach(program, interface, pins);
-        changed |= attached.with_context(|| format!("it cannot be attached to {}", interface.name))?;
-    }
-    Ok(attach::detach_others(pins, &wanted, &all)? || changed)
 }
 
 /// On the boot clock.

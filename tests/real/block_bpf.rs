@@ -7,7 +7,7 @@ use aya::maps::{Array, HashMap, Map, MapData};
 
 use crate::support::pbx::{PBX, PHONES, once_free};
 use crate::support::sip::{Answerer, Wire, credentials, login, register};
-use crate::support::{Call, Pbx, call, run, wait_for};
+use crate::support::{Call, Pbx, call, now, run, sqlite, wait_for};
 
 const BLOCKED: &str = "999@a.example.com";
 const OTHERS: [&str; 2] = ["998@a.example.com", "999@b.example.com"];
@@ -441,6 +441,170 @@ fn another_build_takes_over_who_is_blocked_and_how_often() {
         pbx.does(&["expire"]);
         holds(&pbx);
     }
+}
+
+#[test]
+fn who_is_let_go_is_let_go_though_the_program_cannot_be_brought_in() {
+    let pbx = pbx();
+    pbx.ban(BLOCKED);
+    pbx.ban("1@a.example.com");
+    // Another build, and nobody may load it: what is there goes on, with its maps.
+    let mut map: Array<_, [u8; 8216]> = map(&pbx, "settings").try_into().unwrap();
+    let mut settings = map.get(&0, 0).unwrap();
+    settings[16..24].fill(1);
+    map.set(0, settings, 0).unwrap();
+    let before = pins(&pbx);
+    for _ in 0..2 {
+        let denied = without(&pbx, "-bpf,-sys_admin", &["unban", "--", BLOCKED]);
+        assert!(denied.stderr.contains("the kernel does not permit it"), "{}", denied.stderr);
+        assert_eq!(pins(&pbx), before);
+        is_open(&pbx);
+        assert!(!pbx.wire(PHONES[0][0]).lets_in("1@a.example.com"));
+    }
+    assert_eq!(pbx.hits(), [("1@a.example.com".to_owned(), 2)]);
+}
+
+#[test]
+fn where_no_interface_is_looked_at_that_is_said() {
+    let pbx = Pbx::new("bpf", &block("interfaces = [\"eht0\"]"));
+    let words = "it looks at no packets: there is no interface eht0 (interfaces in [block])";
+    for args in [&["ban", "--", BLOCKED][..], &["ban", "--", BLOCKED], &["restore"], &["start"]] {
+        let call = pbx.block(args);
+        assert_eq!(
+            call.stderr,
+            format!("ringfence-block: the program that matches accounts: {words}\n"),
+            "{args:?}"
+        );
+        assert_eq!(call.code, 0);
+    }
+    pbx.does(&["expire"]);
+    let records = pbx.world.journal();
+    let recorded: Vec<_> = records.iter().filter(|record| record["reason"] == "not-attached").collect();
+    assert_eq!((recorded.len(), &recorded[0]["detail"]), (1, &words.into()));
+    assert_eq!(
+        said_of_interfaces(&pbx),
+        "at no interface. There is no interface eht0. Not looked at, though it has addresses: eth0."
+    );
+    // Where it is left open, rules do.
+    pbx.configure(&block("matcher = \"auto\"\ninterfaces = [\"eht0\"]"));
+    pbx.does(&["expire"]);
+    assert!(pbx.saved().contains("RF-BLOCK"));
+    assert!(
+        said(&pbx).ends_with(
+            "not by the program in the kernel: there is no interface eht0 (interfaces in [block])."
+        )
+    );
+    holds(&pbx);
+}
+
+fn said_of_interfaces(pbx: &Pbx) -> String {
+    let text = said(pbx);
+    text.strip_prefix("Matched by the program in the kernel, ").unwrap_or_else(|| panic!("{text}")).to_owned()
+}
+
+#[test]
+fn what_rules_cannot_bear_stays_in_the_ledger() {
+    let pbx = pbx();
+    pbx.configure("[block]\nmatcher = \"auto\"\nverify = \"none\"\n");
+    let blocks: Vec<_> = (0..250)
+        .map(|number| {
+            let since = now() - 1_000 + number;
+            serde_json::json!({"account": format!("{number}@a.example.com"), "since": since, "until": now() + 3_600})
+        })
+        .collect();
+    let file = pbx.world.path("blocks.json");
+    std::fs::write(&file, serde_json::to_vec(&blocks).unwrap()).unwrap();
+    let restored = without(&pbx, "-bpf,-sys_admin", &["restore", file.to_str().unwrap()]);
+    assert_eq!(restored.code, 0, "{}", restored.stderr);
+    assert_eq!(pbx.list().len(), 250);
+    let rules = |pbx: &Pbx| pbx.saved().matches("-j RF-BLOCK-DENY").count();
+    assert_eq!(rules(&pbx), 2 * 200);
+    let wire = pbx.wire(PHONES[0][0]);
+    assert_eq!(["49", "50"].map(|user| wire.lets_in(&format!("{user}@a.example.com"))), [true, false]);
+    // What rules cannot match is refused, before anybody tried it.
+    let long = format!("{}@a.example.com", "x".repeat(120));
+    assert_eq!(without(&pbx, "-bpf,-sys_admin", &["ban", "--", &long]).code, 1);
+    // One refusal is one record.
+    let count = |pbx: &Pbx| pbx.world.journal().iter().filter(|record| record["reason"] == "no-bpf").count();
+    for _ in 0..2 {
+        assert_eq!(without(&pbx, "-bpf,-sys_admin", &["expire"]).code, 0);
+        assert_eq!(count(&pbx), 1);
+    }
+    // Who may do more has it all.
+    pbx.does(&["expire"]);
+    assert_eq!((rules(&pbx), pbx.list().iter().filter(|entry| entry["hits"] == 0).count()), (0, 250));
+    pbx.does(&["expire"]);
+    assert_eq!(["49", "50"].map(|user| wire.lets_in(&format!("{user}@a.example.com"))), [false, false]);
+}
+
+#[test]
+fn an_interface_that_refuses_keeps_no_other_from_being_looked_at() {
+    let pbx = Pbx::new("bpf", &block("interfaces = [\"eth0\", \"one\"]"));
+    pbx.host.shell("ip link add one type bridge");
+    pbx.ban(BLOCKED);
+    // Its link is something else.
+    let index = pbx.host.shell("ip -o link show one | cut -d: -f1");
+    let link = format!("/sys/fs/bpf/ringfence/1/tcx_{}", index.trim());
+    pbx.host.shell(&format!("rm {link}; mkdir {link}"));
+    let call = pbx.block(&["restore"]);
+    assert_eq!(call.code, 0);
+    assert!(call.stderr.contains("it cannot be attached to one: "), "{}", call.stderr);
+    assert!(call.stderr.contains(&link), "{}", call.stderr);
+    holds(&pbx);
+    pbx.host.shell(&format!("rmdir {link}"));
+    pbx.does(&["restore"]);
+}
+
+#[test]
+fn what_is_not_ours_breaks_nothing() {
+    let pbx = pbx();
+    pbx.host.shell("mkdir -p /sys/fs/bpf/ringfence/x/y /sys/fs/bpf/ringfence/1/z /sys/fs/bpf/ringfence/1/settings; ln -s / /sys/fs/bpf/ringfence/2; ln -s x /sys/fs/bpf/ringfence/1/q");
+    pbx.ban(BLOCKED);
+    holds(&pbx);
+    pbx.does(&["expire"]);
+    pbx.does(&["stop"]);
+    is_open(&pbx);
+    pbx.configure(&block("matcher = \"strings\""));
+    pbx.does(&["start"]);
+    holds(&pbx);
+    // Where it cannot be gone by, it is named.
+    pbx.does(&["stop"]);
+    pbx.host.shell("rm -r /sys/fs/bpf/ringfence; ln -s /tmp /sys/fs/bpf/ringfence");
+    pbx.configure(UNVERIFIED);
+    let call = pbx.block(&["start"]);
+    assert_eq!(call.code, 2);
+    assert!(call.stderr.contains("/sys/fs/bpf/ringfence is no directory; remove it"), "{}", call.stderr);
+}
+
+#[test]
+fn another_network_with_the_same_pins_is_left_alone() {
+    let pbx = pbx();
+    pbx.ban(BLOCKED);
+    let before = pins(&pbx);
+    let mut there = pbx.host.command("unshare");
+    there.args(["--net", "env"]).arg(format!("RINGFENCE_CONFIG={}", pbx.world.config().display()));
+    let command = pbx.world.block_command(&["restore"]);
+    let refused = call(there.arg(command.get_program()).arg("restore"));
+    assert_eq!(refused.code, 2);
+    assert!(
+        refused.stderr.contains("/sys/fs/bpf/ringfence/1 is of another network namespace"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(pins(&pbx), before);
+    holds(&pbx);
+}
+
+#[test]
+fn a_clock_that_is_set_is_no_repair() {
+    let pbx = pbx();
+    pbx.ban(BLOCKED);
+    holds(&pbx);
+    // As if the wall's clock had gone on by ten minutes.
+    sqlite(&pbx.world.path("state/ledger.db"), "UPDATE blocks SET until = until - 600");
+    pbx.does(&["expire"]);
+    assert!(pbx.world.journal().iter().all(|record| record["reason"] != "rules-repaired"));
+    assert_eq!(pbx.hits(), [(BLOCKED.to_owned(), 2)]);
 }
 
 #[test]

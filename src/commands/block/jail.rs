@@ -7,12 +7,13 @@ use jiff::Timestamp;
 
 use super::policy::deadline;
 use super::settle::settle;
-use super::{Call, blocks, complain};
+use super::{Call, blocks, complain, list};
 use crate::account::Offender;
 use crate::commands::{causes, say};
 use crate::exit::Exit;
 use crate::fail2ban;
 use crate::ledger::{BY_HAND, OfJail};
+use crate::matcher::bpf;
 
 /// The command line of `start`, `stop` and `flush`.
 #[derive(Debug, clap::Args)]
@@ -38,10 +39,10 @@ pub(super) fn start(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     };
     let count = ledger.start(jail, bans.as_ref(), call.now())?;
     record(call, jail, "start", count);
-    if let Some(why) = settle(call, &mut ledger)?.fallback {
-        complain(&format!("accounts are matched by patterns in iptables: {why}"));
-    }
-    say(&format!("{} in force again.", blocks(count)));
+    // Who asks for it wants it tried again.
+    bpf::forget(&call.config.run_dir);
+    settle(call, &mut ledger)?.held.complain(call);
+    say(&format!("{} in force again.{}", blocks(count), list::places(call)));
     Ok(Exit::Yes)
 }
 

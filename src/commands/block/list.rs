@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::firewall::{self, Counters, Firewall, Tag};
 use crate::ledger::Block;
 use crate::matcher::bpf::{self, InKernel};
-use crate::matcher::{Kind, strings};
+use crate::matcher::{Wanted, strings};
 
 /// The command line of `list`.
 #[derive(Debug, clap::Args)]
@@ -92,7 +92,7 @@ impl Meets {
     fn read(call: &Call) -> anyhow::Result<Self> {
         match InKernel::open()? {
             Some(there) => Ok(Self::Bpf(there)),
-            None if Kind::wanted(&call.config).0 == Kind::Bpf && !firewall::is_installed() => {
+            None if !matches!(Wanted::new(&call.config), Wanted::Strings(_)) && !firewall::is_installed() => {
                 Ok(Self::Strings(HashMap::new()))
             }
             None => Ok(Self::Strings(Firewall::read()?.counters())),
@@ -111,28 +111,49 @@ impl Meets {
 
     /// What matches, and why nothing better does.
     fn words(&self, call: &Call) -> String {
-        match (self, Kind::wanted(&call.config)) {
-            (Self::Bpf(_), _) => match bpf::places(&bpf::Settings::new(&call.config)) {
-                Ok((there, missing)) => {
-                    let there = if there.is_empty() { "no interface".to_owned() } else { there.join(", ") };
-                    let missing = match missing.as_slice() {
-                        [] => String::new(),
-                        missing => format!(" There is no interface {}.", missing.join(", ")),
-                    };
-                    format!("Matched by the program in the kernel, at {there}.{missing}\n")
-                }
-                Err(error) => format!("Matched by the program in the kernel: {}.\n", causes(&error)),
-            },
-            (Self::Strings(_), (Kind::Bpf, _)) => {
-                let why = bpf::obstacle().unwrap_or_else(|| "ringfence-block restore says why".to_owned());
+        match (self, Wanted::new(&call.config)) {
+            (Self::Bpf(_), _) => format!("Matched by the program in the kernel{}.\n", where_it_looks(call)),
+            (Self::Strings(_), Wanted::Bpf { .. }) => {
+                let why = bpf::known_impossible(&call.config.run_dir)
+                    .or_else(|| bpf::no_place(&bpf::Settings::new(&call.config)).ok().flatten())
+                    .unwrap_or_else(|| "ringfence-block restore says why".to_owned());
                 format!("Matched by patterns in iptables, not by the program in the kernel: {why}.\n")
             }
-            (Self::Strings(_), (Kind::Strings, why)) => {
+            (Self::Strings(_), Wanted::Strings(why)) => {
                 let why = why.map_or_else(String::new, |why| format!(": {why}"));
                 format!("Matched by patterns in iptables{why}.\n")
             }
         }
     }
+}
+
+/// Behind a sentence: where the program looks at packets, if it is there.
+pub(super) fn places(call: &Call) -> String {
+    if !bpf::is_there() {
+        return String::new();
+    }
+    format!(" Matched by the program in the kernel{}.", where_it_looks(call))
+}
+
+fn where_it_looks(call: &Call) -> String {
+    let settings = bpf::Settings::new(&call.config);
+    let looked = || -> anyhow::Result<_> { Ok((bpf::places(&settings)?, bpf::unwatched(&settings)?)) };
+    let ((there, missing), unwatched) = match looked() {
+        Ok(looked) => looked,
+        Err(error) => return format!(": {}", causes(&error)),
+    };
+    let mut text = match there.as_slice() {
+        [] => ", at no interface".to_owned(),
+        there => format!(", at {}", there.join(", ")),
+    };
+    for (what, names) in
+        [("There is no interface", missing), ("Not looked at, though it has addresses:", unwatched)]
+    {
+        if !names.is_empty() {
+            let _ = write!(text, ". {what} {}", names.join(", "));
+        }
+    }
+    text
 }
 
 /// `asked`: whether the kernel could be.

@@ -16,7 +16,7 @@ use crate::deadline::Deadline;
 use crate::exemption::{self, Exemption};
 use crate::fusionpbx::accounts::{self, Existence};
 use crate::ledger::{Block, Ledger};
-use crate::matcher::{Kind, strings};
+use crate::matcher::{Chosen, strings};
 use crate::registrations::{Standing, discovery};
 
 /// Where more known-good sources than this cause a block within a minute, it is the directory that is down, not they.
@@ -61,7 +61,7 @@ type No = (&'static str, String);
 /// Judges it. An error means that the ledger cannot be used.
 pub(super) fn judge(call: &Call, ledger: &mut Ledger, request: &Request<'_>) -> anyhow::Result<Verdict> {
     let refuse = |(reason, detail): No| Ok(Verdict::Refuse { reason, detail });
-    if call.kind() == Kind::Strings
+    if *call.chosen() != Chosen::Bpf
         && let Err(error) = strings::check(&request.offender.account)
     {
         return refuse(("too-long", error.to_string()));
@@ -123,7 +123,7 @@ fn floods(
     offender: &Offender,
     source: IpAddr,
 ) -> anyhow::Result<Option<No>> {
-    let limit = (call.max(call.kind()) / SHARE).max(AT_LEAST);
+    let limit = (call.most_in_kernel() / SHARE).max(AT_LEAST);
     let near = neighbourhood(call, source);
     let count: u32 = if near == IpNetwork::from(source) {
         ledger.others_seen_from_one(offender, source, call.now())?

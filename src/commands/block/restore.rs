@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::settle::{Settled, plan, settle};
-use super::{Call, blocks, complain, jail};
+use super::{Call, blocks, jail, list};
 use crate::commands::say;
 use crate::config::Mode;
 use crate::exit::Exit;
 use crate::ledger::{Block, LONGEST_BLOCK};
-use crate::matcher::{Kind, strings};
+use crate::matcher::{Chosen, bpf, strings};
 use crate::state_file;
 
 /// No file with blocks is longer, in bytes.
@@ -47,13 +47,13 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
         ledger.put(&new, call.now())?;
         call.record("blocks", "restore", "by-hand", "file", &blocks(new.len() as u64));
     }
-    let Settled { active, fallback, .. } = settle(call, &mut ledger)?;
-    if let Some(why) = fallback {
-        complain(&format!("accounts are matched by patterns in iptables: {why}"));
-    }
+    // Who asks for it wants it tried again.
+    bpf::forget(&call.config.run_dir);
+    let Settled { active, held, .. } = settle(call, &mut ledger)?;
+    held.complain(call);
     let count = blocks(active.len() as u64);
     say(&match call.config.block_mode() {
-        Mode::Enforce => format!("{count} in the kernel."),
+        Mode::Enforce => format!("{count} in the kernel.{}", list::places(call)),
         Mode::Observe => format!("{count} in the ledger, and none in the kernel: mode is observe."),
     });
     Ok(Exit::Yes)
@@ -71,7 +71,7 @@ fn read(call: &Call, file: &Path) -> anyhow::Result<Vec<Block>> {
     let now = call.now();
     let mut blocks: Vec<Block> = serde_json::from_slice(&content)?;
     for block in &mut blocks {
-        if call.kind() == Kind::Strings {
+        if *call.chosen() != Chosen::Bpf {
             strings::check(&block.offender.account).with_context(|| block.offender.to_string())?;
         }
         if !block.jail.is_empty() {

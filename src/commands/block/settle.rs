@@ -2,18 +2,21 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
+use std::fs;
 
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 
-use super::Call;
+use super::{Call, complain};
 use crate::account::Offender;
 use crate::commands::causes;
 use crate::config::Mode;
+use crate::config::block::MaxBlocks;
 use crate::firewall::{self, Firewall, Layout, Version, take_turn};
 use crate::ledger::{Block, Ended, Ledger};
-use crate::matcher::bpf::{self, InKernel};
-use crate::matcher::{Kind, strings};
+use crate::matcher::bpf::{self, BroughtIn, Fault, InKernel};
+use crate::matcher::{Chosen, Wanted, strings};
+use crate::state_file::{self, Durability};
 
 /// What came of it.
 pub(super) struct Settled {
@@ -21,8 +24,61 @@ pub(super) struct Settled {
     pub(super) active: Vec<Block>,
     /// The kernel held something else, though nothing had ended.
     pub(super) changed: bool,
+    pub(super) held: Held,
+}
+
+/// How the kernel holds it.
+#[derive(Default)]
+pub(super) struct Held {
+    /// It held something else.
+    changed: bool,
     /// Why it is matched by patterns, where the settings left it open.
     pub(super) fallback: Option<String>,
+    /// Where the program does not look at packets, though it should, and why.
+    pub(super) faults: Vec<String>,
+    /// Patterns cannot bear them; the ledger keeps them.
+    left_out: BTreeSet<Offender>,
+}
+
+impl Held {
+    /// Says why it is not the best that could be.
+    pub(super) fn complain(&self, call: &Call) {
+        let by_settings = match wanted(call) {
+            Wanted::Strings(why) => why,
+            Wanted::Bpf { .. } => None,
+        };
+        if let Some(why) = self.fallback.as_deref().or(by_settings) {
+            complain(&format!("accounts are matched by patterns in iptables: {why}"));
+        }
+        self.complain_of_faults();
+    }
+
+    fn complain_of_faults(&self) {
+        for fault in &self.faults {
+            complain(&format!("the program that matches accounts: {fault}"));
+        }
+    }
+
+    /// Leaves evidence of the same, when it is another than at the last call where somebody was blocked.
+    fn record(&self, call: &Call) {
+        let path = call.config.run_dir.join("matcher");
+        let said = self.fallback.iter().chain(&self.faults).cloned().collect::<Vec<_>>().join("; ");
+        let before = state_file::read_regular(&path, 1 << 16).unwrap_or_default();
+        if before == said.as_bytes() {
+            return;
+        }
+        let written = match said.as_str() {
+            "" => fs::remove_file(&path),
+            said => state_file::replace(&path, said.as_bytes(), Durability::Volatile),
+        };
+        // What cannot be written down is said again.
+        let _ = written;
+        if self.fallback.is_some() {
+            call.record("blocks", "match by strings", "no-bpf", "matcher", &said);
+        } else if !said.is_empty() {
+            call.record("blocks", "match", "not-attached", "matcher", &said);
+        }
+    }
 }
 
 /// Ends what is over or too much, and brings the rest into the kernel where it is not there as it should be.
@@ -32,19 +88,20 @@ pub(super) fn settle(call: &Call, ledger: &mut Ledger) -> anyhow::Result<Settled
     // Who waited for his turn does not undo what another wrote meanwhile: neither what he knew nor when he came counts any more.
     let clock = Timestamp::now();
     let now = clock.as_second();
-    let ready = Ready::new(call, !ledger.blocks_somebody(now)?)?;
-    let max = call.max(ready.kind());
-    let ended = tidy(call, ledger, max, now);
+    let ended = tidy(call, ledger, call.max(), now);
     let active = ledger.active(now)?;
-    let (changed, fallback) = ready.hold(call, &active, clock).map_err(|error| {
+    let held = hold(call, &active, clock).map_err(|error| {
         anyhow!(
             "{}; what is blocked is in the ledger, and the next call brings it into the kernel",
             causes(&error)
         )
     })?;
+    if !active.is_empty() {
+        held.record(call);
+    }
     // Where it cannot be written down that a block is over, it has ended in the kernel all the same.
     let ended = ended?;
-    Ok(Settled { active, changed: changed && ended == Ended::default(), fallback })
+    Ok(Settled { active, changed: held.changed && ended == Ended::default(), held })
 }
 
 /// Ends what is over or too much in the ledger.
@@ -61,13 +118,14 @@ pub(super) fn settle_one(call: &Call, ledger: &mut Ledger, offender: &Offender) 
     if let Some(blocked) = settle_in_map(call, ledger, offender)? {
         return Ok(blocked);
     }
-    let active = settle(call, ledger)?.active;
-    Ok(active.iter().any(|block| block.offender == *offender))
+    let Settled { active, held, .. } = settle(call, ledger)?;
+    held.complain_of_faults();
+    Ok(active.iter().any(|block| block.offender == *offender) && !held.left_out.contains(offender))
 }
 
 /// `None` if more is to be done than that.
 fn settle_in_map(call: &Call, ledger: &mut Ledger, offender: &Offender) -> anyhow::Result<Option<bool>> {
-    let possible = call.config.block_mode() == Mode::Enforce && Kind::wanted(&call.config).0 == Kind::Bpf;
+    let possible = call.config.block_mode() == Mode::Enforce && !matches!(wanted(call), Wanted::Strings(_));
     if !possible || !bpf::is_there() {
         return Ok(None);
     }
@@ -76,7 +134,7 @@ fn settle_in_map(call: &Call, ledger: &mut Ledger, offender: &Offender) -> anyho
     let Ok(Some(mut there)) = InKernel::ready(&bpf::Settings::new(&call.config)) else {
         return Ok(None);
     };
-    let (clock, max) = (Timestamp::now(), call.max(Kind::Bpf));
+    let (clock, max) = (Timestamp::now(), call.max());
     if !ledger.blocks_somebody(clock.as_second())? {
         return Ok(None);
     }
@@ -94,65 +152,72 @@ fn settle_in_map(call: &Call, ledger: &mut Ledger, offender: &Offender) -> anyho
     Ok(Some(until.is_some()))
 }
 
-/// What matches packets, and is there.
-enum Ready {
-    /// The program, and whether it was not there as it should be.
-    Bpf(Box<InKernel>, bool),
-    /// Patterns, and why.
-    Strings(Option<String>),
-    /// Nobody is blocked, and nothing needs to be there.
-    Nothing,
+fn wanted(call: &Call) -> Wanted {
+    Wanted::new(&call.config)
 }
 
-impl Ready {
-    fn new(call: &Call, nobody: bool) -> anyhow::Result<Self> {
-        if nobody || call.config.block_mode() == Mode::Observe {
-            return Ok(Self::Nothing);
-        }
-        if let (Kind::Strings, why) = Kind::wanted(&call.config) {
-            return Ok(Self::Strings(why));
-        }
-        match InKernel::bring_up(&bpf::Settings::new(&call.config)) {
-            Ok((there, changed)) => Ok(Self::Bpf(Box::new(there), changed)),
-            Err(error) if Kind::is_open(&call.config) => {
-                let why = causes(&error);
-                call.record("blocks", "match by strings", "no-bpf", "matcher", &why);
-                Ok(Self::Strings(Some(why)))
+/// Makes the kernel hold these, and by the other matcher nothing.
+fn hold(call: &Call, active: &[Block], now: Timestamp) -> anyhow::Result<Held> {
+    let until = until(active);
+    if active.is_empty() || call.config.block_mode() == Mode::Observe {
+        // Each by itself; and who can still be let go is, before a program that cannot be removed.
+        let let_go = bpf::hold(&HashMap::new(), now);
+        let (removed, rules) = (bpf::remove(), without_rules(call));
+        let changed = removed? | rules?;
+        let_go?;
+        return Ok(Held { changed, ..Held::default() });
+    }
+    match call.chosen() {
+        Chosen::Strings => by_strings(call, active, None),
+        Chosen::InsteadOfBpf(why) => by_strings(call, active, Some(why.clone())),
+        Chosen::Bpf => {
+            let settings = bpf::Settings::new(&call.config);
+            match bpf::bring_in(&settings, &call.config.run_dir, &until, now) {
+                Ok(BroughtIn { changed, faults }) => {
+                    let changed = without_rules(call)? || changed;
+                    Ok(Held { changed, faults, ..Held::default() })
+                }
+                Err(Fault::Impossible(why)) if wanted(call) == (Wanted::Bpf { or_strings: true }) => {
+                    by_strings(call, active, Some(why))
+                }
+                Err(Fault::Impossible(why)) => {
+                    Err(anyhow!("the program that matches accounts (matcher is bpf): {why}"))
+                }
+                Err(Fault::Failed(error)) => Err(error.context("the program that matches accounts")),
             }
-            Err(error) => Err(error.context("the program that matches accounts (matcher is bpf)")),
         }
     }
+}
 
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Bpf(..) | Self::Nothing => Kind::Bpf,
-            Self::Strings(_) => Kind::Strings,
-        }
+/// By rules. Where the program cannot be had, they are for the newest blocks that rules can bear, and why is said.
+fn by_strings(call: &Call, active: &[Block], fallback: Option<String>) -> anyhow::Result<Held> {
+    // Who is let go does not wait for iptables.
+    let _ = bpf::hold(&until(active), Timestamp::now());
+    let mut wanted = offenders(call, active);
+    let mut left_out = BTreeSet::new();
+    if fallback.is_some() {
+        let newest = newest(active, call.max().min(MaxBlocks::STRINGS.get()));
+        (wanted, left_out) = wanted.into_iter().partition(|offender| newest.contains(offender));
     }
+    let changed = Firewall::read()?.bring_in(|version| layout(call, &wanted, version))?;
+    Ok(Held { changed: bpf::remove()? || changed, fallback, left_out, faults: vec![] })
+}
 
-    /// Makes the kernel hold these, and by the other matcher nothing; whether it held something else.
-    fn hold(self, call: &Call, active: &[Block], now: Timestamp) -> anyhow::Result<(bool, Option<String>)> {
-        match self {
-            Self::Bpf(mut there, changed) => {
-                let changed = there.hold(&until(active), now)? || changed;
-                Ok((without_rules(call)? || changed, None))
-            }
-            Self::Strings(why) => {
-                let wanted = offenders(call, active);
-                let changed = Firewall::read()?.bring_in(|version| layout(call, &wanted, version))?;
-                Ok((bpf::remove()? || changed, why))
-            }
-            Self::Nothing => {
-                let removed = bpf::remove()?;
-                Ok((without_rules(call)? || removed, None))
-            }
+/// Who was blocked last, of blocks in order.
+fn newest(active: &[Block], most: u32) -> BTreeSet<&Offender> {
+    let mut newest = BTreeSet::new();
+    for block in active.iter().rev() {
+        if newest.len() == most as usize {
+            break;
         }
+        newest.insert(&block.offender);
     }
+    newest
 }
 
 /// Takes away our rules; whether there were some. Who is to have none needs no iptables.
 fn without_rules(call: &Call) -> anyhow::Result<bool> {
-    if Kind::wanted(&call.config).0 == Kind::Bpf && !firewall::is_installed() {
+    if !matches!(wanted(call), Wanted::Strings(_)) && !firewall::is_installed() {
         return Ok(false);
     }
     Firewall::read()?.bring_in(|_| Layout::nothing(strings::PREFIX))
@@ -171,8 +236,8 @@ fn until(active: &[Block]) -> bpf::Blocks<'_> {
 /// What would be brought in, as text for people.
 pub(super) fn plan(call: &Call, active: &[Block]) -> anyhow::Result<String> {
     const ALL: &str = "The kernel holds all of it already.\n";
-    let wanted = offenders(call, active);
-    if Kind::wanted(&call.config).0 == Kind::Bpf {
+    let mut wanted = offenders(call, active);
+    if *call.chosen() == Chosen::Bpf {
         let there = InKernel::open()?;
         let mut text = String::new();
         for offender in wanted {
@@ -185,6 +250,10 @@ pub(super) fn plan(call: &Call, active: &[Block]) -> anyhow::Result<String> {
         } else {
             format!("# the program in the kernel\n{text}")
         });
+    }
+    if matches!(call.chosen(), Chosen::InsteadOfBpf(_)) {
+        let newest = newest(active, call.most_in_kernel());
+        wanted.retain(|offender| newest.contains(offender));
     }
     let changes = Firewall::read()?.plan(|version| layout(call, &wanted, version));
     if changes.is_empty() {

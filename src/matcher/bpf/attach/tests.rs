@@ -1,0 +1,145 @@
+//! A filter at clsact, as kernels without tcx have it: with real packets, in a network and with mounts of our own.
+
+use std::net::UdpSocket;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use nix::sched::{CloneFlags, unshare};
+
+use super::super::{Blocks, Settings, bring_in, hold, load, pins, remove};
+use super::{SchedClassifier, attach_filter, filters, is_attached, with_qdisc};
+use crate::account::Offender;
+use crate::config::Config;
+use crate::host::{Interface, interfaces};
+use crate::netlink::apart;
+
+const BLOCKED: &str = "999@a.example.com";
+
+fn run(line: &str) -> String {
+    let output = Command::new("sh").args(["-ec", line]).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn with_bpffs(test: impl FnOnce() + Send + 'static) {
+    apart(|| {
+        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
+        run("mount --make-rprivate /; mount -t bpf bpf /sys/fs/bpf; ip link set lo up");
+        test();
+    });
+}
+
+fn interface(name: &str) -> Interface {
+    interfaces().unwrap().into_iter().find(|interface| interface.name == name).expect("it is there")
+}
+
+fn loaded() -> SchedClassifier {
+    load(&pins(), &Config::default().firewall.sip_ports).unwrap()
+}
+
+fn block(account: &str) {
+    let offender: Offender = account.parse().unwrap();
+    let now = Timestamp::now();
+    hold(&Blocks::from([(&offender, now.as_second() + 3_600)]), now).unwrap();
+}
+
+/// Whether a message of this user gets to the port of SIP over the loopback.
+fn passes(user: &str) -> bool {
+    let to = UdpSocket::bind(("127.0.0.1", 5060)).unwrap();
+    to.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let from = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+    let message = format!(
+        "REGISTER sip:a.example.com SIP/2.0\r\nAuthorization: Digest username=\"{user}\", realm=\"a.example.com\"\r\n\r\n"
+    );
+    // What is sent last comes last.
+    for text in [message.as_bytes(), b"end"] {
+        from.send_to(text, ("127.0.0.1", 5060)).unwrap();
+    }
+    let mut buffer = [0; 1000];
+    let first = to.recv(&mut buffer).unwrap();
+    buffer[..first] != *b"end"
+}
+
+#[test]
+fn a_filter_drops_who_is_blocked_and_goes_without_pins() {
+    with_bpffs(|| {
+        let lo = interface("lo");
+        attach_filter(&mut loaded(), &lo, &pins()).unwrap();
+        assert!(passes("999"));
+        block(BLOCKED);
+        assert!(!passes("999"));
+        assert!(passes("998"));
+        // The filter lives on, with a map that nobody reaches.
+        run("umount /sys/fs/bpf; mount -t bpf bpf /sys/fs/bpf");
+        assert!(!passes("999"));
+        assert!(remove().unwrap());
+        assert!(passes("999"));
+        assert!(filters(lo.index).unwrap().is_empty());
+        assert!(!remove().unwrap());
+    });
+}
+
+#[test]
+fn a_filter_takes_the_first_place_and_what_takes_filters_already() {
+    for qdisc in ["clsact", "ingress"] {
+        with_bpffs(move || {
+            run(&format!("tc qdisc add dev lo {qdisc}"));
+            attach_filter(&mut loaded(), &interface("lo"), &pins()).unwrap();
+            assert!(run("tc filter show dev lo ingress").contains(" pref 1 "));
+            block(BLOCKED);
+            assert!(!passes("999"), "{qdisc}");
+            assert!(remove().unwrap());
+            assert!(passes("999"), "{qdisc}");
+            // What was there stays.
+            assert!(run("tc qdisc show dev lo").contains(qdisc));
+        });
+    }
+}
+
+#[test]
+fn a_filter_that_vanishes_with_its_interface_or_its_qdisc_comes_back() {
+    with_bpffs(|| {
+        let settings = Settings {
+            ports: Config::default().firewall.sip_ports,
+            interfaces: vec!["lo".to_owned(), "x".to_owned()],
+        };
+        let run_dir = tempfile::tempdir().unwrap();
+        let offender: Offender = BLOCKED.parse().unwrap();
+        let now = Timestamp::now();
+        let blocks = Blocks::from([(&offender, now.as_second() + 3_600)]);
+        let bring_in = || bring_in(&settings, run_dir.path(), &blocks, now).unwrap();
+        run("ip link add x type bridge");
+        let mut program = loaded();
+        for name in ["lo", "x"] {
+            attach_filter(&mut program, &interface(name), &pins()).unwrap();
+        }
+        // It is loaded anew, as nobody has written down that it is all there; then all is as it should be.
+        assert!(bring_in().changed);
+        let settled = bring_in();
+        assert!(!settled.changed && settled.faults.is_empty(), "{settled:?}");
+        assert!(!passes("999"));
+        assert!(filters(interface("lo").index).unwrap().is_empty(), "there is a link instead");
+
+        let x = interface("x");
+        run("ip link del x");
+        assert!(bring_in().changed);
+        assert!(!is_attached(&x, &pins()));
+        run(&format!("ip link add x index {} type bridge", x.index));
+        assert!(bring_in().changed);
+        assert!(is_attached(&x, &pins()));
+
+        // Somebody took the filter with all that holds filters.
+        attach_filter(&mut program, &interface("x"), &pins()).unwrap();
+        run("tc qdisc del dev x clsact");
+        assert!(!with_qdisc().unwrap().contains(&x.index));
+        bring_in();
+        assert!(!passes("999"));
+        assert!(remove().unwrap());
+        // The kernel lets go of a link a moment after its file.
+        let start = Instant::now();
+        while !passes("999") {
+            assert!(start.elapsed() < Duration::from_secs(10));
+        }
+    });
+}
