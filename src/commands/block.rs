@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -203,15 +204,22 @@ impl Call {
 
     /// What matches packets. Whether the kernel takes the program is tried once after each boot.
     fn chosen(&self) -> &Chosen {
-        self.chosen.get_or_init(|| {
-            let why = match Wanted::new(&self.config) {
-                Wanted::Strings(_) => return Chosen::Strings,
-                Wanted::Bpf { or_strings: false } => None,
-                Wanted::Bpf { or_strings: true } => bpf::impossible(&self.config.run_dir)
-                    .or_else(|| bpf::no_place(&bpf::Settings::new(&self.config)).ok().flatten()),
-            };
-            why.map_or(Chosen::Bpf, Chosen::InsteadOfBpf)
-        })
+        self.chosen.get_or_init(|| self.choose(bpf::impossible))
+    }
+
+    /// The same for who brings it in, and so tries it himself.
+    fn expected(&self) -> Chosen {
+        self.choose(bpf::known_impossible)
+    }
+
+    fn choose(&self, impossible: impl FnOnce(&Path) -> Option<String>) -> Chosen {
+        let why = match Wanted::new(&self.config) {
+            Wanted::Strings(_) => return Chosen::Strings,
+            Wanted::Bpf { or_strings: false } => None,
+            Wanted::Bpf { or_strings: true } => impossible(&self.config.run_dir)
+                .or_else(|| bpf::no_place(&bpf::Settings::new(&self.config)).ok().flatten()),
+        };
+        why.map_or(Chosen::Bpf, Chosen::InsteadOfBpf)
     }
 
     /// The ledger. One that was damaged is moved aside, and that is said loudly.

@@ -415,11 +415,13 @@ pub fn bring_in(
         if let Some(refusal) = trial::remembered(run_dir).and_then(|trial| trial.refusal) {
             return Err(Fault::Impossible(refusal));
         }
-        load(&pins, &settings.ports).inspect_err(|fault| {
-            if let Fault::Impossible(why) = fault {
-                trial::remember(run_dir, Some(why));
-            }
-        })?
+        let loaded = load(&pins, &settings.ports);
+        match &loaded {
+            Ok(_) => trial::remember(run_dir, None),
+            Err(Fault::Impossible(why)) => trial::remember(run_dir, Some(why)),
+            Err(Fault::Failed(_)) => {}
+        }
+        loaded?
     };
     let mut there = if let Some(there) = there {
         there

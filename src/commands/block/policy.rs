@@ -61,8 +61,8 @@ type No = (&'static str, String);
 /// Judges it. An error means that the ledger cannot be used.
 pub(super) fn judge(call: &Call, ledger: &mut Ledger, request: &Request<'_>) -> anyhow::Result<Verdict> {
     let refuse = |(reason, detail): No| Ok(Verdict::Refuse { reason, detail });
-    if *call.chosen() != Chosen::Bpf
-        && let Err(error) = strings::check(&request.offender.account)
+    if let Err(error) = strings::check(&request.offender.account)
+        && *call.chosen() != Chosen::Bpf
     {
         return refuse(("too-long", error.to_string()));
     }
@@ -123,7 +123,6 @@ fn floods(
     offender: &Offender,
     source: IpAddr,
 ) -> anyhow::Result<Option<No>> {
-    let limit = (call.most_in_kernel() / SHARE).max(AT_LEAST);
     let near = neighbourhood(call, source);
     let count: u32 = if near == IpNetwork::from(source) {
         ledger.others_seen_from_one(offender, source, call.now())?
@@ -131,6 +130,10 @@ fn floods(
         let others = ledger.others_seen_from(offender, call.now())?;
         others.iter().filter(|(other, _)| near.contains(*other)).map(|(_, number)| number).sum()
     };
+    if count < AT_LEAST {
+        return Ok(None);
+    }
+    let limit = (call.most_in_kernel() / SHARE).max(AT_LEAST);
     Ok((count >= limit).then(|| {
         (
             "flood",

@@ -167,9 +167,9 @@ fn hold(call: &Call, active: &[Block], now: Timestamp) -> anyhow::Result<Held> {
         let_go?;
         return Ok(Held { changed, ..Held::default() });
     }
-    match call.chosen() {
+    match call.expected() {
         Chosen::Strings => by_strings(call, active, None),
-        Chosen::InsteadOfBpf(why) => by_strings(call, active, Some(why.clone())),
+        Chosen::InsteadOfBpf(why) => by_strings(call, active, Some(why)),
         Chosen::Bpf => {
             let settings = bpf::Settings::new(&call.config);
             match bpf::bring_in(&settings, &call.config.run_dir, &until, now) {
