@@ -73,11 +73,11 @@ values::span!(
 #[serde(rename_all = "kebab-case")]
 pub enum Matcher {
     /// The best that this host can do.
-    #[default]
     Auto,
     /// A program in the kernel.
     Bpf,
-    /// Patterns in iptables.
+    /// Patterns in iptables: the default until the program has been tried on more kernels.
+    #[default]
     Strings,
 }
 
