@@ -23,7 +23,7 @@ help:
 
 demo:
 	@scripts/setup demo
-	@$(CARGO) build --release --locked
+	@$(CARGO) build --release --locked --bin ringfence-ignore
 	@$(SUDO) demo/run target/release/ringfence-ignore
 
 test:
