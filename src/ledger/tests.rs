@@ -241,7 +241,9 @@ fn what_is_no_ledger_or_a_newer_one_is_told_apart() {
     drop(ledger);
     let path = dir.path().join("ledger.db");
     let set = |sql: &str| {
-        let done = std::process::Command::new("sqlite3").arg(&path).arg(sql).status().unwrap();
+        // The connection is closed by a thread of its own.
+        let patience = ["-cmd", ".timeout 10000"];
+        let done = std::process::Command::new("sqlite3").args(patience).arg(&path).arg(sql).status().unwrap();
         assert!(done.success());
     };
     set("UPDATE ledger_version SET version = 99");
