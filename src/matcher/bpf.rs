@@ -48,6 +48,8 @@ mod hash;
 mod model;
 mod program;
 #[cfg(test)]
+mod scratch;
+#[cfg(test)]
 mod tests;
 mod trial;
 

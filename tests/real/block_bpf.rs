@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData};
 
+use crate::block_kernel::{BLOCKED, OTHERS, holds, is_open};
 use crate::support::pbx::{PBX, PHONES, once_free};
 use crate::support::sip::{Answerer, Wire, credentials, login, register};
 use crate::support::{Call, Pbx, call, now, run, sqlite, wait_for};
-
-const BLOCKED: &str = "999@a.example.com";
-const OTHERS: [&str; 2] = ["998@a.example.com", "999@b.example.com"];
 
 const UNVERIFIED: &str = "[block]\nverify = \"none\"\n";
 
@@ -31,23 +29,6 @@ fn map(pbx: &Pbx, name: &str) -> Map {
 
 fn pins(pbx: &Pbx) -> String {
     pbx.host.shell("cd /sys/fs/bpf; find . -mindepth 1 ! -name '*.debug' | sort | tr '\\n' ' '")
-}
-
-#[track_caller]
-fn holds(pbx: &Pbx) {
-    for wire in pbx.wires() {
-        assert!(!wire.lets_in(BLOCKED));
-        for other in OTHERS {
-            assert!(wire.lets_in(other), "{other}");
-        }
-    }
-}
-
-#[track_caller]
-fn is_open(pbx: &Pbx) {
-    for wire in pbx.wires() {
-        assert!(wire.lets_in(BLOCKED));
-    }
 }
 
 /// What `list` says below its table.

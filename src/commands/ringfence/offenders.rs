@@ -102,9 +102,9 @@ fn read(config: &Config, args: &Args, now: Timestamp) -> anyhow::Result<(Tally, 
         Some(path) => path.clone(),
         None => config.events_path(),
     };
-    let cannot_read = || format!("cannot read {}", log.display());
-    if args.freeswitch_log.is_none() && log.try_exists().with_context(cannot_read)? {
-        let odd = event_log::since(&log, since, &mut add).with_context(cannot_read)?;
+    let cannot_read = |log: &Path| format!("cannot read {}", log.display());
+    if args.freeswitch_log.is_none() && log.try_exists().with_context(|| cannot_read(&log))? {
+        let odd = event_log::since(&log, since, &mut add).with_context(|| cannot_read(&log))?;
         if odd > 0 {
             let lines = counted(odd, "line is", "lines are");
             complain(&format!("{lines} none of the format of {}, and passed over", log.display()));
@@ -121,9 +121,8 @@ fn read(config: &Config, args: &Args, now: Timestamp) -> anyhow::Result<(Tally, 
         )
     };
     // A log that is not there would be one that says nothing.
-    state_file::open_regular(&log).with_context(|| format!("cannot read {}", log.display()))?;
-    freeswitch_log::since(&log, since, &TimeZone::system(), &mut add)
-        .with_context(|| format!("cannot read {}", log.display()))?;
+    state_file::open_regular(&log).with_context(|| cannot_read(&log))?;
+    freeswitch_log::since(&log, since, &TimeZone::system(), &mut add).with_context(|| cannot_read(&log))?;
     Ok((tally, log))
 }
 

@@ -1,34 +1,18 @@
 //! A filter at clsact, as kernels without tcx have it: with real packets, in a network and with mounts of our own.
 
 use std::net::UdpSocket;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use nix::sched::{CloneFlags, unshare};
 
+use super::super::scratch::{run, with_bpffs};
 use super::super::{Blocks, Settings, bring_in, hold, load, pins, remove};
 use super::{SchedClassifier, attach_filter, filters, is_attached, with_qdisc};
 use crate::account::Offender;
 use crate::config::Config;
 use crate::host::{Interface, interfaces};
-use crate::netlink::apart;
 
 const BLOCKED: &str = "999@a.example.com";
-
-fn run(line: &str) -> String {
-    let output = Command::new("sh").args(["-ec", line]).output().unwrap();
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn with_bpffs(test: impl FnOnce() + Send + 'static) {
-    apart(|| {
-        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
-        run("mount --make-rprivate /; mount -t bpf bpf /sys/fs/bpf; ip link set lo up");
-        test();
-    });
-}
 
 fn interface(name: &str) -> Interface {
     interfaces().unwrap().into_iter().find(|interface| interface.name == name).expect("it is there")
@@ -63,7 +47,7 @@ fn passes(user: &str) -> bool {
 
 #[test]
 fn a_filter_drops_who_is_blocked_and_goes_without_pins() {
-    with_bpffs(|| {
+    with_bpffs("ip link set lo up", || {
         let lo = interface("lo");
         attach_filter(&mut loaded(), &lo, &pins()).unwrap();
         assert!(passes("999"));
@@ -83,7 +67,7 @@ fn a_filter_drops_who_is_blocked_and_goes_without_pins() {
 #[test]
 fn a_filter_takes_the_first_place_and_what_takes_filters_already() {
     for qdisc in ["clsact", "ingress"] {
-        with_bpffs(move || {
+        with_bpffs("ip link set lo up", move || {
             run(&format!("tc qdisc add dev lo {qdisc}"));
             attach_filter(&mut loaded(), &interface("lo"), &pins()).unwrap();
             assert!(run("tc filter show dev lo ingress").contains(" pref 1 "));
@@ -99,7 +83,7 @@ fn a_filter_takes_the_first_place_and_what_takes_filters_already() {
 
 #[test]
 fn a_filter_that_vanishes_with_its_interface_or_its_qdisc_comes_back() {
-    with_bpffs(|| {
+    with_bpffs("ip link set lo up", || {
         let settings = Settings {
             ports: Config::default().firewall.sip_ports,
             interfaces: vec!["lo".to_owned(), "x".to_owned()],

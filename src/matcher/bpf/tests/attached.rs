@@ -1,30 +1,12 @@
 //! Where the program is attached; in a network and with mounts of our own.
 
-use std::process::Command;
-
-use nix::sched::{CloneFlags, unshare};
-
+use super::super::scratch::{run, with_bpffs};
 use super::super::{attach, load, pins, places, remove};
 use crate::config::Config;
 use crate::host::{Interface, interfaces};
-use crate::netlink::apart;
 
-fn run(line: &str) -> String {
-    let output = Command::new("sh").args(["-ec", line]).output().unwrap();
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn with_bpffs(test: impl FnOnce() + Send + 'static) {
-    apart(|| {
-        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
-        run("mount --make-rprivate /; mount -t bpf bpf /sys/fs/bpf");
-        run(
-            "ip link add one type bridge; ip link add two type bridge; ip link set one up; ip link set two up",
-        );
-        test();
-    });
-}
+const BRIDGES: &str =
+    "ip link add one type bridge; ip link add two type bridge; ip link set one up; ip link set two up";
 
 fn interface(name: &str) -> Interface {
     interfaces().unwrap().into_iter().find(|interface| interface.name == name).expect("it was made")
@@ -36,7 +18,7 @@ fn filters(name: &str) -> usize {
 
 #[test]
 fn a_filter_at_clsact_is_there_once_and_leaves_nothing() {
-    with_bpffs(|| {
+    with_bpffs(BRIDGES, || {
         let ports = Config::default().firewall.sip_ports;
         let mut program = load(&pins(), &ports).unwrap();
         run("tc qdisc add dev two clsact");
@@ -68,7 +50,7 @@ fn a_filter_at_clsact_is_there_once_and_leaves_nothing() {
 
 #[test]
 fn a_link_follows_the_program_and_its_interface() {
-    with_bpffs(|| {
+    with_bpffs(BRIDGES, || {
         let ports = Config::default().firewall.sip_ports;
         let mut program = load(&pins(), &ports).unwrap();
         let one = interface("one");
