@@ -89,6 +89,21 @@ pub struct Opened {
     pub lost: Option<Lost>,
 }
 
+/// How closely a ledger is looked at when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// At its tables' names: what else is damaged shows where it is read or written ([`is_damage`]).
+    Brief,
+    /// At every page. Of a hundred thousand blocks, that takes longer than all the rest of a call.
+    Whole,
+}
+
+/// Whether an error of a ledger says that its file is damaged: who opens it with [`Look::Whole`] begins anew.
+#[must_use]
+pub fn is_damage(error: &anyhow::Error) -> bool {
+    file::is_damage(error)
+}
+
 /// A damaged ledger that was moved aside.
 #[derive(Debug)]
 pub struct Lost {
@@ -115,14 +130,14 @@ pub type OfJail<'a> = Option<&'a str>;
 
 impl Ledger {
     /// Opens the ledger, made if it is missing. `now` names what is moved aside.
-    pub fn open(path: &Path, now: Timestamp) -> anyhow::Result<Opened> {
+    pub fn open(path: &Path, look: Look, now: Timestamp) -> anyhow::Result<Opened> {
         if let Some(dir) = path.parent() {
             state_file::make_dir(dir, 0o750).with_context(|| format!("cannot make {}", dir.display()))?;
         }
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().context("no runtime")?;
         let opened = runtime.block_on(async {
-            match file::open_or_begin(path, now).await {
+            match file::open_or_begin(path, look, now).await {
                 Ok((connection, lost)) => Ok((connection, lost, None)),
                 // On a disk that takes nothing, what was written can still be read, and what is over ends.
                 Err(error) if !file::hint(&error).is_empty() => match file::open_unchanged(path).await {

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::config::block::MaxBlocks;
 use crate::evidence::{Decision, visible_within};
 use crate::exit::Exit;
-use crate::ledger::{Block, Ledger, OfJail};
+use crate::ledger::{self, Block, Ledger, Look, OfJail};
 use crate::matcher::{Chosen, Wanted, bpf};
 use crate::state_file;
 
@@ -131,21 +131,48 @@ pub fn main() -> ExitCode {
 
 fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
     let config = Config::load_without(args.settings.config.as_deref(), &UNNEEDED)?;
-    let call = Call::new(config, now);
-    let (name, done) = match &args.command {
-        Command::Ban(args) => ("ban", ban::run(&call, args)),
-        Command::Unban(args) => ("unban", unban::run(&call, args)),
-        // They are asked for, and answer to whoever asks.
-        Command::List(args) => return list::run(&call, args),
-        Command::Restore(args) if args.dry_run => return restore::run(&call, args),
-        Command::Expire => ("expire", expire::run(&call)),
-        Command::Restore(args) => ("restore", restore::run(&call, args)),
-        Command::Start(args) => ("start", jail::start(&call, args)),
-        Command::Stop(args) => ("stop", jail::stop(&call, args)),
-        Command::Flush(args) => ("flush", jail::flush(&call, args)),
-    };
+    let mut call = Call::new(config, now);
+    if let Command::Expire | Command::Restore(_) = &args.command {
+        call.look = Look::Whole;
+    }
+    let mut done = attempt(&call, &args.command);
+    if call.look == Look::Brief && done.as_ref().is_err_and(ledger::is_damage) {
+        call.look = Look::Whole;
+        done = attempt(&call, &args.command);
+    }
+    let (Err(error), Some(name)) = (&done, args.command.called_by_others()) else { return done };
     // Standard error may be heard by nobody.
-    done.inspect_err(|error| call.record(name, "fail", "call-failed", "call", &causes(error)))
+    call.record(name, "fail", "call-failed", "call", &causes(error));
+    done
+}
+
+fn attempt(call: &Call, command: &Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Ban(args) => ban::run(call, args),
+        Command::Unban(args) => unban::run(call, args),
+        Command::List(args) => list::run(call, args),
+        Command::Expire => expire::run(call),
+        Command::Restore(args) => restore::run(call, args),
+        Command::Start(args) => jail::start(call, args),
+        Command::Stop(args) => jail::stop(call, args),
+        Command::Flush(args) => jail::flush(call, args),
+    }
+}
+
+impl Command {
+    /// Its name, unless it answers to who asks.
+    fn called_by_others(&self) -> Option<&'static str> {
+        match self {
+            Self::List(_) | Self::Restore(restore::Args { dry_run: true, .. }) => None,
+            Self::Ban(_) => Some("ban"),
+            Self::Unban(_) => Some("unban"),
+            Self::Expire => Some("expire"),
+            Self::Restore(_) => Some("restore"),
+            Self::Start(_) => Some("start"),
+            Self::Stop(_) => Some("stop"),
+            Self::Flush(_) => Some("flush"),
+        }
+    }
 }
 
 /// One line on standard error.
@@ -175,13 +202,15 @@ fn blocks(count: u64) -> String {
 struct Call {
     config: Config,
     now: Timestamp,
+    /// At the ledger.
+    look: Look,
     /// Found out when it is needed first.
     chosen: OnceCell<Chosen>,
 }
 
 impl Call {
     fn new(config: Config, now: Timestamp) -> Self {
-        Self { config, now, chosen: OnceCell::new() }
+        Self { config, now, look: Look::Brief, chosen: OnceCell::new() }
     }
 
     /// Seconds since 1970.
@@ -224,7 +253,7 @@ impl Call {
 
     /// The ledger. One that was damaged is moved aside, and that is said loudly.
     fn ledger(&self) -> anyhow::Result<Ledger> {
-        let opened = Ledger::open(&self.config.ledger_path(), self.now)?;
+        let opened = Ledger::open(&self.config.ledger_path(), self.look, self.now)?;
         if let Some(lost) = opened.lost {
             let detail = format!("it was damaged ({}) and is now {}", lost.fault, lost.file.display());
             complain(&format!("the ledger is lost, and with it who was blocked: {detail}"));
@@ -257,6 +286,13 @@ impl Call {
     }
 }
 
+/// An address that packets come from.
+fn a_source(text: &str) -> Result<IpAddr, String> {
+    an_address(text).and_then(|address| {
+        if address.is_unspecified() { Err("no packet comes from there".to_owned()) } else { Ok(address) }
+    })
+}
+
 /// Whom a command is about.
 #[derive(Debug, clap::Args)]
 struct Whom {
@@ -265,7 +301,7 @@ struct Whom {
     jail: Option<String>,
 
     /// The device at this address alone
-    #[arg(long, value_name = "ADDRESS", value_parser = an_address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = a_source)]
     source: Option<IpAddr>,
 
     /// The account, and with a comma the address

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 
-use super::{Lost, schema};
+use super::{Look, Lost, schema};
 use crate::state_file;
 
 /// Who writes waits so long for who else does.
@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Opens the file; a damaged one is moved aside first.
 pub(super) async fn open_or_begin(
     path: &Path,
+    how: Look,
     now: Timestamp,
 ) -> anyhow::Result<(SqliteConnection, Option<Lost>)> {
     let lock = || state_file::open_own_for_update(&beside(path, ".lock"), state_file::effective_user());
@@ -30,7 +31,7 @@ pub(super) async fn open_or_begin(
         {
             bail!("another process does not get done with moving it aside");
         }
-        match open(path).await {
+        match open(path, how).await {
             Ok(connection) => return Ok((connection, None)),
             Err(error) if is_damage(&error) => error,
             Err(error) => return Err(error),
@@ -41,7 +42,7 @@ pub(super) async fn open_or_begin(
     if !state_file::lock_within(&lock, PATIENCE)? {
         bail!("it is damaged ({fault:#}), and another process does not get done with moving it aside");
     }
-    match open(path).await {
+    match open(path, how).await {
         Ok(connection) => Ok((connection, None)),
         Err(error) if is_damage(&error) => {
             let file = beside(path, &format!(".damaged-{}", now.as_second()));
@@ -54,13 +55,13 @@ pub(super) async fn open_or_begin(
                     _ => {}
                 }
             }
-            Ok((open(path).await?, Some(Lost { file, fault: format!("{error:#}") })))
+            Ok((open(path, how).await?, Some(Lost { file, fault: format!("{error:#}") })))
         }
         Err(error) => Err(error),
     }
 }
 
-async fn open(path: &Path) -> anyhow::Result<SqliteConnection> {
+async fn open(path: &Path, how: Look) -> anyhow::Result<SqliteConnection> {
     if path.is_dir() {
         bail!(Damage("it is a directory".to_owned()));
     }
@@ -81,7 +82,10 @@ async fn open(path: &Path) -> anyhow::Result<SqliteConnection> {
     loop {
         let opened = async {
             let mut connection = options.connect().await?;
-            check(&mut connection).await?;
+            if how == Look::Whole {
+                check(&mut connection).await?;
+            }
+            schema::bring_up(&mut connection).await?;
             anyhow::Ok(connection)
         };
         match opened.await {
@@ -104,15 +108,16 @@ pub(super) async fn open_unchanged(path: &Path) -> anyhow::Result<SqliteConnecti
     let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(true);
     let mut connection = options.statement_cache_capacity(0).disable_statement_logging().connect().await?;
     check(&mut connection).await?;
+    schema::bring_up(&mut connection).await?;
     Ok(connection)
 }
 
 async fn check(connection: &mut SqliteConnection) -> anyhow::Result<()> {
-    let faults: Vec<String> = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_all(&mut *connection).await?;
+    let faults: Vec<String> = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_all(connection).await?;
     if faults.iter().any(|fault| fault != "ok") {
         bail!(Damage(faults.join("; ").replace('\n', " ")));
     }
-    schema::bring_up(connection).await
+    Ok(())
 }
 
 /// What SQLite's own check found.
@@ -128,7 +133,7 @@ impl std::fmt::Display for Damage {
 impl std::error::Error for Damage {}
 
 /// `SQLITE_CORRUPT` or `SQLITE_NOTADB`, or a table that should be there.
-fn is_damage(error: &anyhow::Error) -> bool {
+pub(super) fn is_damage(error: &anyhow::Error) -> bool {
     error.is::<Damage>()
         || error.downcast_ref::<sqlx::Error>().and_then(code).is_some_and(|code| matches!(code, 11 | 26))
 }

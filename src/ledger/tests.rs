@@ -9,7 +9,7 @@ fn begin() -> (tempfile::TempDir, Ledger) {
 }
 
 fn open_at(path: &Path) -> Ledger {
-    let opened = Ledger::open(path, Timestamp::UNIX_EPOCH).unwrap();
+    let opened = Ledger::open(path, Look::Whole, Timestamp::UNIX_EPOCH).unwrap();
     assert!(opened.lost.is_none());
     opened.ledger
 }
@@ -226,7 +226,7 @@ fn a_damaged_file_is_moved_aside_and_a_new_one_begun() {
         } else {
             fs::write(&path, damage).unwrap();
         }
-        let mut opened = Ledger::open(&path, Timestamp::from_second(77).unwrap()).unwrap();
+        let mut opened = Ledger::open(&path, Look::Whole, Timestamp::from_second(77).unwrap()).unwrap();
         let lost = opened.lost.expect("it says so");
         assert_eq!(lost.file, dir.path().join("ledger.db.damaged-77"));
         assert!(lost.file.exists() && !lost.fault.is_empty());
@@ -247,10 +247,10 @@ fn what_is_no_ledger_or_a_newer_one_is_told_apart() {
         assert!(done.success());
     };
     set("UPDATE ledger_version SET version = 99");
-    let error = format!("{:#}", Ledger::open(&path, Timestamp::UNIX_EPOCH).unwrap_err());
+    let error = format!("{:#}", Ledger::open(&path, Look::Whole, Timestamp::UNIX_EPOCH).unwrap_err());
     assert!(error.contains("newer version of Ringfence") && path.exists(), "{error}");
     set("DROP TABLE ledger_version");
-    assert!(Ledger::open(&path, Timestamp::UNIX_EPOCH).unwrap().lost.is_some());
+    assert!(Ledger::open(&path, Look::Whole, Timestamp::UNIX_EPOCH).unwrap().lost.is_some());
 }
 
 #[test]
