@@ -9,13 +9,14 @@ TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z
 export CARGO_TARGET_$(TRIPLE)_RUNNER = sudo -E
 endif
 
-.PHONY: help demo test bench soak fuzz fuzz-check lint validate setup clean
+.PHONY: help demo test bench soak kernels fuzz fuzz-check lint validate setup clean
 
 help:
 	@echo "make demo    show the main job: an attacker is banned, the office with the same failures is not"
 	@echo "make test    all tests"
 	@echo "make bench   speed and memory, beside the goals"
 	@echo "make soak    ten minutes of events for ringfence-events: its memory stays flat"
+	@echo "make kernels the kernel program on Debian's kernels, in virtual machines (amd64)"
 	@echo "make fuzz    a minute of nonsense for each parser of lists and events"
 	@echo "make validate FAIL2BAN=/etc/fail2ban    the installed filters, each on its samples"
 	@echo "make lint    formatting and clippy"
@@ -44,6 +45,10 @@ SOAK_TIME ?= 600
 soak:
 	@scripts/setup test
 	@SOAK_TIME=$(SOAK_TIME) $(CARGO) test --release --locked --test real -- --ignored --nocapture events::memory_stays_flat
+
+kernels:
+	@scripts/setup kernels
+	@$(SUDO) scripts/kernels
 
 # In seconds, for each target; what is found is left in fuzz/artifacts.
 FUZZ_TIME ?= 60

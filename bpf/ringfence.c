@@ -49,6 +49,8 @@ struct settings {
 	u64 secret[2];
 	/* Which program was attached, as its loader knows it. */
 	u64 program;
+	/* Nobody is blocked before that, on the boot clock in nanoseconds. */
+	u64 paused;
 	/* A bit for each port. */
 	u8 ports[8192];
 };
@@ -931,8 +933,11 @@ INLINE int load_text(struct packet *packet, struct reading *r, struct settings *
 		length = TEXT;
 		r->cut = 1;
 	}
+	/* There is one byte at least. Said in this way, verifiers before Linux 6.8 know it too. */
+	length--;
 	OPAQUE(length);
-	if (length == 0 || length > TEXT || !get(packet, at, r->text, length))
+	length = (length & (TEXT - 1)) + 1;
+	if (!get(packet, at, r->text, length))
 		return 0;
 	/* Every search ends here, also of what goes over two lines. */
 	__builtin_memset(r->text + length, '\n', 8);
@@ -943,7 +948,7 @@ INLINE int load_text(struct packet *packet, struct reading *r, struct settings *
 /* Whether the packet is a request of somebody who is blocked. */
 INLINE int is_of_blocked(struct packet *packet, struct reading *r, struct settings *s)
 {
-	if (!find_udp(packet, r) || !load_text(packet, r, s))
+	if (!find_udp(packet, r) || !load_text(packet, r, s) || (s->paused && s->paused > boot_clock()))
 		return 0;
 	r->secret[0] = s->secret[0];
 	r->secret[1] = s->secret[1];

@@ -207,7 +207,7 @@ impl Decision {
             | "blocks-unchecked"
             | "call-failed"
             | "rules-repaired"
-            | "not-attached"
+            | "matcher-fault"
             | "ports-open"
             | "not-confirmed"
             | "apply-died"

@@ -19,18 +19,19 @@
 //! a server challenges whoever sends these, and the `From` of others may be a caller's number.
 //!
 //! What it misses: what is behind the first 2048 bytes of a message, or not in the first of its fragments; several datagrams in one
-//! packet (GRO); a message with more than 256 lines, parameters and quotes before that; TCP and TLS. That passes.
+//! packet (GRO); a message with more than 256 lines, parameters and quotes before that; lines that
+//! end with CR alone; TCP and TLS. That passes.
 
-use std::collections::HashMap;
-use std::fs;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use anyhow::{Context, anyhow, bail};
 use aya::EbpfLoader;
 use aya::maps::{Map, MapData, MapError};
-use aya::programs::SchedClassifier;
+use aya::programs::{ProgramError, SchedClassifier};
 use jiff::Timestamp;
 use rustix::io::Errno;
 
@@ -64,8 +65,8 @@ const LAYOUT: &str = "1";
 /// In the directory of pins: a mark of the network namespace whose interfaces the others mean; its number follows.
 const NETWORK: &str = "netns_";
 
-/// Linux has what the program needs since then: `bpf_loop`.
-const OLDEST: (u32, u32) = (5, 17);
+/// Linux has what the program needs since then, `bpf_loop`; older ones of distributions may have it too.
+const OLDEST: &str = "5.17";
 
 /// A deadline that differs by less is the same: the clocks of wall and boot are not read at once. In nanoseconds.
 const SAME: u64 = 1_000_000_000;
@@ -74,7 +75,7 @@ const SAME: u64 = 1_000_000_000;
 #[derive(Clone, Debug)]
 pub struct Settings {
     ports: Ports,
-    /// By name; without any, those with a default route.
+    /// By name; without any, those with a default route or an address that others can reach.
     interfaces: Vec<String>,
 }
 
@@ -91,7 +92,9 @@ impl Settings {
     /// Those of `all` to which it is to be attached.
     fn wanted(&self, all: &[Interface]) -> anyhow::Result<Vec<Interface>> {
         if self.interfaces.is_empty() {
-            return host::uplinks();
+            let mut all: BTreeSet<_> = host::uplinks()?.into_iter().collect();
+            all.extend(host::with_addresses()?);
+            return Ok(all.into_iter().collect());
         }
         let named = |interface: &&Interface| self.interfaces.contains(&interface.name);
         Ok(all.iter().filter(named).cloned().collect())
@@ -119,7 +122,7 @@ pub fn unwatched(settings: &Settings) -> anyhow::Result<Vec<String>> {
 pub fn no_place(settings: &Settings) -> anyhow::Result<Option<String>> {
     let none = settings.wanted(&host::interfaces()?)?.is_empty();
     Ok(none.then(|| match settings.interfaces.as_slice() {
-        [] => "no interface has a default route; name those that face the network (interfaces in [block])"
+        [] => "no interface has an address or a default route; name those that face the network (interfaces in [block])"
             .to_owned(),
         names => format!("there is no interface {} (interfaces in [block])", names.join(", ")),
     }))
@@ -132,6 +135,8 @@ pub type Blocks<'a> = HashMap<&'a Offender, i64>;
 #[derive(Debug)]
 pub struct InKernel {
     blocked: Blocked,
+    /// The number of that map.
+    id: u32,
     /// As they are written down.
     settings: program::Settings,
 }
@@ -141,8 +146,19 @@ pub struct InKernel {
 pub enum Fault {
     /// This host cannot have it.
     Impossible(String),
+    /// Who calls may not bring it in.
+    Denied(String),
     /// It may go better next time.
     Failed(anyhow::Error),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Impossible(why) | Self::Denied(why) => f.write_str(why),
+            Self::Failed(error) => write!(f, "{error:#}"),
+        }
+    }
 }
 
 impl From<anyhow::Error> for Fault {
@@ -207,13 +223,6 @@ fn boot_clock() -> u64 {
 #[must_use]
 pub fn obstacle() -> Option<String> {
     const MAGIC: u32 = 0xcafe_4a11;
-    let (major, minor) = OLDEST;
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < OLDEST {
-        return Some(format!("it needs Linux {major}.{minor}, and this is {}", release.trim()));
-    }
     if cfg!(target_endian = "big") {
         return Some("it is built for little-endian machines only".to_owned());
     }
@@ -229,19 +238,23 @@ pub fn obstacle() -> Option<String> {
     })
 }
 
-/// Why this host cannot have it: what is known, and what the kernel said to the program since it was booted.
+/// Why this host cannot have it: what is known, and what the kernel said to the program since it was booted. What is there works,
+/// of whatever build.
 #[must_use]
 pub fn impossible(run_dir: &Path) -> Option<String> {
-    obstacle().or_else(|| {
-        let there = InKernel::open().is_ok_and(|there| there.is_some_and(|there| there.is_current()));
-        if there { None } else { trial::refusal(run_dir) }
-    })
+    obstacle().or_else(|| if is_at_work() { None } else { trial::refusal(run_dir) })
 }
 
 /// The same without trying.
 #[must_use]
 pub fn known_impossible(run_dir: &Path) -> Option<String> {
-    obstacle().or_else(|| trial::remembered(run_dir).and_then(|trial| trial.refusal))
+    obstacle().or_else(|| if is_at_work() { None } else { trial::remembered(run_dir) })
+}
+
+/// Whether it looks at packets somewhere, as far as pins tell.
+fn is_at_work() -> bool {
+    let attached = || attach::is_somewhere(&pins()).unwrap_or_default();
+    pins().join(PROGRAM).exists() && InKernel::open().is_ok_and(|there| there.is_some()) && attached()
 }
 
 /// Whether something of it is there, of whatever version.
@@ -259,18 +272,27 @@ impl InKernel {
             return Ok(None);
         }
         let blocked = open_map(&pins.join(BLOCKED))?;
-        let room = blocked.info()?.max_entries();
+        let about = blocked.info()?;
+        let (id, room) = (about.id(), about.max_entries());
         if room < MaxBlocks::BPF.get() {
             bail!("{} has room for {room} only", pins.join(BLOCKED).display());
         }
         let blocked = Blocked::try_from(Map::from_map_data(blocked)?)?;
         let settings = program::Settings::from_bytes(&settings_map(&pins)?.get(&0, 0)?);
-        Ok(Some(Self { blocked, settings }))
+        Ok(Some(Self { blocked, id, settings }))
     }
 
     /// Whether the program is there too, of this very build.
     fn is_current(&self) -> bool {
         self.settings.program == program::fingerprint() && pins().join(PROGRAM).exists()
+    }
+
+    /// The program that is pinned, if it uses these maps.
+    fn program(&self) -> Option<SchedClassifier> {
+        let program = SchedClassifier::from_pin(pins().join(PROGRAM)).ok()?;
+        let maps = program.info().ok()?.map_ids().ok().flatten();
+        // Who may not ask goes by the names.
+        maps.is_none_or(|maps| maps.contains(&self.id)).then_some(program)
     }
 
     /// What is there, if it is as it should be, as far as pins tell: that costs no look at the program.
@@ -408,22 +430,26 @@ pub fn bring_in(
         return Err(Fault::Impossible(obstacle));
     }
     let pins = pins();
-    let current = there.as_ref().is_some_and(InKernel::is_current);
-    let current = current.then(|| SchedClassifier::from_pin(pins.join(PROGRAM)).ok()).flatten();
+    let current = there.as_ref().filter(|there| there.is_current()).and_then(InKernel::program);
     let mut program = if let Some(program) = current {
         program
     } else {
-        changed = true;
-        if let Some(refusal) = trial::remembered(run_dir).and_then(|trial| trial.refusal) {
-            return Err(Fault::Impossible(refusal));
+        let loaded = match trial::remembered(run_dir) {
+            Some(refusal) => Err(Fault::Impossible(refusal)),
+            None => load(&pins, &settings.ports).inspect_err(|fault| trial::remember(run_dir, fault)),
+        };
+        match loaded {
+            // What works goes on.
+            Err(fault) if is_at_work() => {
+                let fault =
+                    format!("an earlier build of it goes on, because this one cannot be loaded: {fault}");
+                return Ok(BroughtIn { changed, faults: vec![fault] });
+            }
+            loaded => {
+                changed = true;
+                loaded?
+            }
         }
-        let loaded = load(&pins, &settings.ports);
-        match &loaded {
-            Ok(_) => trial::remember(run_dir, None),
-            Err(Fault::Impossible(why)) => trial::remember(run_dir, Some(why)),
-            Err(Fault::Failed(_)) => {}
-        }
-        loaded?
     };
     let mut there = if let Some(there) = there {
         there
@@ -438,17 +464,18 @@ pub fn bring_in(
     ports.program = there.settings.program;
     changed |= there.write(ports)?;
     let (attached, faults) = attach_all(&mut program, settings, &pins)?;
-    changed |= attached | remove_other_layouts()?;
+    changed |= attached | take_over_other_layouts(&pins)?;
     there.write(wanted)?;
     Ok(BroughtIn { changed, faults })
 }
 
-/// Attaches it where it is to be, and nowhere else; whether something was otherwise, and where it cannot be attached.
+/// Attaches it where it is to be, and nowhere else; whether something was otherwise, and where it cannot be attached. A kernel that lets it
+/// be attached nowhere cannot have it.
 fn attach_all(
     program: &mut SchedClassifier,
     settings: &Settings,
     pins: &Path,
-) -> anyhow::Result<(bool, Vec<String>)> {
+) -> Result<(bool, Vec<String>), Fault> {
     let wanted = settings.wanted(&host::interfaces()?)?;
     let (mut changed, mut failed) = (false, vec![]);
     for interface in &wanted {
@@ -466,7 +493,7 @@ fn attach_all(
     };
     let mut faults: Vec<_> = failed.iter().map(words).collect();
     if !failed.is_empty() && failed.len() == wanted.len() {
-        bail!(faults.join("; "));
+        return Err(Fault::Impossible(faults.join("; ")));
     }
     faults.extend(no_place(settings)?.map(|why| format!("it looks at no packets: {why}")));
     Ok((changed, faults))
@@ -486,10 +513,12 @@ pub fn remove() -> anyhow::Result<bool> {
     Ok(changed)
 }
 
-fn remove_other_layouts() -> anyhow::Result<bool> {
+/// Takes away what other versions left: with filters at the interfaces, ours were exchanged for theirs already.
+fn take_over_other_layouts(pins: &Path) -> anyhow::Result<bool> {
     let mut changed = false;
-    for layout in layouts()?.iter().filter(|layout| **layout != pins()) {
-        changed |= remove_layout(layout)?;
+    for layout in layouts()?.iter().filter(|layout| *layout != pins) {
+        changed |= attach::take_over(layout, pins)?;
+        changed |= remove_pins(layout)?;
     }
     Ok(changed)
 }
@@ -512,7 +541,12 @@ fn layouts() -> anyhow::Result<Vec<PathBuf>> {
 
 /// What is attached first: that ends what the rest is for. Without that, the map stays in reach.
 fn remove_layout(pins: &Path) -> anyhow::Result<bool> {
-    let mut changed = attach::detach_others(pins, &[])?;
+    let changed = attach::detach_others(pins, &[])?;
+    Ok(changed | remove_pins(pins)?)
+}
+
+fn remove_pins(pins: &Path) -> anyhow::Result<bool> {
+    let mut changed = false;
     for path in files(pins)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let removed = if [BLOCKED, SETTINGS, PROGRAM].contains(&name.strip_suffix(BESIDE).unwrap_or(name)) {
@@ -604,6 +638,16 @@ fn make_dir(pins: &Path) -> anyhow::Result<()> {
 fn in_words(error: anyhow::Error) -> Fault {
     const PASSING: [Errno; 6] =
         [Errno::NOMEM, Errno::AGAIN, Errno::INTR, Errno::NFILE, Errno::MFILE, Errno::BUSY];
+    if let Some(ProgramError::LoadError { verifier_log, .. }) = error.downcast_ref()
+        && let Some(reason) = reason(&verifier_log.to_string())
+    {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        return Fault::Impossible(format!(
+            "the verifier of Linux {} does not take it ({OLDEST} or newer is needed): {}",
+            release.trim(),
+            visible_within(reason, 200)
+        ));
+    }
     let causes: Vec<Errno> = error
         .chain()
         .filter_map(|cause| Errno::from_io_error(cause.downcast_ref::<std::io::Error>()?))
@@ -611,14 +655,21 @@ fn in_words(error: anyhow::Error) -> Fault {
     if causes.iter().any(|cause| PASSING.contains(cause)) {
         return Fault::Failed(error.context("the kernel does not take it at the moment"));
     }
-    let denied = causes.iter().any(|cause| matches!(*cause, Errno::PERM | Errno::ACCESS));
-    let error = error.context(if denied {
-        "the kernel does not permit it (no CAP_BPF or CAP_NET_ADMIN, or lockdown)"
-    } else {
-        "the kernel does not take it"
-    });
-    // The verifier may say very much.
-    Fault::Impossible(visible_within(&format!("{error:#}"), 500))
+    let words = |start| visible_within(&format!("{:#}", error.context(start)), 300);
+    if causes.iter().any(|cause| matches!(*cause, Errno::PERM | Errno::ACCESS)) {
+        return Fault::Denied(words(
+            "the kernel does not permit it (no CAP_BPF or CAP_NET_ADMIN, or lockdown)",
+        ));
+    }
+    Fault::Impossible(words("the kernel does not take it"))
+}
+
+/// What the verifier says last, before it counts what it did.
+fn reason(log: &str) -> Option<&str> {
+    let counts = |line: &&str| {
+        ["processed ", "verification time ", "stack depth "].iter().any(|start| line.starts_with(start))
+    };
+    log.lines().rev().map(str::trim).find(|line| !line.is_empty() && !counts(line))
 }
 
 fn new_secret() -> anyhow::Result<Secret> {

@@ -96,7 +96,9 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
                 say(&format!("{subject} is blocked for {}: {}.", span(block.until - call.now()), block.why));
                 Ok(Exit::Yes)
             } else {
-                refused(&subject, "made-way", "there are max blocks already, and all began later")
+                // Where rules alone bear fewer than the ledger, it is there yet.
+                ledger.remove(std::slice::from_ref(&block.offender), Some(&block.jail))?;
+                refused(&subject, "made-way", "there are as many blocks as there may be, and all began later")
             }
         }
     }

@@ -41,8 +41,9 @@ pub(super) fn start(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     record(call, jail, "start", count);
     // Who asks for it wants it tried again.
     bpf::forget(&call.config.run_dir);
-    settle(call, &mut ledger)?.held.complain(call);
-    say(&format!("{} in force again.{}", blocks(count), list::places(call)));
+    let held = settle(call, &mut ledger)?.held;
+    held.complain(call);
+    say(&format!("{} in force again.{}", blocks(count), list::matched_by(call, held.by.as_ref())));
     Ok(Exit::Yes)
 }
 

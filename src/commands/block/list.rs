@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::firewall::{self, Counters, Firewall, Tag};
 use crate::ledger::Block;
 use crate::matcher::bpf::{self, InKernel};
-use crate::matcher::{Wanted, strings};
+use crate::matcher::{Chosen, Wanted, strings};
 
 /// The command line of `list`.
 #[derive(Debug, clap::Args)]
@@ -127,12 +127,13 @@ impl Meets {
     }
 }
 
-/// Behind a sentence: where the program looks at packets, if it is there.
-pub(super) fn places(call: &Call) -> String {
-    if !bpf::is_there() {
-        return String::new();
+/// Behind a sentence: what matches blocked accounts, and where.
+pub(super) fn matched_by(call: &Call, by: Option<&Chosen>) -> String {
+    match by {
+        None => String::new(),
+        Some(Chosen::Bpf) => format!(" Matched by the program in the kernel{}.", where_it_looks(call)),
+        Some(Chosen::Strings | Chosen::InsteadOfBpf(_)) => " Matched by patterns in iptables.".to_owned(),
     }
-    format!(" Matched by the program in the kernel{}.", where_it_looks(call))
 }
 
 fn where_it_looks(call: &Call) -> String {

@@ -53,7 +53,7 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     held.complain(call);
     let count = blocks(active.len() as u64);
     say(&match call.config.block_mode() {
-        Mode::Enforce => format!("{count} in the kernel.{}", list::places(call)),
+        Mode::Enforce => format!("{count} in the kernel.{}", list::matched_by(call, held.by.as_ref())),
         Mode::Observe => format!("{count} in the ledger, and none in the kernel: mode is observe."),
     });
     Ok(Exit::Yes)

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::fs;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use jiff::Timestamp;
 
 use super::{Call, complain};
@@ -17,6 +17,8 @@ use crate::ledger::{Block, Ended, Ledger};
 use crate::matcher::bpf::{self, BroughtIn, Fault, InKernel};
 use crate::matcher::{Chosen, Wanted, strings};
 use crate::state_file::{self, Durability};
+
+const THE_PROGRAM: &str = "the program that matches accounts";
 
 /// What came of it.
 pub(super) struct Settled {
@@ -32,10 +34,10 @@ pub(super) struct Settled {
 pub(super) struct Held {
     /// It held something else.
     changed: bool,
-    /// Why it is matched by patterns, where the settings left it open.
-    pub(super) fallback: Option<String>,
-    /// Where the program does not look at packets, though it should, and why.
-    pub(super) faults: Vec<String>,
+    /// By what it is matched; nothing where nobody is blocked.
+    pub(super) by: Option<Chosen>,
+    /// What is not as it should be, though everybody who is to be blocked somewhere is.
+    faults: Vec<String>,
     /// Patterns cannot bear them; the ledger keeps them.
     left_out: BTreeSet<Offender>,
 }
@@ -47,7 +49,7 @@ impl Held {
             Wanted::Strings(why) => why,
             Wanted::Bpf { .. } => None,
         };
-        if let Some(why) = self.fallback.as_deref().or(by_settings) {
+        if let Some(why) = self.fallback().or(by_settings) {
             complain(&format!("accounts are matched by patterns in iptables: {why}"));
         }
         self.complain_of_faults();
@@ -55,14 +57,31 @@ impl Held {
 
     fn complain_of_faults(&self) {
         for fault in &self.faults {
-            complain(&format!("the program that matches accounts: {fault}"));
+            complain(fault);
+        }
+    }
+
+    /// Why it is matched by patterns, where the settings left it open.
+    fn fallback(&self) -> Option<&str> {
+        match &self.by {
+            Some(Chosen::InsteadOfBpf(why)) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// What is left of the other matcher does no harm: people are let go there too, where that is possible.
+    fn without_the_other(&mut self, removed: anyhow::Result<bool>, cannot: &str) {
+        match removed {
+            Ok(removed) => self.changed |= removed,
+            Err(error) => self.faults.push(format!("{cannot}: {}", causes(&error))),
         }
     }
 
     /// Leaves evidence of the same, when it is another than at the last call where somebody was blocked.
     fn record(&self, call: &Call) {
         let path = call.config.run_dir.join("matcher");
-        let said = self.fallback.iter().chain(&self.faults).cloned().collect::<Vec<_>>().join("; ");
+        let faults = self.faults.iter().map(String::as_str);
+        let said = self.fallback().into_iter().chain(faults).collect::<Vec<_>>().join("; ");
         let before = state_file::read_regular(&path, 1 << 16).unwrap_or_default();
         if before == said.as_bytes() {
             return;
@@ -73,10 +92,10 @@ impl Held {
         };
         // What cannot be written down is said again.
         let _ = written;
-        if self.fallback.is_some() {
+        if self.fallback().is_some() {
             call.record("blocks", "match by strings", "no-bpf", "matcher", &said);
         } else if !said.is_empty() {
-            call.record("blocks", "match", "not-attached", "matcher", &said);
+            call.record("blocks", "match", "matcher-fault", "matcher", &said);
         }
     }
 }
@@ -168,45 +187,49 @@ fn hold(call: &Call, active: &[Block], now: Timestamp) -> anyhow::Result<Held> {
         return Ok(Held { changed, ..Held::default() });
     }
     match call.expected() {
-        Chosen::Strings => by_strings(call, active, None),
-        Chosen::InsteadOfBpf(why) => by_strings(call, active, Some(why)),
+        by @ (Chosen::Strings | Chosen::InsteadOfBpf(_)) => by_strings(call, active, by),
         Chosen::Bpf => {
             let settings = bpf::Settings::new(&call.config);
             match bpf::bring_in(&settings, &call.config.run_dir, &until, now) {
                 Ok(BroughtIn { changed, faults }) => {
-                    let changed = without_rules(call)? || changed;
-                    Ok(Held { changed, faults, ..Held::default() })
+                    let mut held = Held { changed, by: Some(Chosen::Bpf), ..Held::default() };
+                    held.faults.extend(faults.iter().map(|fault| format!("{THE_PROGRAM}: {fault}")));
+                    held.without_the_other(without_rules(call), "rules for accounts cannot be taken away");
+                    Ok(held)
                 }
-                Err(Fault::Impossible(why)) if wanted(call) == (Wanted::Bpf { or_strings: true }) => {
-                    by_strings(call, active, Some(why))
+                Err(Fault::Impossible(why) | Fault::Denied(why)) => {
+                    if wanted(call) != (Wanted::Bpf { or_strings: true }) {
+                        bail!("{THE_PROGRAM} (matcher is bpf): {why}");
+                    }
+                    by_strings(call, active, Chosen::InsteadOfBpf(why))
                 }
-                Err(Fault::Impossible(why)) => {
-                    Err(anyhow!("the program that matches accounts (matcher is bpf): {why}"))
-                }
-                Err(Fault::Failed(error)) => Err(error.context("the program that matches accounts")),
+                Err(Fault::Failed(error)) => Err(error.context(THE_PROGRAM)),
             }
         }
     }
 }
 
 /// By rules. Where the program cannot be had, they are for the newest blocks that rules can bear, and why is said.
-fn by_strings(call: &Call, active: &[Block], fallback: Option<String>) -> anyhow::Result<Held> {
+fn by_strings(call: &Call, active: &[Block], by: Chosen) -> anyhow::Result<Held> {
     // Who is let go does not wait for iptables.
     let _ = bpf::hold(&until(active), Timestamp::now());
     let mut wanted = offenders(call, active);
     let mut left_out = BTreeSet::new();
-    if fallback.is_some() {
+    if let Chosen::InsteadOfBpf(_) = by {
         let newest = newest(active, call.max().min(MaxBlocks::STRINGS.get()));
         (wanted, left_out) = wanted.into_iter().partition(|offender| newest.contains(offender));
     }
     let changed = Firewall::read()?.bring_in(|version| layout(call, &wanted, version))?;
-    Ok(Held { changed: bpf::remove()? || changed, fallback, left_out, faults: vec![] })
+    let mut held = Held { changed, by: Some(by), left_out, faults: vec![] };
+    held.without_the_other(bpf::remove(), &format!("{THE_PROGRAM} cannot be taken away"));
+    Ok(held)
 }
 
-/// Who was blocked last, of blocks in order.
+/// Who was blocked last of those whom rules can match, of blocks in order.
 fn newest(active: &[Block], most: u32) -> BTreeSet<&Offender> {
     let mut newest = BTreeSet::new();
-    for block in active.iter().rev() {
+    let matched = |block: &&Block| strings::check(&block.offender.account).is_ok();
+    for block in active.iter().rev().filter(matched) {
         if newest.len() == most as usize {
             break;
         }

@@ -70,6 +70,11 @@ pub(super) fn is_attached(interface: &Interface, pins: &Path) -> bool {
     [LINK, FILTER].iter().any(|kind| mark(pins, kind, interface.index).exists())
 }
 
+/// Whether something of ours is at any interface, as it is written down.
+pub(super) fn is_somewhere(pins: &Path) -> anyhow::Result<bool> {
+    Ok(marks(pins)?.iter().any(|(kind, ..)| *kind != CLSACT))
+}
+
 fn mark(pins: &Path, kind: &str, index: u32) -> PathBuf {
     pins.join(format!("{kind}{index}"))
 }
@@ -148,23 +153,33 @@ pub(super) fn detach_others(pins: &Path, wanted: &[Interface]) -> anyhow::Result
         if is_wanted(index) {
             continue;
         }
-        let removed = match kind {
-            // The link ends with its last file.
-            LINK => fs::remove_file(&path),
-            CLSACT if with_qdisc.contains(&index) && is_unused(index)? => {
-                remove_clsact(index)?;
-                fs::remove_dir(&path)
-            }
-            _ => fs::remove_dir(&path),
-        };
-        match removed {
+        let clsact = kind == CLSACT && with_qdisc.contains(&index);
+        let removed = if clsact { remove_unused_clsact(index) } else { Ok(()) };
+        match removed.and_then(|()| unmark(kind, &path)) {
             Ok(()) => changed = true,
-            Err(error) => {
-                failed = Some(anyhow::Error::new(error).context(format!("cannot remove {}", path.display())));
-            }
+            Err(error) => failed = Some(error),
         }
     }
     failed.map_or(Ok(changed), Err)
+}
+
+/// Takes what is written down in one directory of pins over into another, where the program of that one is attached already; whether
+/// there was something.
+pub(super) fn take_over(from: &Path, to: &Path) -> anyhow::Result<bool> {
+    let marks = marks(from)?;
+    for (kind, index, path) in &marks {
+        if *kind == CLSACT {
+            make_mark(&mark(to, CLSACT, *index))?;
+        }
+        unmark(kind, path)?;
+    }
+    Ok(!marks.is_empty())
+}
+
+/// A link ends with its last file.
+fn unmark(kind: &str, path: &Path) -> anyhow::Result<()> {
+    let removed = if kind == LINK { fs::remove_file(path) } else { fs::remove_dir(path) };
+    removed.with_context(|| format!("cannot remove {}", path.display()))
 }
 
 /// What is attached by us, as it is written down: the kind, the interface, and the file. Nothing of what is not there.
@@ -275,16 +290,15 @@ fn with_qdisc() -> anyhow::Result<BTreeSet<u32>> {
     Ok(found)
 }
 
-/// Whether clsact has no filter at all.
-fn is_unused(index: u32) -> anyhow::Result<bool> {
+/// Takes clsact away if it has no filter at all.
+fn remove_unused_clsact(index: u32) -> anyhow::Result<()> {
     let mut filters = 0;
     for parent in [CLSACT_INGRESS, CLSACT_EGRESS] {
         dump(RTM_GETTFILTER, &tcmsg(index, 0, parent, 0), |_| filters += 1)?;
     }
-    Ok(filters == 0)
-}
-
-fn remove_clsact(index: u32) -> anyhow::Result<()> {
+    if filters > 0 {
+        return Ok(());
+    }
     let mut message = Message::new(RTM_DELQDISC, Ask::Do, &tcmsg(index, 0, CLSACT_PARENT, 0));
     message.put_text(TCA_KIND, "clsact");
     match Socket::open(Subsystem::Route)?.ask(message, |_| {}) {

@@ -34,7 +34,7 @@ pub(super) type Blocked = HashMap<MapData, Key, Value>;
 pub(super) type SettingsMap = Array<MapData, [u8; SETTINGS_LENGTH]>;
 
 const PORTS: usize = 65_536 / 8;
-const SETTINGS_LENGTH: usize = 16 + 8 + PORTS;
+const SETTINGS_LENGTH: usize = 16 + 8 + 8 + PORTS;
 
 /// What the program goes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub(super) struct Settings {
     pub(super) secret: Secret,
     /// Which program is attached, as [`fingerprint`] says.
     pub(super) program: u64,
+    /// Nobody is blocked before that, in nanoseconds on the boot clock.
+    pub(super) paused: u64,
     ports: Vec<u8>,
 }
 
@@ -51,20 +53,23 @@ impl Settings {
         for port in ports.ranges().flat_map(|range| range.first()..=range.last()) {
             bits[usize::from(port / 8)] |= 1 << (port % 8);
         }
-        Self { secret, program: fingerprint(), ports: bits }
+        Self { secret, program: fingerprint(), paused: 0, ports: bits }
     }
 
     pub(super) fn from_bytes(bytes: &[u8; SETTINGS_LENGTH]) -> Self {
         let (secret, rest) = bytes.split_first_chunk().expect("it is longer");
-        let (program, ports) = rest.split_first_chunk().expect("it is longer");
-        Self { secret: *secret, program: u64::from_ne_bytes(*program), ports: ports.to_vec() }
+        let (program, rest) = rest.split_first_chunk().expect("it is longer");
+        let (paused, ports) = rest.split_first_chunk().expect("it is longer");
+        let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
+        Self { secret: *secret, program: word(program), paused: word(paused), ports: ports.to_vec() }
     }
 
     pub(super) fn to_bytes(&self) -> [u8; SETTINGS_LENGTH] {
         let mut bytes = [0; SETTINGS_LENGTH];
         bytes[..16].copy_from_slice(&self.secret);
         bytes[16..24].copy_from_slice(&self.program.to_ne_bytes());
-        bytes[24..].copy_from_slice(&self.ports);
+        bytes[24..32].copy_from_slice(&self.paused.to_ne_bytes());
+        bytes[32..].copy_from_slice(&self.ports);
         bytes
     }
 }

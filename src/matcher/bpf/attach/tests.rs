@@ -1,5 +1,6 @@
 //! A filter at clsact, as kernels without tcx have it: with real packets, in a network and with mounts of our own.
 
+use std::fs;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,9 @@ use jiff::Timestamp;
 
 use super::super::scratch::{run, with_bpffs};
 use super::super::{Blocks, Settings, bring_in, hold, load, pins, remove};
-use super::{SchedClassifier, attach_filter, filters, is_attached, with_qdisc};
+use super::{
+    CLSACT, FILTER, LINK, PROGRAM, SchedClassifier, attach_filter, filters, is_attached, mark, with_qdisc,
+};
 use crate::account::Offender;
 use crate::config::Config;
 use crate::host::{Interface, interfaces};
@@ -103,7 +106,9 @@ fn a_filter_that_vanishes_with_its_interface_or_its_qdisc_comes_back() {
         let settled = bring_in();
         assert!(!settled.changed && settled.faults.is_empty(), "{settled:?}");
         assert!(!passes("999"));
-        assert!(filters(interface("lo").index).unwrap().is_empty(), "there is a link instead");
+        // With tcx, there is a link instead.
+        let lo = interface("lo").index;
+        assert_eq!(filters(lo).unwrap().is_empty(), mark(&pins(), LINK, lo).exists());
 
         let x = interface("x");
         run("ip link del x");
@@ -125,5 +130,39 @@ fn a_filter_that_vanishes_with_its_interface_or_its_qdisc_comes_back() {
         while !passes("999") {
             assert!(start.elapsed() < Duration::from_secs(10));
         }
+    });
+}
+
+#[test]
+fn what_another_version_left_takes_nothing_of_ours_away() {
+    with_bpffs("ip link set lo up", || {
+        let settings =
+            Settings { ports: Config::default().firewall.sip_ports, interfaces: vec!["lo".to_owned()] };
+        let run_dir = tempfile::tempdir().unwrap();
+        let offender: Offender = BLOCKED.parse().unwrap();
+        let now = Timestamp::now();
+        let blocks = Blocks::from([(&offender, now.as_second() + 3_600)]);
+        let bring_in = || bring_in(&settings, run_dir.path(), &blocks, now).unwrap();
+        bring_in();
+        // As on a kernel without tcx.
+        let lo = interface("lo");
+        if fs::remove_file(mark(&pins(), LINK, lo.index)).is_ok() {
+            let mut program = SchedClassifier::from_pin(pins().join(PROGRAM)).unwrap();
+            attach_filter(&mut program, &lo, &pins()).unwrap();
+        }
+        assert!(!bring_in().changed);
+        // The other one made clsact, and had a filter that ours took the place of.
+        let other = pins().with_file_name("0");
+        fs::remove_dir(mark(&pins(), CLSACT, lo.index)).unwrap();
+        for kind in [CLSACT, FILTER] {
+            fs::create_dir_all(mark(&other, kind, lo.index)).unwrap();
+        }
+        assert!(bring_in().changed);
+        assert!(!other.exists());
+        assert_eq!(filters(lo.index).unwrap().len(), 1);
+        assert!(!passes("999"));
+        assert!(remove().unwrap());
+        assert!(passes("999"));
+        assert!(!with_qdisc().unwrap().contains(&lo.index));
     });
 }
