@@ -17,7 +17,7 @@ pub struct Block {
     pub mode: Option<Mode>,
     /// How packets are matched.
     pub matcher: Matcher,
-    /// Where the program in the kernel looks at packets; none: the interfaces with a default route.
+    /// Where the program in the kernel looks at packets; none: the interfaces with a default route or an address.
     pub interfaces: Interfaces,
     /// How long a block lasts where nobody says.
     #[serde(rename = "for")]
@@ -73,11 +73,11 @@ values::span!(
 #[serde(rename_all = "kebab-case")]
 pub enum Matcher {
     /// The best that this host can do.
+    #[default]
     Auto,
     /// A program in the kernel.
     Bpf,
-    /// Patterns in iptables: the default until the program has been tried on more kernels.
-    #[default]
+    /// Patterns in iptables.
     Strings,
 }
 
