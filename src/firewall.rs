@@ -19,6 +19,7 @@ pub mod concerns;
 mod layout;
 mod nft;
 pub mod order;
+pub mod path;
 mod pattern;
 mod programs;
 mod saved;

@@ -94,8 +94,12 @@ impl Saved {
 
     /// What a built-in chain does with packets that no condition matches. A table that is not there lets them pass.
     pub(super) fn fate(&self, chain: &str) -> Fate {
-        let policy = self.policies.get(chain).copied().unwrap_or(Fate::Accepted);
-        self.end_of(chain, &mut BTreeMap::new()).unwrap_or(policy)
+        self.end_of(chain, &mut BTreeMap::new()).unwrap_or(self.policy(chain))
+    }
+
+    /// What a built-in chain does with packets that no rule of it decides about.
+    pub(super) fn policy(&self, chain: &str) -> Fate {
+        self.policies.get(chain).copied().unwrap_or(Fate::Accepted)
     }
 
     /// `None` if some come out of the chain again. Each chain is walked once.
@@ -217,8 +221,8 @@ fn tag(spec: &str) -> Option<Tag> {
     Tag::parse(spec[at..].split('"').next()?)
 }
 
-/// The words of a rule; quoted ones without their quotes.
-fn words(spec: &str) -> Vec<String> {
+/// The words of a rule; quoted ones with the first of their quotes alone.
+pub(super) fn words(spec: &str) -> Vec<String> {
     let mut words = vec![];
     let mut rest = spec.chars().peekable();
     while let Some(first) = rest.next() {

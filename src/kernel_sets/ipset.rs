@@ -3,10 +3,11 @@
 //! Commands and attributes are those of `linux/netfilter/ipset/ip_set.h`.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::address_set::{Block, Ranges};
-use crate::netlink::{self, Ask, MAX_ATTRIBUTE, Message, Socket, Subsystem, attribute};
+use crate::netlink::{self, Ask, MAX_ATTRIBUTE, Message, Socket, Subsystem, attribute, attributes};
 
 /// Every kernel since 3.14 speaks it.
 const PROTOCOL: u8 = 6;
@@ -19,6 +20,7 @@ const SWAP: u16 = 6;
 const LIST: u16 = 7;
 const ADD: u16 = 9;
 const DEL: u16 = 10;
+const TEST: u16 = 11;
 const TYPE: u16 = 13;
 
 const ATTR_PROTOCOL: u16 = 1;
@@ -37,6 +39,7 @@ const ATTR_CIDR: u16 = 3;
 const ATTR_PORT: u16 = 4;
 const ATTR_PORT_TO: u16 = 5;
 const ATTR_TIMEOUT: u16 = 6;
+const ATTR_PROTO: u16 = 7;
 const ATTR_HASHSIZE: u16 = 18;
 const ATTR_MAXELEM: u16 = 19;
 const ATTR_NETMASK: u16 = 20;
@@ -170,6 +173,17 @@ impl Make {
     }
 }
 
+/// What may be in a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Element {
+    /// Of sets of addresses and networks.
+    pub address: Option<IpAddr>,
+    /// Of sets of ports.
+    pub port: Option<u16>,
+    /// As IP numbers it, where a set has both.
+    pub protocol: Option<u8>,
+}
+
 /// Why the kernel refused, in words.
 #[derive(Debug)]
 pub struct Refusal(netlink::Error);
@@ -208,6 +222,7 @@ impl Refusal {
         matches!(self.0, netlink::Error::Refused(2))
     }
 
+    /// What is tested and not there is refused by the same number.
     fn is_there_already(&self) -> bool {
         matches!(self.0, netlink::Error::Refused(4103))
     }
@@ -453,6 +468,49 @@ impl Ipset {
             Err(refusal) if refusal.is_not_there() => Ok(None),
             Err(refusal) => Err(refusal),
         }
+    }
+
+    /// Whether something is in a set, which is of a type that holds such things: of any other nothing is in it. An address is in a set
+    /// of networks if it is in one of them.
+    pub fn has(&mut self, name: &str, element: &Element) -> Result<bool> {
+        let mut message = request(TEST, Ask::Do);
+        message.put_text(ATTR_SETNAME, name);
+        let data = message.begin_nest(ATTR_DATA);
+        if let Some(address) = element.address {
+            let ip = message.begin_nest(ATTR_IP);
+            match address {
+                IpAddr::V4(address) => address.to_bits().put(&mut message),
+                IpAddr::V6(address) => address.to_bits().put(&mut message),
+            }
+            message.end_nest(ip);
+        }
+        if let Some(port) = element.port {
+            message.put_big_endian(ATTR_PORT, &port.to_be_bytes());
+        }
+        if let Some(protocol) = element.protocol {
+            message.put(ATTR_PROTO, &[protocol]);
+        }
+        message.end_nest(data);
+        match self.ask(message) {
+            Ok(()) => Ok(true),
+            Err(refusal) if refusal.is_there_already() => Ok(false),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The names of the sets in a set of sets, in order.
+    pub fn members(&mut self, name: &str) -> Result<Vec<String>> {
+        let mut message = request(LIST, Ask::Dump);
+        message.put_text(ATTR_SETNAME, name);
+        let mut names = vec![];
+        let each = |body: &[u8]| {
+            let entries = body.get(4..).and_then(|body| attribute(body, ATTR_ADT)).unwrap_or_default();
+            let datas = attributes(entries).filter(|(kind, _)| *kind == ATTR_DATA);
+            let member = datas.filter_map(|(_, data)| attribute(data, ATTR_NAME));
+            names.extend(member.map(|name| String::from_utf8_lossy(name).trim_end_matches('\0').to_owned()));
+        };
+        self.socket.ask(message, each).map_err(Refusal)?;
+        Ok(names)
     }
 
     /// Exchanges the content of two sets, in one step. Waits a while for those that are busy.
