@@ -10,8 +10,10 @@ use sqlx::{ConnectOptions, Connection};
 use crate::deadline::Deadline;
 
 mod held;
+mod jails;
 
 pub use held::held;
+pub use jails::{Jail, jails};
 
 /// Whether fail2ban may have a jail of this name.
 #[must_use]

@@ -17,6 +17,7 @@ use crate::kernel_sets::Family;
 mod change;
 pub mod concerns;
 mod layout;
+pub mod native;
 mod nft;
 pub mod order;
 pub mod path;

@@ -71,15 +71,18 @@ pub(super) struct NftTable {
 impl NftTable {
     /// Whether it has the name of one that iptables-nft and its kin make.
     pub(super) fn is_of_iptables(&self) -> bool {
-        match self.family {
-            Family::Ip | Family::Ip6 => {
-                matches!(self.name.as_str(), "filter" | "nat" | "mangle" | "raw" | "security")
-            }
-            // arptables-nft and ebtables-nft.
-            Family::Arp => self.name == "filter",
-            Family::Bridge => matches!(self.name.as_str(), "filter" | "nat" | "broute"),
-            Family::Inet | Family::Netdev | Family::Other(_) => false,
-        }
+        is_of_iptables(&self.family.to_string(), &self.name)
+    }
+}
+
+/// The same, of a family as nft(8) names it.
+pub(super) fn is_of_iptables(family: &str, name: &str) -> bool {
+    match family {
+        "ip" | "ip6" => matches!(name, "filter" | "nat" | "mangle" | "raw" | "security"),
+        // arptables-nft and ebtables-nft.
+        "arp" => name == "filter",
+        "bridge" => matches!(name, "filter" | "nat" | "broute"),
+        _ => false,
     }
 }
 

@@ -200,6 +200,6 @@ pub(crate) fn is_installed() -> bool {
     programs.any(|program| find(&program.save_name()).is_some())
 }
 
-fn find(name: &str) -> Option<PathBuf> {
+pub(super) fn find(name: &str) -> Option<PathBuf> {
     DIRS.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
 }
