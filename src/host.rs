@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use crate::state_file;
 
 mod network;
+mod ports;
 mod resolvers;
 mod sessions;
 
 pub use network::{Interface, addresses, gateways, interfaces, tracked_connections, uplinks, with_addresses};
+pub use ports::listening;
 
 /// Where to look.
 #[derive(Clone, Debug)]

@@ -108,6 +108,8 @@ Files:
   /var/lib/ringfence/ledger.db        who is blocked until when, and why
   /var/log/ringfence/decisions.jsonl  who was blocked, refused and let go";
 
+pub(in crate::commands) use policy::foresee;
+
 /// No more of what names no account is repeated, in bytes.
 const MAX_TEXT: usize = 200;
 

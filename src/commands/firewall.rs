@@ -24,6 +24,9 @@ mod undo;
 mod verify;
 mod wanted;
 mod watch;
+mod words;
+
+pub(in crate::commands) use words::words;
 
 const TOOL: &str = "ringfence-firewall";
 

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::exit::Exit;
 
 mod offenders;
+mod test;
 
 const TOOL: &str = "ringfence";
 
@@ -35,6 +36,8 @@ pub struct Args {
 enum Command {
     /// Who fails: by address, the accounts that are refused, how often and why
     Offenders(offenders::Args),
+    /// What would become of an address, rule by rule; --walk goes through a real failure
+    Test(test::Args),
 }
 
 const ABOUT: &str = "The administrator's tool: which phone in that office is failing?";
@@ -75,6 +78,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
     let config = |unneeded| Config::load_without(args.settings.config.as_deref(), unneeded);
     match &args.command {
         Command::Offenders(args) => offenders::run(&config(&offenders::UNNEEDED)?, args),
+        Command::Test(args) => test::run(&config(&[])?, args),
     }
 }
 

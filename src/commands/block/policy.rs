@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 
 use super::Call;
 use crate::account::{Offender, SipAccount};
@@ -12,6 +13,7 @@ use crate::address;
 use crate::allow;
 use crate::commands::causes;
 use crate::config::block::Verify;
+use crate::config::{Config, Mode};
 use crate::deadline::Deadline;
 use crate::exemption::{self, Exemption};
 use crate::fusionpbx::accounts::{self, Existence};
@@ -116,6 +118,54 @@ pub(super) fn judge(call: &Call, ledger: &mut Ledger, request: &Request<'_>) -> 
     Ok(Verdict::Block { reason, why, evidence })
 }
 
+/// What a jail's block of an account that fails at an address would come to, as far as it depends on these two alone; nothing is
+/// written down.
+#[derive(Debug)]
+pub(in crate::commands) struct Foresight {
+    /// Whether the account exists; `None` where nobody says so.
+    pub(in crate::commands) exists: Option<bool>,
+    /// What is known of it, for people.
+    pub(in crate::commands) words: String,
+    /// Why it would not be blocked, for people; `None`: it would.
+    pub(in crate::commands) refused: Option<String>,
+}
+
+/// Foresees it. Whether too many are blocked already is not looked at.
+pub(in crate::commands) fn foresee(
+    config: &Config,
+    account: &SipAccount,
+    source: IpAddr,
+    now: Timestamp,
+) -> Foresight {
+    let call = &Call::new(config.clone(), now);
+    let found = if config.block.verify == Verify::None {
+        Ok(None)
+    } else {
+        look_up(call, std::slice::from_ref(account)).map(|answers| Some(answers[0]))
+    };
+    let (exists, words) = match &found {
+        Ok(Some(existence)) => (Some(existence.is_known()), existence.words().to_owned()),
+        Ok(None) => (None, "nobody is asked whether it exists (verify is none)".to_owned()),
+        Err(error) => (None, format!("nobody can say whether it exists: {}", causes(error))),
+    };
+    let judged = || -> Result<(), No> {
+        if config.block.only_exempt {
+            exempt(call, source)?;
+        }
+        match &found {
+            Ok(Some(existence)) if existence.is_known() => failing_device(call, account, source).map(drop),
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => not_registered(call, account).map(drop),
+            Err(_) => Err(("account-unverified", words.clone())),
+        }
+    };
+    let refused = match config.block_mode() {
+        Mode::Observe => Some("mode is observe: it is only written down".to_owned()),
+        Mode::Enforce => judged().err().map(|(_, detail)| detail),
+    };
+    Foresight { exists, words, refused }
+}
+
 /// Whether one phone's addresses are behind too many blocks already.
 fn floods(
     call: &Call,
@@ -194,12 +244,7 @@ pub(super) fn deadline(call: &Call) -> Deadline {
 /// Why the account may be blocked everywhere: nobody can have it.
 fn unknown(call: &Call, ledger: &mut Ledger, account: &SipAccount) -> anyhow::Result<Result<String, No>> {
     if call.config.block.verify == Verify::None {
-        // Nobody says that it does not exist; but if it is registered, it does. On a host without FreeSWITCH nobody knows.
-        let anywhere = Offender { account: account.clone(), source: None };
-        return Ok(match registered(call, std::slice::from_ref(&anywhere)).as_deref() {
-            Ok([true]) => Err(("registered", "the account is registered".to_owned())),
-            _ => Ok("not checked (verify is none)".to_owned()),
-        });
+        return Ok(not_registered(call, account));
     }
     let known = ledger.verdict(account, call.now())?.and_then(|name| Existence::from_name(&name));
     let existence = match known {
@@ -223,6 +268,15 @@ fn unknown(call: &Call, ledger: &mut Ledger, account: &SipAccount) -> anyhow::Re
     } else {
         Ok(existence.words().to_owned())
     })
+}
+
+/// Nobody says that it does not exist; but if it is registered, it does. On a host without FreeSWITCH nobody knows.
+fn not_registered(call: &Call, account: &SipAccount) -> Result<String, No> {
+    let anywhere = Offender { account: account.clone(), source: None };
+    match registered(call, std::slice::from_ref(&anywhere)).as_deref() {
+        Ok([true]) => Err(("registered", "the account is registered".to_owned())),
+        _ => Ok("not checked (verify is none)".to_owned()),
+    }
 }
 
 /// What FusionPBX says of accounts, in their order. Very many are asked for in several questions, each of which it can answer in time.

@@ -132,6 +132,12 @@ impl Packet {
         Self { state: State::Established, ..self }
     }
 
+    /// The same, with what is known of the host's end.
+    #[must_use]
+    pub fn arriving(self, destination: Option<IpAddr>, interface: Option<String>) -> Self {
+        Self { destination, interface, ..self }
+    }
+
     /// IPv4 or IPv6.
     #[must_use]
     pub const fn version(&self) -> Version {

@@ -1,0 +1,248 @@
+//! What would follow if a login of an address failed: by fail2ban's jails, and by blocks of accounts.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::account::SipAccount;
+use crate::commands::screen::{counted, span};
+use crate::commands::{block, causes};
+use crate::config::{Config, Mode};
+use crate::deadline::Deadline;
+use crate::exemption::{self, Exemption};
+use crate::fail2ban::{self, Jail};
+use crate::registrations::Standing;
+
+/// Whether an address is exempt is found out in this time, and what fail2ban says.
+const PATIENCE: Duration = Duration::from_secs(1);
+const FAIL2BAN: Duration = Duration::from_secs(10);
+
+/// What would follow.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Failing {
+    /// Whether ringfence-ignore keeps the address; null where nobody knows.
+    pub(super) exempt: Option<bool>,
+    /// Why, for people.
+    pub(super) standing: String,
+    /// What is known of the account, if one was named.
+    pub(super) account: Option<Known>,
+    /// Those that count it; none where fail2ban does not run.
+    pub(super) jails: Vec<Counting>,
+    /// Whether fail2ban runs; null where it does not answer.
+    pub(super) fail2ban: Option<bool>,
+}
+
+/// What is known of an account.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Known {
+    /// Null where nobody says so.
+    pub(super) exists: Option<bool>,
+    pub(super) words: String,
+    /// Why ringfence-block would not block it; null: it would.
+    pub(super) not_blocked: Option<String>,
+}
+
+/// A jail that counts a failure.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Counting {
+    pub(super) jail: String,
+    pub(super) counts: Counts,
+    pub(super) failures: u32,
+    pub(super) within_seconds: i64,
+    pub(super) for_seconds: i64,
+    /// Why it bans nobody all the same; null: it does.
+    pub(super) spared: Option<String>,
+    /// Whether it is known that it does or does not.
+    pub(super) certain: bool,
+}
+
+/// What a jail counts failures of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Counts {
+    Address,
+    Account,
+    /// An account at an address.
+    Device,
+}
+
+impl Counts {
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::Address => "the address",
+            Self::Account => "the account",
+            Self::Device => "the account at this address",
+        }
+    }
+}
+
+impl Counting {
+    /// What comes of it, for people.
+    pub(super) fn then(&self) -> String {
+        let length = if self.for_seconds < 0 {
+            "for good".to_owned()
+        } else {
+            format!("for {}", span(self.for_seconds))
+        };
+        let does = if self.counts == Counts::Address { "banned" } else { "blocked" };
+        let after = counted(self.failures, "failure", "failures");
+        let ban = format!("{does} {length} after {after} within {}", span(self.within_seconds));
+        match (&self.spared, self.certain) {
+            (None, true) => ban,
+            (None, false) => format!("perhaps {ban}"),
+            (Some(why), true) => format!("not {does}: {why}"),
+            (Some(why), false) => format!("{ban}, unless {why}"),
+        }
+    }
+}
+
+impl Failing {
+    /// What cannot be asked is added to `problems`.
+    pub(super) fn foresee(
+        config: &Config,
+        address: IpAddr,
+        account: Option<&SipAccount>,
+        now: Timestamp,
+        problems: &mut Vec<String>,
+    ) -> Self {
+        let deadline = Deadline::after(Instant::now(), PATIENCE);
+        let (exemption, answer) = exemption::find(config, address, now, deadline);
+        let standing = match &exemption {
+            Exemption::Standing(Standing::Unknown) => {
+                let why = answer.and_then(|answer| answer.failure).unwrap_or_default();
+                format!("nobody knows whether it is registered: {why}")
+            }
+            Exemption::AllowListUnreadable(fault) => {
+                format!("{} cannot be read: {}", fault.path.display(), fault.error)
+            }
+            Exemption::Allowed { list } => format!("it is on the allow list {list}"),
+            Exemption::Standing(Standing::Registered { .. }) => "it has a live registration".to_owned(),
+            Exemption::Standing(Standing::SeenLately { .. }) => "it was seen registered lately".to_owned(),
+            Exemption::Standing(Standing::NotRegistered) => {
+                "it is not registered, and on no allow list".to_owned()
+            }
+        };
+        let account = account.map(|account| {
+            let foresight = block::foresee(config, account, address, now);
+            Known { exists: foresight.exists, words: foresight.words, not_blocked: foresight.refused }
+        });
+        let jails = fail2ban::jails(&config.fail2ban.socket, FAIL2BAN);
+        let fail2ban = jails.as_ref().map(Option::is_some).ok();
+        let jails = jails.unwrap_or_else(|error| {
+            problems.push(format!("fail2ban's jails are not looked at: {}", causes(&error)));
+            None
+        });
+        let mut failing = Self { exempt: exemption.holds(), standing, account, jails: vec![], fail2ban };
+        let jails = jails.unwrap_or_default();
+        failing.jails = jails.iter().filter_map(|jail| failing.counting(config, jail, address)).collect();
+        failing
+    }
+
+    fn counting(&self, config: &Config, jail: &Jail, address: IpAddr) -> Option<Counting> {
+        let counts = counts(jail)?;
+        let exists = self.account.as_ref().and_then(|account| account.exists);
+        let (spared, certain) = match counts {
+            Counts::Address => self.spared(config, jail, address),
+            // These are of accounts that do not exist, and of those that do.
+            Counts::Account if exists == Some(true) => return None,
+            Counts::Device if exists == Some(false) => return None,
+            Counts::Account | Counts::Device => match &self.account {
+                Some(account) => (account.not_blocked.clone(), exists.is_some()),
+                None => (None, false),
+            },
+        };
+        Some(Counting {
+            jail: jail.name.clone(),
+            counts,
+            failures: jail.max_retry,
+            within_seconds: jail.find_time,
+            for_seconds: jail.ban_time,
+            spared,
+            certain,
+        })
+    }
+
+    /// Why a jail leaves the address alone, and whether that is certain.
+    fn spared(&self, config: &Config, jail: &Jail, address: IpAddr) -> (Option<String>, bool) {
+        let network =
+            |text: &String| text.parse::<IpNetwork>().is_ok_and(|network| network.contains(address));
+        if let Some(ignored) = jail.ignored.iter().find(|text| network(text)) {
+            return (Some(format!("ignoreip has {ignored}")), true);
+        }
+        if jail.ignore_command.is_empty() {
+            return (None, true);
+        }
+        if !jail.ignore_command.contains("ringfence-ignore") {
+            return (Some(format!("`{}` keeps it", jail.ignore_command)), false);
+        }
+        if config.registrations_mode() == Mode::Observe {
+            return (None, true);
+        }
+        match self.exempt {
+            Some(true) => (Some(format!("ringfence-ignore keeps it, as {}", self.standing)), true),
+            Some(false) => (None, true),
+            None => (Some("ringfence-ignore keeps it, which it cannot know now".to_owned()), false),
+        }
+    }
+}
+
+/// What a jail counts of a login that failed, by what its filter asks for; `None` if that is something else.
+pub(super) fn counts(jail: &Jail) -> Option<Counts> {
+    jail.fail_regexes.iter().find_map(|regex| {
+        let has = |text: &str| regex.contains(text);
+        let by_account = has("(?P<fid>");
+        if has("v1 failure address=") {
+            return Some(match by_account {
+                true if has("known=yes") => Counts::Device,
+                true => Counts::Account,
+                false => Counts::Address,
+            });
+        }
+        let asks = [
+            "SIP auth failure",
+            "SIP auth (?:failure|challenge)",
+            "SIP auth (?:challenge|failure)",
+            "Can't find user",
+            "A registration failed user",
+            "SecurityEvent=\"InvalidPassword\"",
+            "SecurityEvent=\"ChallengeResponseFailed\"",
+            "SecurityEvent=\"InvalidAccountID\"",
+        ];
+        // An address for a domain is another matter.
+        let other = has("@(?:\\d{1,3}");
+        (asks.iter().any(|text| has(text)) && !other).then_some(if by_account {
+            Counts::Account
+        } else {
+            Counts::Address
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_filter_counts_is_told_by_what_it_asks_for() {
+        let of = |regex: &str| counts(&Jail { fail_regexes: vec![regex.to_owned()], ..Jail::default() });
+        for (regex, expected) in [
+            ("^ v1 failure address=X known=(?:yes(?: id=x)?|no|unknown)$", Some(Counts::Address)),
+            ("^ v1 failure address=(?P<src>x) account=(?P<fid>x) known=no x$", Some(Counts::Account)),
+            ("^ v1 failure address=x known=yes id=(?P<fid>x) x$", Some(Counts::Device)),
+            ("^ v1 flood address=x", None),
+            ("SIP auth failure \\(REGISTER\\) x", Some(Counts::Address)),
+            ("SIP auth failure \\(REGISTER\\) for (?P<fid>x)", Some(Counts::Account)),
+            ("SIP auth challenge \\(REGISTER\\) x", None),
+            ("SIP auth (?:failure|challenge) x", Some(Counts::Address)),
+            ("Failed password for x", None),
+        ] {
+            assert_eq!(of(regex), expected, "{regex}");
+        }
+    }
+}

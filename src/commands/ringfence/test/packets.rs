@@ -1,0 +1,344 @@
+//! What becomes of packets of an address, by what the kernel has now.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::account::{Offender, SipAccount};
+use crate::commands::{causes, firewall};
+use crate::config::Config;
+use crate::firewall::native::{self, Refusal};
+use crate::firewall::path::{End, Holds, Packet, Path, Protocol, Sets, Step, Verdict};
+use crate::firewall::{Firewall, Tag};
+use crate::host;
+use crate::matcher::bpf::InKernel;
+
+/// No program is waited for longer.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What comes before it, of the ports in one row.
+const MOST_PORTS: usize = 16;
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum What {
+    /// A REGISTER, the first packet over UDP.
+    Register,
+    /// The same of a flow that the host has answered already.
+    RegisterAgain,
+    /// What opens a connection of TCP.
+    Connection,
+    /// A REGISTER over a connection that is open.
+    RegisterOverTcp,
+}
+
+impl What {
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::Register => "REGISTER over UDP",
+            Self::RegisterAgain => "REGISTER over UDP, once answered",
+            Self::Connection => "connection over TCP",
+            Self::RegisterOverTcp => "REGISTER over TCP",
+        }
+    }
+
+    const fn protocol(self) -> Protocol {
+        match self {
+            Self::Register | Self::RegisterAgain => Protocol::Udp,
+            Self::Connection | Self::RegisterOverTcp => Protocol::Tcp,
+        }
+    }
+}
+
+/// What becomes of it in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Outcome {
+    LetIn,
+    Dropped,
+    Rejected,
+    Unknown,
+}
+
+impl Outcome {
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::LetIn => "let in",
+            Self::Dropped => "dropped",
+            Self::Rejected => "rejected",
+            Self::Unknown => "not known",
+        }
+    }
+
+    const fn of(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Accepted { .. } => Self::LetIn,
+            Verdict::Dropped { .. } => Self::Dropped,
+            Verdict::Rejected { .. } => Self::Rejected,
+            Verdict::Unknown { .. } => Self::Unknown,
+        }
+    }
+}
+
+/// A packet, and what becomes of it, at ports where it is the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Trial {
+    pub(super) packet: What,
+    pub(super) ports: Vec<u16>,
+    /// Whether these are SIP's.
+    pub(super) sip: bool,
+    pub(super) outcome: Outcome,
+    /// What decides, for people.
+    pub(super) by: String,
+    /// What else may become of it, for people.
+    pub(super) unless: Vec<String>,
+    /// The host's rules alone, whatever comes before them.
+    pub(super) rules: Path,
+}
+
+/// Where it comes from and who it says it is.
+pub(super) struct Sender<'a> {
+    pub(super) address: IpAddr,
+    pub(super) account: Option<&'a SipAccount>,
+}
+
+/// What the kernel has, as far as it can be read.
+pub(super) struct Kernel {
+    firewall: Firewall,
+    sets: Option<Sets>,
+    pub(super) words: HashMap<Tag, String>,
+    refusals: Vec<Refusal>,
+    listening: Vec<std::net::SocketAddr>,
+    destination: Option<IpAddr>,
+    interface: Option<String>,
+    /// An account that is blocked by the program in the kernel, before all rules.
+    blocked: Option<Offender>,
+    pub(super) problems: Vec<String>,
+}
+
+impl Kernel {
+    /// An error means that not even the rules can be read.
+    pub(super) fn read(config: &Config, sender: &Sender<'_>, now: Timestamp) -> anyhow::Result<Self> {
+        let firewall = Firewall::read()?;
+        let mut problems = vec![];
+        let mut note =
+            |what: &str, error: &anyhow::Error| problems.push(format!("{what}: {}", causes(error)));
+        let sets = Sets::open().map_err(|error| note("sets are not looked at", &error)).ok();
+        let refusals = native::refusals(sender.address, PATIENCE).unwrap_or_else(|error| {
+            note("tables of nftables' own are not looked at", &error);
+            vec![]
+        });
+        let listening = host::listening().unwrap_or_else(|error| {
+            note("where the host listens is not known", &error);
+            vec![]
+        });
+        let own = host::addresses().unwrap_or_else(|error| {
+            note("the host's addresses are not known", &error);
+            vec![]
+        });
+        let same = |address: &&IpAddr| {
+            let link = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+            address.is_ipv4() == sender.address.is_ipv4() && !address.is_loopback() && !link
+        };
+        let interfaces = host::with_addresses().unwrap_or_default();
+        let interface = if own.contains(&sender.address) {
+            Some("lo".to_owned())
+        } else {
+            only(interfaces.into_iter().map(|interface| interface.name))
+        };
+        let blocked = blocked(sender).unwrap_or_else(|error| {
+            note("accounts blocked by the program in the kernel are not looked at", &error);
+            None
+        });
+        Ok(Self {
+            words: firewall::words(config, &firewall, now),
+            destination: only(own.iter().filter(same).copied()),
+            firewall,
+            sets,
+            refusals,
+            listening,
+            interface,
+            blocked,
+            problems,
+        })
+    }
+
+    /// All that is tried: SIP's ports, and others that are open where it goes another way there.
+    pub(super) fn try_all(&mut self, config: &Config, sender: &Sender<'_>) -> Vec<Trial> {
+        let reached = |at: &std::net::SocketAddr| {
+            !at.ip().is_loopback() && (at.is_ipv4() == sender.address.is_ipv4() || at.ip().is_unspecified())
+        };
+        let listening: BTreeSet<u16> =
+            self.listening.iter().filter(|at| reached(at)).map(std::net::SocketAddr::port).collect();
+        let ranges: Vec<_> = config.firewall.sip_ports.ranges().copied().collect();
+        let is_sip = |port: u16| ranges.iter().any(|range| (range.first()..=range.last()).contains(&port));
+        let mut sip: BTreeSet<u16> = ranges.iter().map(|range| range.first()).collect();
+        sip.extend(listening.iter().copied().filter(|port| is_sip(*port)));
+        let mut trials = vec![];
+        for what in [What::Register, What::RegisterAgain, What::Connection, What::RegisterOverTcp] {
+            for port in &sip {
+                self.add(&mut trials, what, *port, true, sender);
+            }
+        }
+        for port in listening.into_iter().filter(|port| !is_sip(*port)) {
+            self.add(&mut trials, What::Connection, port, false, sender);
+        }
+        tidy(trials)
+    }
+
+    /// Beside the ports where the same becomes of it.
+    fn add(&mut self, trials: &mut Vec<Trial>, what: What, port: u16, sip: bool, sender: &Sender<'_>) {
+        let trial = self.try_one(what, port, sip, sender);
+        let same = |other: &&mut Trial| {
+            (other.packet, other.sip, other.outcome, &other.by, &other.unless)
+                == (what, sip, trial.outcome, &trial.by, &trial.unless)
+                && other.rules.steps == trial.rules.steps
+        };
+        match trials.iter_mut().find(same) {
+            Some(other) => other.ports.push(port),
+            None => trials.push(trial),
+        }
+    }
+
+    fn try_one(&mut self, what: What, port: u16, sip: bool, sender: &Sender<'_>) -> Trial {
+        let packet = self.packet(what, port, sender);
+        let sets = &mut self.sets;
+        let rules = self.firewall.path(&packet, &mut |set, sides| match sets {
+            Some(sets) => sets.hold(set, sides, &packet),
+            None => Ok(None),
+        });
+        let (mut outcome, mut by) = (Outcome::of(&rules.verdict), by(&rules.verdict, &self.words));
+        let mut unless: Vec<String> = unless(&rules);
+        if let Some((refusal, certain)) = self.refusal(what.protocol(), port) {
+            if certain && outcome == Outcome::LetIn {
+                outcome = if refusal.rejects { Outcome::Rejected } else { Outcome::Dropped };
+                by = refusal.to_string();
+                unless.clear();
+            } else if outcome == Outcome::LetIn {
+                unless.push(format!("perhaps refused: {refusal}"));
+            }
+        }
+        let credentials = !packet.content.is_empty() && sender.account.is_some();
+        if let Some(blocked) = self.blocked.as_ref().filter(|_| sip && credentials) {
+            outcome = Outcome::Dropped;
+            by = format!(
+                "the program in the kernel, before all rules: {blocked} is blocked by ringfence-block"
+            );
+            unless.clear();
+        }
+        Trial { packet: what, ports: vec![port], sip, outcome, by, unless, rules }
+    }
+
+    fn packet(&self, what: What, port: u16, Sender { address, account }: &Sender<'_>) -> Packet {
+        let packet = match what {
+            What::Register => Packet::register(*address, Protocol::Udp, port, *account),
+            What::RegisterAgain => Packet::register(*address, Protocol::Udp, port, *account).established(),
+            What::Connection => Packet::syn(*address, port),
+            What::RegisterOverTcp => Packet::register(*address, Protocol::Tcp, port, *account),
+        };
+        packet.arriving(self.destination, self.interface.clone())
+    }
+
+    /// What refuses it in nftables, and whether it does for certain.
+    fn refusal(&self, protocol: Protocol, port: u16) -> Option<(&Refusal, bool)> {
+        let met = |certain: bool| {
+            let of = move |refusal: &&Refusal| match refusal.meets(protocol, port) {
+                Some(met) => certain && met,
+                None => !certain,
+            };
+            self.refusals.iter().find(of).map(|refusal| (refusal, certain))
+        };
+        met(true).or_else(|| met(false))
+    }
+}
+
+/// The one there is, if there is one.
+fn only<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
+    all.next().filter(|_| all.next().is_none())
+}
+
+/// Which block of the program in the kernel meets the account.
+fn blocked(Sender { address, account }: &Sender<'_>) -> anyhow::Result<Option<Offender>> {
+    let Some(account) = account else { return Ok(None) };
+    let Some(there) = InKernel::open()? else { return Ok(None) };
+    for source in [None, Some(*address)] {
+        let offender = Offender { account: (*account).clone(), source };
+        if there.hits(&offender)?.is_some() {
+            return Ok(Some(offender));
+        }
+    }
+    Ok(None)
+}
+
+/// Rows that say the same as one before them are left out: a flow that is answered, and a REGISTER over a connection, where they fare
+/// as the first packet; and other ports, where the connection fares as on those of SIP.
+fn tidy(mut trials: Vec<Trial>) -> Vec<Trial> {
+    let mut known: BTreeMap<(What, u16), Outcome> = BTreeMap::new();
+    for trial in &trials {
+        known.extend(trial.ports.iter().map(|port| ((trial.packet, *port), trial.outcome)));
+    }
+    let usual: Vec<Outcome> = trials
+        .iter()
+        .filter(|trial| trial.sip && trial.packet == What::Connection)
+        .map(|trial| trial.outcome)
+        .collect();
+    for trial in &mut trials {
+        let outcome = trial.outcome;
+        let first = match trial.packet {
+            What::RegisterAgain => What::Register,
+            What::RegisterOverTcp => What::Connection,
+            What::Connection if !trial.sip && usual.iter().all(|other| *other == outcome) => {
+                trial.ports.clear();
+                continue;
+            }
+            What::Connection | What::Register => continue,
+        };
+        // Over a connection that cannot be opened nothing comes.
+        let moot =
+            |port: &u16| first == What::Connection && known.get(&(first, *port)) != Some(&Outcome::LetIn);
+        trial.ports.retain(|port| !moot(port) && known.get(&(first, *port)) != Some(&outcome));
+    }
+    trials.retain(|trial| !trial.ports.is_empty());
+    trials
+}
+
+/// What decided, for people.
+fn by(verdict: &Verdict, words: &HashMap<Tag, String>) -> String {
+    match (verdict, verdict.end()) {
+        (Verdict::Unknown { why }, _) => why.clone(),
+        (_, Some(End::Policy { chain, .. })) => format!("the policy of {chain}"),
+        (_, Some(End::Rule(step))) => {
+            let said = step.tag.and_then(|tag| words.get(&tag)).or(step.comment.as_ref());
+            let said = said.map_or_else(String::new, |said| format!(" ({said})"));
+            format!("rule {} of {}{said}", step.number, step.chain)
+        }
+        (_, None) => String::new(),
+    }
+}
+
+fn unless(path: &Path) -> Vec<String> {
+    let said = path.otherwise.iter().map(|other| {
+        let why = |step: &Step| match &step.holds {
+            Holds::Perhaps { why, usually: false } => why.clone(),
+            Holds::Perhaps { why, usually: true } => format!("not {why}"),
+            Holds::Yes => String::new(),
+        };
+        let why: Vec<String> = other.on.iter().map(why).collect();
+        format!("{} {}", Outcome::of(&other.verdict).words(), why.join(", "))
+    });
+    let mut all: Vec<String> = said.collect();
+    all.dedup();
+    all
+}
+
+/// Ports with commas between them.
+pub(super) fn listed(ports: &[u16]) -> String {
+    let shown: Vec<String> = ports.iter().take(MOST_PORTS).map(u16::to_string).collect();
+    let more = if ports.len() > MOST_PORTS { ", ..." } else { "" };
+    shown.join(", ") + more
+}
