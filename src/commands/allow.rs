@@ -16,8 +16,11 @@ use crate::state_file;
 mod add;
 mod kernel;
 mod list;
+mod meanwhile;
 mod remove;
 mod sync;
+
+pub(in crate::commands) use meanwhile::Meanwhile;
 
 const TOOL: &str = timed::NAME;
 

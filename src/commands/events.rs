@@ -11,7 +11,7 @@ use crate::exit::Exit;
 mod metrics;
 mod run;
 mod systemd;
-mod tail;
+pub(in crate::commands) mod tail;
 mod voice;
 mod worker;
 

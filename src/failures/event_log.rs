@@ -32,7 +32,7 @@ pub fn since(path: &Path, since: Timestamp, mut each: impl FnMut(Failure)) -> io
                 return;
             }
             match Line::parse(text) {
-                Ok(line) => each_of(&line, &mut each),
+                Ok(line) => failure(&line).into_iter().for_each(&mut each),
                 Err(_) => odd += 1,
             }
         })?;
@@ -40,21 +40,23 @@ pub fn since(path: &Path, since: Timestamp, mut each: impl FnMut(Failure)) -> io
     Ok(odd)
 }
 
-fn each_of(line: &Line, each: &mut impl FnMut(Failure)) {
-    let (Entry::Failure(failure) | Entry::Excused(failure)) = &line.entry else { return };
+/// The failure that a line tells of, also one that was excused.
+#[must_use]
+pub fn failure(line: &Line) -> Option<Failure> {
+    let (Entry::Failure(failure) | Entry::Excused(failure)) = &line.entry else { return None };
     let agent = &failure.client().agent;
     let readable = |text: Field<'_>| match text {
         Field::Text { bytes: [], .. } => String::new(),
         text => text.readable(),
     };
     let line::Account { user, domain } = failure.account();
-    each(Failure {
+    Some(Failure {
         time: line.time.get(),
         address: failure.address().get(),
         account: Account { user: readable(user.into()), domain: readable(domain.into()) },
         why: why(failure),
         agent: readable(agent.into()),
-    });
+    })
 }
 
 fn why(failure: &line::Failure) -> Why {

@@ -64,8 +64,8 @@ pub fn since(
 }
 
 /// Takes the log line by line.
-struct Reader<'a> {
-    zone: &'a TimeZone,
+pub struct Reader {
+    zone: TimeZone,
     /// An entry that may be a failure, as soon as what comes behind it says so.
     entry: Option<Entry>,
     /// The last account that was not found.
@@ -77,12 +77,15 @@ struct Entry {
     folds: usize,
 }
 
-impl<'a> Reader<'a> {
-    fn new(zone: &'a TimeZone) -> Self {
-        Self { zone, entry: None, unknown: None }
+impl Reader {
+    /// Nothing was read yet; the log's times are of this zone.
+    #[must_use]
+    pub fn new(zone: &TimeZone) -> Self {
+        Self { zone: zone.clone(), entry: None, unknown: None }
     }
 
-    fn push(&mut self, line: &[u8]) -> Option<Failure> {
+    /// What the entry before this line says, if it is a failure and has come to its end.
+    pub fn push(&mut self, line: &[u8]) -> Option<Failure> {
         if is_entry(line) {
             let failure = self.entry.take().and_then(|entry| self.failure(&entry.text, false));
             if message(line).is_some() {
@@ -100,6 +103,11 @@ impl<'a> Reader<'a> {
             entry
         });
         None
+    }
+
+    /// The same where no line follows: nothing was written behind the last for a while.
+    pub fn rest(&mut self) -> Option<Failure> {
+        self.entry.take().and_then(|entry| self.failure(&entry.text, false))
     }
 
     /// What a whole entry says; whether FreeSWITCH's hint stands behind it.

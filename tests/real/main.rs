@@ -23,6 +23,7 @@ macro_rules! with_both_variants {
 }
 
 mod accounts;
+mod admin_test;
 mod allow;
 mod allow_fail2ban;
 mod ban;
@@ -45,6 +46,7 @@ mod faults;
 mod firewall_beside;
 mod firewall_change;
 mod firewall_order;
+mod firewall_path;
 mod firewall_probe;
 mod http;
 mod lists_faults;

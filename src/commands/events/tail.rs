@@ -61,7 +61,7 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
 }
 
 /// Reads whole lines of a file that grows, and is replaced now and then.
-struct Reader {
+pub(in crate::commands) struct Reader {
     path: PathBuf,
     file: BufReader<File>,
     inode: u64,
@@ -73,7 +73,7 @@ struct Reader {
 
 impl Reader {
     /// Opens the file so many lines before its end.
-    fn open(path: &Path, lines: usize) -> io::Result<Self> {
+    pub(in crate::commands) fn open(path: &Path, lines: usize) -> io::Result<Self> {
         let mut file = log::open(path)?;
         let position = start_of_last(&file, lines)?;
         file.seek(SeekFrom::Start(position))?;
@@ -86,7 +86,10 @@ impl Reader {
     }
 
     /// Hands over the lines that have come, some at a time; of a file that was replaced, first what is left of it.
-    fn read(&mut self, mut each: impl FnMut(Vec<Vec<u8>>) -> io::Result<()>) -> io::Result<()> {
+    pub(in crate::commands) fn read(
+        &mut self,
+        mut each: impl FnMut(Vec<Vec<u8>>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let replaced = std::fs::metadata(&self.path).is_ok_and(|named| named.ino() != self.inode);
         if self.file.get_ref().metadata()?.len() < self.position {
             self.file.seek(SeekFrom::Start(0))?;

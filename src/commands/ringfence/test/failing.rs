@@ -20,6 +20,9 @@ use crate::registrations::Standing;
 const PATIENCE: Duration = Duration::from_secs(1);
 const FAIL2BAN: Duration = Duration::from_secs(10);
 
+/// As jails call it in `ignorecommand`.
+const IGNORE: &str = "ringfence-ignore";
+
 /// What would follow.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -48,7 +51,7 @@ pub(super) struct Known {
 }
 
 /// A jail that counts a failure.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Counting {
     pub(super) jail: String,
@@ -60,6 +63,9 @@ pub(super) struct Counting {
     pub(super) spared: Option<String>,
     /// Whether it is known that it does or does not.
     pub(super) certain: bool,
+    /// Whether one failure may be enough to ban the address, whatever the allow lists say.
+    #[serde(skip)]
+    pub(super) bans_at_once: bool,
 }
 
 /// What a jail counts failures of.
@@ -163,6 +169,10 @@ impl Failing {
             failures: jail.max_retry,
             within_seconds: jail.find_time,
             for_seconds: jail.ban_time,
+            bans_at_once: counts == Counts::Address
+                && jail.max_retry <= 1
+                && !(spared.is_some() && certain)
+                && (config.registrations_mode() == Mode::Observe || !jail.ignore_command.contains(IGNORE)),
             spared,
             certain,
         })
@@ -178,7 +188,7 @@ impl Failing {
         if jail.ignore_command.is_empty() {
             return (None, true);
         }
-        if !jail.ignore_command.contains("ringfence-ignore") {
+        if !jail.ignore_command.contains(IGNORE) {
             return (Some(format!("`{}` keeps it", jail.ignore_command)), false);
         }
         if config.registrations_mode() == Mode::Observe {
