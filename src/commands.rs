@@ -24,6 +24,7 @@ pub mod ignore;
 pub mod lists;
 pub mod ringfence;
 
+mod pause;
 mod screen;
 
 const SYSLOG: &str = "/dev/log";

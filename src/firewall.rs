@@ -5,7 +5,7 @@
 //! rules or the new ones. Every rule of ours carries the comment `ringfence` and a tag that stands for its content, by which it
 //! is known again however iptables prints it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use anyhow::bail;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::visible_within;
 use crate::kernel_sets::Family;
+use crate::pause::Pause;
 
 mod change;
 pub mod concerns;
@@ -22,6 +23,7 @@ mod nft;
 pub mod order;
 pub mod path;
 mod pattern;
+mod pause;
 mod programs;
 mod saved;
 mod turn;
@@ -192,6 +194,15 @@ impl Firewall {
         self.tables.iter().any(|table| table.saved.tracks_connections())
     }
 
+    /// The chains and sets of fail2ban and `event_guard` that packets for this host meet.
+    #[must_use]
+    pub fn bans_of_others(&self) -> Vec<String> {
+        let own = self.tables.iter().filter(|table| table.program.variant == self.variant);
+        let rules = own.flat_map(|table| table.saved.rules(layout::INPUT));
+        let names: BTreeSet<_> = rules.filter_map(saved::SavedRule::ban).collect();
+        names.into_iter().collect()
+    }
+
     /// Whether rules that we wrote are in the chains that begin with `prefix`.
     #[must_use]
     pub fn has_rules_of(&self, prefix: &str) -> bool {
@@ -212,10 +223,13 @@ impl Firewall {
         Kept { v4: of(Version::V4), v6: of(Version::V6) }
     }
 
-    /// What would be brought in: the text for each program, where something differs.
+    /// What would be brought in: the text for each program, where something differs. What a pause that is over has left there is no
+    /// difference.
     #[must_use]
-    pub fn plan(&self, layout: impl Fn(Version) -> Layout) -> Vec<(String, String)> {
-        self.pending(&layout).into_iter().map(|(program, text)| (program.restore_name(), text)).collect()
+    pub fn plan(&self, pause: Pause, layout: impl Fn(Version) -> Layout) -> Vec<(String, String)> {
+        let wanted = |table: &Table| layout(table.program.version).paused_as(pause, &table.saved);
+        let pending = self.pending(&|table, variant| table.change(&wanted(table), variant));
+        pending.into_iter().map(|(program, text)| (program.restore_name(), text)).collect()
     }
 
     /// Brings layouts into a network namespace that has no rules yet, by the programs of this variant.
@@ -226,25 +240,57 @@ impl Firewall {
         programs::restore_all(&layouts.iter().filter_map(text).collect::<Vec<_>>())
     }
 
-    /// Makes our chains as `layout` says, and reads them back; whether something had to be changed.
+    /// Makes our chains as `layout` says, during this pause or without one, and reads them back; whether something had to be changed.
     ///
     /// After an error each of IPv4 and IPv6 has the old rules or the new ones. Only who has the turn ([`take_turn`]) may do it.
-    pub fn bring_in(&mut self, layout: impl Fn(Version) -> Layout) -> anyhow::Result<bool> {
-        let mut pending = self.pending(&layout);
-        let changed = !pending.is_empty();
-        self.bring_in_all(&mut pending, &layout).map(|()| changed)
+    pub fn bring_in(&mut self, pause: Pause, layout: impl Fn(Version) -> Layout) -> anyhow::Result<bool> {
+        self.make(&|table, variant| table.change(&layout(table.program.version).paused(pause), variant))
     }
 
     /// [`Firewall::bring_in`], but after an error IPv4 and IPv6 have both the old rules; if even these cannot be brought in again, the
     /// error says so.
-    pub fn bring_in_together(&mut self, layout: impl Fn(Version) -> Layout) -> anyhow::Result<bool> {
-        let mut pending = self.pending(&layout);
-        let changed = !pending.is_empty();
+    pub fn bring_in_together(
+        &mut self,
+        pause: Pause,
+        layout: impl Fn(Version) -> Layout,
+    ) -> anyhow::Result<bool> {
+        let change = |table: &Table, variant| {
+            let wanted = layout(table.program.version).paused(pause);
+            table.change(&wanted, variant)
+        };
+        let pending = self.pending(&change);
         let before: Vec<_> = pending.iter().map(|(program, _)| self.before(program, &layout)).collect();
-        let Err(error) = self.bring_in_all(&mut pending, &layout) else { return Ok(changed) };
+        let Err(error) = self.make(&change) else { return Ok(!pending.is_empty()) };
         match Self::read().and_then(|there| there.take_back(&before)) {
             Ok(()) => Err(error),
             Err(undo) => Err(error.context(format!("the old rules could not be brought in again: {undo:#}"))),
+        }
+    }
+
+    /// Begins or ends a pause in the first chains of these owners, at once; whether something had to be changed. After an error all is
+    /// as it was during `before`, and if even that is not possible, the error says so.
+    pub fn pause(&mut self, owners: &[&str], before: Pause, pause: Pause) -> anyhow::Result<bool> {
+        let to = |pause| move |table: &Table, _| change::pause_text(&table.saved, owners, pause);
+        let error = match self.make(&to(pause)) {
+            Ok(changed) => return Ok(changed),
+            Err(error) => pause::explained(error),
+        };
+        match Self::read().and_then(|mut there| there.make(&to(before))) {
+            Ok(_) => Err(error),
+            Err(undo) => Err(error.context(format!("the old rules could not be brought in again: {undo:#}"))),
+        }
+    }
+
+    /// Tries in a network namespace of its own whether the kernel can end a pause, for a host that has no rules of ours yet.
+    pub fn try_pause(&self, pause: Pause) -> anyhow::Result<()> {
+        let Some(until) = pause.until() else { return Ok(()) };
+        let text = pause::trial(until);
+        let mut programs = self.tables.iter().map(|table| &table.program);
+        let tried = programs.try_for_each(|program| program.try_apart(&text));
+        match tried {
+            Err(error) if pause::is_impossible(&error) => Err(pause::explained(error)),
+            // Where there can be no namespace, nobody knows.
+            _ => Ok(()),
         }
     }
 
@@ -267,16 +313,15 @@ impl Firewall {
         programs::restore_all(&pending)
     }
 
-    fn bring_in_all(
-        &mut self,
-        pending: &mut Vec<(Program, String)>,
-        layout: &impl Fn(Version) -> Layout,
-    ) -> anyhow::Result<()> {
+    /// Makes each table what `change` says of it; whether something had to be changed.
+    fn make(&mut self, change: &impl Fn(&Table, Variant) -> Option<String>) -> anyhow::Result<bool> {
+        let mut pending = self.pending(change);
+        let changed = !pending.is_empty();
         for _ in 0..TRIES {
             if pending.is_empty() {
-                return Ok(());
+                return Ok(changed);
             }
-            let done = programs::restore_all(pending);
+            let done = programs::restore_all(&pending);
             *self = match Self::read() {
                 Ok(read) => read,
                 Err(error) => {
@@ -284,18 +329,18 @@ impl Firewall {
                     return Err(error.context("the rules were brought in, but cannot be read back"));
                 }
             };
-            let left = self.pending(layout);
+            let left = self.pending(change);
             // What is to be done is another thing only if somebody came in between our look and our change, or if one of two was done.
-            if left == *pending {
+            if left == pending {
                 done?;
                 break;
             }
-            if done.is_err() && left.len() < pending.len() {
-                return done;
+            if left.len() < pending.len() {
+                done?;
             }
-            *pending = left;
+            pending = left;
         }
-        let Some((program, text)) = pending.first() else { return Ok(()) };
+        let Some((program, text)) = pending.first() else { return Ok(changed) };
         bail!(
             "the rules are not there after {} brought them in, so another program may be changing them; still to be done: {}",
             program.restore_name(),
@@ -304,15 +349,20 @@ impl Firewall {
     }
 
     /// The text for each program where something differs.
-    fn pending(&self, layout: &impl Fn(Version) -> Layout) -> Vec<(Program, String)> {
-        let pending = |Table { program, saved }: &Table| {
-            let wanted = layout(program.version);
-            // What we left where the host's rules were before is taken away.
-            let wanted =
-                if program.variant == self.variant { wanted } else { Layout::nothing(&wanted.prefix) };
-            Some((program.clone(), change::text(saved, &wanted)?))
-        };
+    fn pending(&self, change: &impl Fn(&Table, Variant) -> Option<String>) -> Vec<(Program, String)> {
+        let pending = |table: &Table| Some((table.program.clone(), change(table, self.variant)?));
         self.tables.iter().filter_map(pending).collect()
+    }
+}
+
+impl Table {
+    /// What makes it hold a layout, on a host that uses this variant.
+    fn change(&self, wanted: &Layout, variant: Variant) -> Option<String> {
+        if self.program.variant == variant {
+            return change::text(&self.saved, wanted);
+        }
+        // What we left where the host's rules were before is taken away.
+        change::text(&self.saved, &Layout::nothing(&wanted.prefix))
     }
 }
 

@@ -33,6 +33,7 @@ pub mod ledger;
 pub mod log_files;
 pub mod matcher;
 pub mod netlink;
+pub mod pause;
 pub mod postgres;
 pub mod registrations;
 pub mod state_file;

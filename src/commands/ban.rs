@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
 use crate::bans::{self, Jail, Reach};
-use crate::commands::{Settings, a_jail, causes, give_up, parse, record, screen};
+use crate::commands::{Settings, a_jail, causes, give_up, parse, pause, record, screen};
 use crate::config::{Config, Mode};
 use crate::evidence::Decision;
 use crate::exit::Exit;
@@ -218,7 +218,8 @@ impl Call {
         if self.config.mode == Mode::Observe {
             enforced.clear();
         }
-        if Firewall::read()?.bring_in(|version| bans::layout(&enforced, version))? {
+        let pause = pause::now(&self.config);
+        if Firewall::read()?.bring_in(pause, |version| bans::layout(&enforced, version))? {
             repaired.push("the rules".to_owned());
         }
         for line in &left_out {

@@ -9,9 +9,10 @@ use crate::config::Config;
 use crate::exit::Exit;
 
 mod offenders;
+mod pause;
 mod test;
 
-const TOOL: &str = "ringfence";
+pub(super) const TOOL: &str = "ringfence";
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -38,6 +39,8 @@ enum Command {
     Offenders(offenders::Args),
     /// What would become of an address, rule by rule; --walk goes through a real failure
     Test(test::Args),
+    /// Lift all blocking of ours for a while, after which the kernel blocks again by itself
+    Pause(pause::Args),
 }
 
 const ABOUT: &str = "The administrator's tool: which phone in that office is failing?";
@@ -49,18 +52,25 @@ A whole office sits behind one address. offenders says which of its phones are r
 account and why, and whether fail2ban would leave the address alone.";
 
 const AFTER_HELP: &str = "\
-Exit status: 0 shown, 2 broken or wrong usage.";
+Exit status: 0 done, shown or yes, 1 no, 2 broken or wrong usage.";
 
 const AFTER_LONG_HELP: &str = "\
 Exit status:
-  0  shown, also where nobody failed
+  0  done, or shown; for pause without a time, that there is one
+  1  for pause without a time, that there is none
   2  broken, or wrong usage
+
+Which way it fails:
+  A pause is ended by the kernel, by its clock, also if nothing of ours runs any more; and by a boot.
+  If it cannot be brought in, nothing is changed. Bans and blocks that are made meanwhile count from
+  its end on.
 
 Files:
   /etc/ringfence/ringfence.toml               settings; RINGFENCE_CONFIG or --config names another
                                               file
   /var/log/ringfence/events/events.log        the log of ringfence-events, and its rotated files;
-                                              where it is not, FreeSWITCH's own log";
+                                              where it is not, FreeSWITCH's own log
+  /run/ringfence/pause.json                   until when there is a pause";
 
 /// The whole tool.
 #[must_use]
@@ -79,6 +89,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
         Command::Offenders(args) => offenders::run(&config(&offenders::UNNEEDED)?, args),
         Command::Test(args) => test::run(&config(&[])?, args),
+        Command::Pause(args) => pause::run(&config(&pause::UNNEEDED)?, args),
     }
 }
 

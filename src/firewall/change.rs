@@ -6,6 +6,7 @@ use std::fmt::Write;
 use super::layout::INPUT;
 use super::saved::{Saved, SavedRule};
 use super::{Chain, Counters, Hook, Layout, Rule, Tag};
+use crate::pause::Pause;
 
 /// What iptables-restore is to be told, with `--noflush --counters`; `None` if all is as it should be.
 ///
@@ -16,33 +17,64 @@ pub(super) fn text(saved: &Saved, layout: &Layout) -> Option<String> {
     let counters: HashMap<Tag, Counters> = saved.ours().collect();
 
     body += &hooks(saved, layout);
-    for Chain { name, rules } in &layout.chains {
-        let there = saved.chains.get(name).map(Vec::as_slice);
-        // Jumps of other tools of ours come first, and stay.
-        let guests = there.unwrap_or_default().iter().take_while(|rule| layout.is_guest(rule)).count();
-        let (guests, there) = (&there.unwrap_or_default()[..guests], there.map(|there| &there[guests..]));
-        if let Some(Edits { surplus, missing }) = there.and_then(|there| edits(there, rules)) {
-            // From the end: the places of the others stay what they are.
-            for at in surplus.into_iter().rev() {
-                let _ = writeln!(body, "-D {name} {}", guests.len() + at + 1);
-            }
-            for at in missing {
-                let _ = writeln!(body, "-I {name} {} {}", guests.len() + at + 1, rules[at]);
-            }
-            continue;
-        }
-        // This empties a chain that is there.
-        let _ = writeln!(declared, ":{name} - [0:0]");
-        for SavedRule { spec, counters: Counters { packets, bytes }, .. } in guests {
-            let _ = writeln!(body, "[{packets}:{bytes}] -A {name} {spec}");
-        }
-        for rule in rules {
-            let Counters { packets, bytes } = counters.get(&rule.tag()).copied().unwrap_or_default();
-            let _ = writeln!(body, "[{packets}:{bytes}] -A {name} {rule}");
-        }
+    for chain in &layout.chains {
+        fill(saved, layout, chain, &counters, &mut declared, &mut body);
     }
     body += &leftovers(saved, layout);
+    transaction(&declared, &body)
+}
+
+/// The same, that the first chains of these owners begin and end a pause together; nothing else is touched.
+pub(super) fn pause_text(saved: &Saved, owners: &[&str], pause: Pause) -> Option<String> {
+    let (mut declared, mut body) = (String::new(), String::new());
+    let counters: HashMap<Tag, Counters> = saved.ours().collect();
+    for owner in owners {
+        // A chain that somebody wrote by hand under our name is his.
+        if saved.rules(owner).iter().any(|rule| rule.tag.is_some()) {
+            let layout = Layout::of(saved, owner).paused(pause);
+            let first = layout.chains.iter().filter(|chain| chain.name == *owner);
+            first.for_each(|chain| fill(saved, &layout, chain, &counters, &mut declared, &mut body));
+        }
+    }
+    transaction(&declared, &body)
+}
+
+fn transaction(declared: &str, body: &str) -> Option<String> {
     (!declared.is_empty() || !body.is_empty()).then(|| format!("*filter\n{declared}{body}COMMIT\n"))
+}
+
+/// Makes a chain hold its rules.
+fn fill(
+    saved: &Saved,
+    layout: &Layout,
+    Chain { name, rules }: &Chain,
+    counters: &HashMap<Tag, Counters>,
+    declared: &mut String,
+    body: &mut String,
+) {
+    let there = saved.chains.get(name).map(Vec::as_slice);
+    // Jumps of other tools of ours come first, and stay.
+    let guests = there.unwrap_or_default().iter().take_while(|rule| layout.is_guest(rule)).count();
+    let (guests, there) = (&there.unwrap_or_default()[..guests], there.map(|there| &there[guests..]));
+    if let Some(Edits { surplus, missing }) = there.and_then(|there| edits(there, rules)) {
+        // From the end: the places of the others stay what they are.
+        for at in surplus.into_iter().rev() {
+            let _ = writeln!(body, "-D {name} {}", guests.len() + at + 1);
+        }
+        for at in missing {
+            let _ = writeln!(body, "-I {name} {} {}", guests.len() + at + 1, rules[at]);
+        }
+        return;
+    }
+    // This empties a chain that is there.
+    let _ = writeln!(declared, ":{name} - [0:0]");
+    for SavedRule { spec, counters: Counters { packets, bytes }, .. } in guests {
+        let _ = writeln!(body, "[{packets}:{bytes}] -A {name} {spec}");
+    }
+    for rule in rules {
+        let Counters { packets, bytes } = counters.get(&rule.tag()).copied().unwrap_or_default();
+        let _ = writeln!(body, "[{packets}:{bytes}] -A {name} {rule}");
+    }
 }
 
 /// How a chain becomes what it should be, one rule after another.

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
+use super::pause::is_pause;
 use super::saved::{Saved, SavedRule};
 
 /// Stands for the content of a rule: a rule with the same tag is the same rule, as long as one build of ours wrote both. Another
@@ -95,6 +96,11 @@ impl Rule {
             "SET" => "remember".to_owned(),
             chain => format!("to {chain}"),
         }
+    }
+
+    /// Whether it is there for a pause that was when it was read.
+    pub(super) fn pauses(&self) -> bool {
+        matches!(&self.body, Body::Saved(rule) if is_pause(rule))
     }
 
     /// What it is known by.

@@ -57,6 +57,13 @@ impl Program {
         let args = ["-w", LOCK_SECONDS, "--noflush", "--counters"];
         run(PACKAGE, &self.restore_name(), &args, text, TIME).map(drop)
     }
+
+    /// The same in a network namespace of its own, which ends with it.
+    pub(super) fn try_apart(&self, text: &str) -> anyhow::Result<()> {
+        let path = installed(PACKAGE, &self.restore_name())?;
+        let args = ["--net", "--", path.to_str().context("its path is no text")?, "--noflush"];
+        run("util-linux", "unshare", &args, text, TIME).map(drop)
+    }
 }
 
 /// Which of the two has rules where nothing tells: what is called `iptables` on this host.

@@ -108,6 +108,66 @@ fn the_hook_stands_behind_bans_and_above_all_else() {
 }
 
 #[test]
+fn a_pause_is_the_first_rule_and_touches_nothing_else() {
+    let wanted = layout(&["-s 192.0.2.1", "-s 192.0.2.2"]);
+    let [first, second] = &wanted.chains[0].rules[..] else { panic!() };
+    let (first, second) = (saved_rule("RF-T", first, 7), saved_rule("RF-T", second, 8));
+    let hook = saved_rule("INPUT", &hook(), 9);
+    let with = |rules: &str| {
+        format!(
+            "*filter\n:INPUT DROP [0:0]\n:RF-T - [0:0]\n:RF-U - [0:0]\n{hook}{rules}[0:0] -A RF-U -j DROP\nCOMMIT\n"
+        )
+    };
+    let paused = |until: i64| {
+        let rule = wanted.clone().paused(Pause::Until(until)).chains[0].rules[0].clone();
+        assert!(rule.to_string().ends_with("-j RETURN"), "{rule}");
+        rule
+    };
+    let (pause, other) = (paused(1_795_184_343), paused(1_795_184_344));
+    assert!(
+        pause.to_string().starts_with("-m time --datestop 2026-11-20T14:19:02 "),
+        "its last second: {pause}"
+    );
+    let (there, others) = (saved_rule("RF-T", &pause, 1), saved_rule("RF-T", &other, 1));
+    let both = [first.as_str(), &second].concat();
+    let until = Pause::Until(1_795_184_343);
+    for (what, there, pause, wanted) in [
+        ("it begins", both.clone(), until, format!("*filter\n-I RF-T 1 {pause}\nCOMMIT\n")),
+        ("it is there", there.clone() + &both, until, String::new()),
+        (
+            "another one was",
+            others + &both,
+            until,
+            format!("*filter\n-D RF-T 1\n-I RF-T 1 {pause}\nCOMMIT\n"),
+        ),
+        ("it ends", there.clone() + &both, Pause::Not, "*filter\n-D RF-T 1\nCOMMIT\n".to_owned()),
+        ("it is over", there + &both, Pause::Over(1_795_184_343), "*filter\n-D RF-T 1\nCOMMIT\n".to_owned()),
+        ("there was none", both, Pause::Not, String::new()),
+    ] {
+        let saved = Saved::parse(&with(&there));
+        let text = change::pause_text(&saved, &["RF-T", "RF-U", "RF-V"], pause).unwrap_or_default();
+        assert_eq!(text, wanted, "{what}");
+        // Whoever makes the rules makes the same.
+        let layout = layout(&["-s 192.0.2.1", "-s 192.0.2.2"]);
+        assert_eq!(
+            super::change::text(&saved, &layout.clone().paused(pause)).unwrap_or_default(),
+            wanted,
+            "{what}"
+        );
+        // What was kept of an earlier time is as of now.
+        assert_eq!(
+            Layout::of(&saved, "RF-T").paused(pause).chains,
+            Layout::of(&Saved::parse(&with(&[first.as_str(), &second].concat())), "RF-T")
+                .paused(pause)
+                .chains,
+            "{what}"
+        );
+        let looked = super::change::text(&saved, &layout.paused_as(pause, &saved)).unwrap_or_default();
+        assert_eq!(looked, if what == "it is over" { "" } else { &wanted }, "{what}");
+    }
+}
+
+#[test]
 fn takes_away_what_is_no_longer_wanted() {
     let saved = format!(
         "*filter\n:INPUT ACCEPT [0:0]\n:OTHER - [0:0]\n:RF-T - [0:0]\n:RF-T-1 - [0:0]\n:RF-T-2 - [0:0]\n{}[0:0] -A RF-T -j RF-T-1\n\

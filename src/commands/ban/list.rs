@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{Call, complain, kernel};
 use crate::bans;
+use crate::commands::pause;
 use crate::commands::screen::{self, Columns};
 use crate::config::Mode;
 use crate::exit::Exit;
@@ -65,6 +66,9 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
             .any(|entry| entry.ipv4.is_none() || counters.is_some() && entry.hits.is_none())
         {
             text += "Something is missing in the kernel; ringfence-ban sync repairs it.\n";
+        }
+        if let Some(paused) = pause::words(&call.config) {
+            text += &[&paused, "\n"].concat();
         }
         text
     })?;

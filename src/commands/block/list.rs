@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::{Call, complain};
 use crate::account::Offender;
-use crate::commands::causes;
 use crate::commands::screen::{self, Columns, span};
+use crate::commands::{causes, pause};
 use crate::config::Mode;
 use crate::exit::Exit;
 use crate::firewall::{self, Counters, Firewall, Tag};
@@ -69,6 +69,9 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
             && missing < entries.len()
         {
             text += &meets.words(call);
+        }
+        if let Some(paused) = pause::words(&call.config) {
+            text += &[&paused, "\n"].concat();
         }
         if let Some(until) = suspended {
             let left = span(until - call.now());

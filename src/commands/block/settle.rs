@@ -9,13 +9,14 @@ use jiff::Timestamp;
 
 use super::{Call, complain};
 use crate::account::Offender;
-use crate::commands::causes;
+use crate::commands::{causes, pause};
 use crate::config::Mode;
 use crate::config::block::MaxBlocks;
 use crate::firewall::{self, Firewall, Layout, Version, take_turn};
 use crate::ledger::{Block, Ended, Ledger};
 use crate::matcher::bpf::{self, BroughtIn, Fault, InKernel};
 use crate::matcher::{Chosen, Wanted, strings};
+use crate::pause::Pause;
 use crate::state_file::{self, Durability};
 
 const THE_PROGRAM: &str = "the program that matches accounts";
@@ -219,7 +220,8 @@ fn by_strings(call: &Call, active: &[Block], by: Chosen) -> anyhow::Result<Held>
         let newest = newest(active, call.max().min(MaxBlocks::STRINGS.get()));
         (wanted, left_out) = wanted.into_iter().partition(|offender| newest.contains(offender));
     }
-    let changed = Firewall::read()?.bring_in(|version| layout(call, &wanted, version))?;
+    let pause = pause::now(&call.config);
+    let changed = Firewall::read()?.bring_in(pause, |version| layout(call, &wanted, version))?;
     let mut held = Held { changed, by: Some(by), left_out, faults: vec![] };
     held.without_the_other(bpf::remove(), &format!("{THE_PROGRAM} cannot be taken away"));
     Ok(held)
@@ -243,7 +245,7 @@ fn without_rules(call: &Call) -> anyhow::Result<bool> {
     if !matches!(wanted(call), Wanted::Strings(_)) && !firewall::is_installed() {
         return Ok(false);
     }
-    Firewall::read()?.bring_in(|_| Layout::nothing(strings::PREFIX))
+    Firewall::read()?.bring_in(Pause::Not, |_| Layout::nothing(strings::PREFIX))
 }
 
 /// Until when each is blocked, of several blocks the longest.
@@ -278,7 +280,7 @@ pub(super) fn plan(call: &Call, active: &[Block]) -> anyhow::Result<String> {
         let newest = newest(active, call.most_in_kernel());
         wanted.retain(|offender| newest.contains(offender));
     }
-    let changes = Firewall::read()?.plan(|version| layout(call, &wanted, version));
+    let changes = Firewall::read()?.plan(pause::look(&call.config), |version| layout(call, &wanted, version));
     if changes.is_empty() {
         return Ok(ALL.to_owned());
     }

@@ -14,7 +14,7 @@ use super::undo::{self, Undo};
 use super::wanted::Wanted;
 use super::{Call, complain, confirmed, session, watch};
 use crate::commands::screen::span;
-use crate::commands::{allow, duration, tell};
+use crate::commands::{allow, duration, pause, tell};
 use crate::config::DEFAULT_PATH;
 use crate::exit::Exit;
 use crate::firewall::{Firewall, take_turn};
@@ -60,6 +60,7 @@ pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Resu
         ));
         return Ok(Exit::No);
     }
+    let pause = pause::now(&call.config);
     let mut there = Firewall::read()?;
     let wanted = Wanted::new(&config, &there, call.now)?;
     for problem in wanted.unrestricted() {
@@ -80,8 +81,9 @@ pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Resu
         // Nothing is there that waits for a confirmation.
         let _ = undo.clone().take_back(call, "apply-failed");
     })?;
-    let done =
-        wanted.prepare_sets(call).and_then(|()| there.bring_in_together(|version| wanted.layout(version)));
+    let done = wanted
+        .prepare_sets(call)
+        .and_then(|()| there.bring_in_together(pause, |version| wanted.layout(version)));
     let changed = match done {
         Ok(changed) => changed,
         Err(error) => return Err(failed(call, undo, watch, error)),

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::undo::{self, Undo};
 use super::wanted::Wanted;
 use super::{Call, complain, confirmed};
-use crate::commands::tell;
+use crate::commands::{pause, tell};
 use crate::exit::Exit;
 use crate::firewall::{Firewall, take_turn};
 
@@ -50,7 +50,7 @@ fn confirmable(call: &Call) -> anyhow::Result<Result<Undo, &'static str>> {
     // Who gets in after another program flushed the rules proves nothing.
     let there = Firewall::read()?;
     let wanted = Wanted::new(&undo.config(call)?, &there, call.now)?;
-    if !there.plan(|version| wanted.layout(version)).is_empty() {
+    if !there.plan(pause::look(&call.config), |version| wanted.layout(version)).is_empty() {
         return Ok(Err(
             "the rules are not there as they were applied, so another program changed them; apply them once more",
         ));

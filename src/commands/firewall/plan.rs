@@ -11,6 +11,7 @@ use super::undo::Undo;
 use super::wanted::Wanted;
 use super::{Call, confirmed};
 use crate::allow;
+use crate::commands::pause;
 use crate::commands::screen::{Columns, print, span};
 use crate::config::Mode;
 use crate::exit::Exit;
@@ -64,7 +65,7 @@ struct Change {
 pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     let there = Firewall::read()?;
     let wanted = Wanted::new(&call.config, &there, call.now)?;
-    let changes = there.plan(|version| wanted.layout(version));
+    let changes = there.plan(pause::look(&call.config), |version| wanted.layout(version));
     let plan = Plan {
         mode: match call.config.firewall_mode() {
             Mode::Enforce => "enforce",
@@ -104,12 +105,18 @@ fn spelled(network: IpNetwork) -> String {
 }
 
 fn state(call: &Call) -> anyhow::Result<String> {
-    if let Some(undo) = Undo::read(call)? {
-        let left = undo.until - call.now.as_second();
-        return Ok(format!("applied, and waits for its confirmation, for {} more", span(left)));
+    let mut state = match Undo::read(call)? {
+        Some(undo) => {
+            let left = undo.until - call.now.as_second();
+            format!("applied, and waits for its confirmation, for {} more", span(left))
+        }
+        None if confirmed::read(call)?.is_some() => "applied and confirmed".to_owned(),
+        None => "not applied".to_owned(),
+    };
+    if let Some(paused) = pause::words(&call.config) {
+        state += &[". ", &paused].concat();
     }
-    let confirmed = confirmed::read(call)?.is_some();
-    Ok(if confirmed { "applied and confirmed" } else { "not applied" }.to_owned())
+    Ok(state)
 }
 
 /// The rules of both families, the same ones once.

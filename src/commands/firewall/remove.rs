@@ -5,6 +5,7 @@ use super::{Call, complain, confirmed};
 use crate::commands::say;
 use crate::exit::Exit;
 use crate::firewall::{Firewall, Layout, order, take_turn};
+use crate::pause::Pause;
 
 pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     let turn = take_turn(call.run_dir())?;
@@ -31,7 +32,7 @@ pub(super) fn take_away(call: &Call) -> anyhow::Result<(bool, Option<String>)> {
     // A chain that somebody wrote by hand under our name is his.
     let ours = there.has_rules_of(order::PREFIX);
     if ours {
-        there.bring_in_together(|_| Layout::nothing(order::PREFIX))?;
+        there.bring_in_together(Pause::Not, |_| Layout::nothing(order::PREFIX))?;
     }
     Ok((ours, undo::release_sets(call)?))
 }

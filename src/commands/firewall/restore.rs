@@ -3,7 +3,7 @@
 use super::undo::{self, Undo};
 use super::wanted::Wanted;
 use super::{Call, complain, confirmed, remove};
-use crate::commands::say;
+use crate::commands::{pause, say};
 use crate::exit::Exit;
 use crate::firewall::{Firewall, take_turn};
 
@@ -29,10 +29,11 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
         say("Nothing is confirmed, so there is nothing to restore.");
         return Ok(Exit::Yes);
     };
+    let pause = pause::now(&call.config);
     let mut there = Firewall::read()?;
     let wanted = Wanted::new(&config, &there, call.now)?;
     wanted.prepare_sets(call)?;
-    let changed = there.bring_in_together(|version| wanted.layout(version))?;
+    let changed = there.bring_in_together(pause, |version| wanted.layout(version))?;
     if changed {
         call.record("rules", "restore", "rules-repaired", "they were not as they had been confirmed");
     }

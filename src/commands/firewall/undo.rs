@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::wanted::Wanted;
 use super::{Call, complain, confirmed};
+use crate::commands::pause;
 use crate::config::Config;
 use crate::firewall::{Firewall, Kept, order};
 use crate::kernel_sets::{self, Ipset};
@@ -95,8 +96,9 @@ impl Undo {
 
     /// Brings back what was there. Only who has the turn may.
     pub(super) fn take_back(self, call: &Call, reason: &str) -> anyhow::Result<()> {
+        let pause = pause::now(&call.config);
         Firewall::read()?
-            .bring_in_together(|version| self.kept.layout(version))
+            .bring_in_together(pause, |version| self.kept.layout(version))
             .context("cannot take the rules back")?;
         call.record("rules", "take back", reason, "");
         self.end(call)?;

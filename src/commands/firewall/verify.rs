@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::undo::Undo;
 use super::wanted::Wanted;
 use super::{Call, complain, confirmed, probe};
+use crate::commands::pause;
 use crate::commands::screen::print;
 use crate::exit::Exit;
 use crate::firewall::{Firewall, Version};
@@ -53,7 +54,7 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     };
     let there = Firewall::read()?;
     let wanted = Wanted::new(&config, &there, call.now)?;
-    let changes = there.plan(|version| wanted.layout(version));
+    let changes = there.plan(pause::look(&call.config), |version| wanted.layout(version));
     let differs =
         |version: Version| changes.iter().any(|(program, _)| program.starts_with(version.program()));
     let mut checks = vec![];
@@ -72,6 +73,9 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     ));
     let open = wanted.unrestricted();
     checks.push(Check::new("the ports that are restricted", open.is_empty(), open.join("; ")));
+    if let Some(paused) = pause::words(&call.config) {
+        checks.push(Check::new(paused, true, ""));
+    }
     if args.probe {
         checks.extend(probe::checks(&config, &there, &wanted)?);
     }

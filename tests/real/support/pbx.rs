@@ -103,6 +103,12 @@ impl Pbx {
         call(&mut self.firewall_command(args))
     }
 
+    /// A call of `ringfence`.
+    #[track_caller]
+    pub fn admin(&self, args: &[&str]) -> Call {
+        self.call(&self.world.admin_command(args))
+    }
+
     /// A call of `ringfence-lists`.
     #[track_caller]
     pub fn lists(&self, args: &[&str]) -> Call {

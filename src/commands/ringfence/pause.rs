@@ -1,0 +1,182 @@
+//! `ringfence pause`: for a while nothing of ours blocks anybody.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::commands::{duration, pause, screen};
+use crate::config::{Config, Mode};
+use crate::exit::Exit;
+use crate::firewall::{self, Firewall, take_turn};
+use crate::pause::{LONGEST, Pause};
+use crate::state_file;
+
+/// Settings of other tools.
+pub(super) const UNNEEDED: [&str; 6] =
+    ["lists", "registrations", "fusionpbx", "ledger", "fail2ban", "events"];
+
+/// The command line of `pause`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// So long, from now on (1m to 24h); without it, say whether there is a pause
+    #[arg(value_name = "TIME", value_parser = a_time)]
+    time: Option<Duration>,
+
+    /// End it now
+    #[arg(long, conflicts_with = "time")]
+    end: bool,
+
+    /// Print JSON, with times as of RFC 3339
+    #[arg(long)]
+    json: bool,
+}
+
+fn a_time(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::from_mins(1)..=LONGEST)
+}
+
+/// How things are now.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct State {
+    paused: bool,
+    until: Option<Timestamp>,
+    /// Nothing is blocked, pause or not.
+    observed: bool,
+    /// Chains and sets of fail2ban and `event_guard`, which no pause of ours concerns.
+    still_banning: Vec<String>,
+}
+
+pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
+    let done = match (args.time, args.end) {
+        (Some(time), _) => begin(config, time).map(|until| (Exit::Yes, Some(until))),
+        (None, true) => end(config).map(|()| (Exit::Yes, None)),
+        (None, false) => {
+            let until = Pause::read(&config.run_dir, Timestamp::now())?.until();
+            Ok((if until.is_some() { Exit::Yes } else { Exit::No }, until))
+        }
+    };
+    let (exit, until) = done.map_err(|error| {
+        if state_file::effective_user() == 0 { error } else { error.context("this needs root") }
+    })?;
+    let state = State::new(config, until);
+    screen::print(args.json, &state, || state.render(Timestamp::now()))?;
+    Ok(exit)
+}
+
+/// When it will end, in seconds since 1970.
+fn begin(config: &Config, time: Duration) -> anyhow::Result<i64> {
+    let _turn = take_turn(&config.run_dir)?;
+    let before = pause::now(config);
+    // Who waited for his turn gets all of it.
+    let now = Timestamp::now();
+    let until = now.as_second() + i64::try_from(time.as_secs()).context("its time")?;
+    let pause = Pause::Until(until);
+    change(before, pause)?;
+    Pause::write(&config.run_dir, until).inspect_err(|_| {
+        // The next tool that makes rules would take it away; better now than in the midst of something.
+        let _ = change(pause, before);
+    })?;
+    let detail = format!("until {}; the kernel ends it by itself", at(until));
+    pause::journal(config, "paused", "by-hand", &detail, now);
+    Ok(until)
+}
+
+fn end(config: &Config) -> anyhow::Result<()> {
+    let _turn = take_turn(&config.run_dir)?;
+    let before = pause::now(config);
+    change(before, Pause::Not)?;
+    Pause::forget(&config.run_dir)?;
+    if before.until().is_some() {
+        pause::journal(config, "resumed", "by-hand", "", Timestamp::now());
+    }
+    Ok(())
+}
+
+/// Brings it into the kernel, in one transaction for each of IPv4 and IPv6, or changes nothing.
+fn change(before: Pause, pause: Pause) -> anyhow::Result<()> {
+    if !firewall::is_installed() {
+        // There can be no rules.
+        return Ok(());
+    }
+    let mut there = Firewall::read()?;
+    if !pause::OWNERS.iter().any(|owner| there.has_rules_of(owner)) {
+        // A jail that starts meanwhile must not fail for it.
+        return there.try_pause(pause);
+    }
+    there.pause(&pause::OWNERS, before, pause).map(drop)
+}
+
+impl State {
+    fn new(config: &Config, until: Option<i64>) -> Self {
+        // It is only said so that nobody wonders.
+        let there = Firewall::read().map(|there| there.bans_of_others()).unwrap_or_default();
+        Self {
+            paused: until.is_some(),
+            until: until.map(at),
+            observed: config.mode == Mode::Observe,
+            still_banning: if until.is_some() { there } else { vec![] },
+        }
+    }
+
+    fn render(&self, now: Timestamp) -> String {
+        let mut text = match self.until {
+            None => "There is no pause.\n".to_owned(),
+            Some(until) => {
+                let paused = pause::sentence(until.as_second(), now);
+                format!("{paused} It ends by itself, or by ringfence pause --end.\n")
+            }
+        };
+        if self.observed {
+            text += "Mode is observe: nothing is blocked anyway.\n";
+        }
+        if !self.still_banning.is_empty() {
+            let _ = writeln!(
+                text,
+                "Not ours, and still banning: {}. To let somebody go there: fail2ban-client unban ADDRESS",
+                self.still_banning.join(", ")
+            );
+        }
+        text
+    }
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_calm() {
+        let state = |until: Option<i64>, observed, still: &[&str]| State {
+            paused: until.is_some(),
+            until: until.map(at),
+            observed,
+            still_banning: still.iter().map(ToString::to_string).collect(),
+        };
+        let now = at(1_795_183_743);
+        assert_eq!(state(None, false, &[]).render(now), "There is no pause.\n");
+        assert_eq!(
+            state(Some(1_795_184_343), true, &["f2b-sshd", "sip-auth-fail"]).render(now),
+            "Paused until 2026-11-20 14:19:03 UTC (10m): nothing of Ringfence blocks anybody. It ends by itself, or by ringfence \
+             pause --end.\n\
+             Mode is observe: nothing is blocked anyway.\n\
+             Not ours, and still banning: f2b-sshd, sip-auth-fail. To let somebody go there: fail2ban-client unban ADDRESS\n"
+        );
+    }
+
+    #[test]
+    fn a_pause_takes_a_minute_to_a_day() {
+        for (text, good) in
+            [("1m", true), ("24h", true), ("90s", true), ("59s", false), ("25h", false), ("x", false)]
+        {
+            assert_eq!(a_time(text).is_ok(), good, "{text}");
+        }
+    }
+}

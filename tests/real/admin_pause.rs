@@ -1,0 +1,282 @@
+//! `ringfence pause`: real packets pass while it lasts, and the kernel alone ends it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::packets::{Gate, Packet, STRANGERS, udp};
+use crate::support::pbx::{PHONES, UNVERIFIED};
+use crate::support::sip::{credentials, register};
+use crate::support::{Banner, Pbx, now, wait_for};
+
+with_both_variants! {
+    a_pause_lifts_all_and_what_runs_every_minute_leaves_it_alone
+    the_kernel_alone_ends_a_pause
+    what_comes_meanwhile_counts_from_the_end_on
+    rules_that_are_taken_back_bring_no_pause_back
+    without_the_match_nothing_is_changed
+}
+
+const BANNED: [&str; 2] = PHONES[1];
+const LISTED: [&str; 2] = STRANGERS[0];
+const BLOCKED: &str = "999@a.example.com";
+
+/// Somebody is banned, somebody else is on a block list, and an account is blocked; the rules are in their order if `ordered`.
+fn host(variant: &'static str, ordered: bool) -> Banner {
+    let banner = Banner::new(variant);
+    let [v4, v6] = LISTED;
+    banner.configure(
+        "",
+        &format!("[lists.bad]\nkind = \"block\"\nentries = [\"{v4}\", \"{v6}\"]\n{UNVERIFIED}"),
+    );
+    banner.has_database(&["sip"]);
+    banner.does(&["start", "--jail=sip", "--port=5060", "--protocol=udp"]);
+    banner.remember("sip", &BANNED.map(|address| (address, 0, 3_600)));
+    for address in BANNED {
+        banner.does(&["ban", "--jail=sip", "--port=5060", "--protocol=udp", "--for=3600", "--", address]);
+    }
+    let pbx = &banner.pbx;
+    assert_eq!(pbx.lists(&["refresh"]).code, 0);
+    if ordered {
+        let applied = pbx.firewall(&["apply", "--yes"]);
+        assert_eq!((applied.code, applied.stderr.as_str()), (0, ""));
+    }
+    pbx.ban(BLOCKED);
+    banner
+}
+
+/// What is blocked on such a host: bans, the list, the account.
+fn unwanted(ordered: bool) -> Vec<Packet> {
+    let mut packets = vec![];
+    for family in [0, 1] {
+        packets.push(udp(BANNED[family], 5060, "x"));
+        packets.push(udp(PHONES[0][family], 5060, register(&credentials(BLOCKED))));
+        if ordered {
+            packets.push(udp(LISTED[family], 80, "x"));
+        }
+    }
+    packets
+}
+
+/// Of each kind, whether it passes.
+#[track_caller]
+fn pass(gate: &Gate<'_>, ordered: bool) -> bool {
+    let arrived = gate.let_in(&unwanted(ordered));
+    assert!(arrived.iter().all(|one| *one == arrived[0]), "{arrived:?}");
+    arrived[0]
+}
+
+/// What a timer runs each minute; nobody has anything to say.
+#[track_caller]
+fn a_minute_goes_by(pbx: &Pbx) {
+    pbx.does(&["expire"]);
+    let restored = pbx.firewall(&["restore"]);
+    assert_eq!((restored.code, restored.stderr.as_str()), (0, ""));
+    let synced = crate::support::call(&mut pbx.ban_command(&["sync"]));
+    // No fail2ban answers.
+    assert!(synced.code < 2, "{}", synced.stderr);
+}
+
+/// What was decided by whom, about pauses and repairs.
+fn decisions(pbx: &Pbx) -> Vec<String> {
+    let journal = pbx.world.journal();
+    let word = |line: &Value, key: &str| line[key].as_str().unwrap().to_owned();
+    let of_interest = |line: &&Value| {
+        ["paused", "resumed", "repair", "restore"].contains(&line["decision"].as_str().unwrap())
+    };
+    journal
+        .iter()
+        .filter(of_interest)
+        .map(|line| format!("{} {} {}", word(line, "tool"), word(line, "decision"), word(line, "reason")))
+        .collect()
+}
+
+#[track_caller]
+fn says(pbx: &Pbx, code: i32, args: &[&str]) -> String {
+    let call = pbx.admin(args);
+    assert_eq!((call.code, call.stderr.as_str()), (code, ""), "{args:?}: {}", call.stdout);
+    call.stdout
+}
+
+fn a_pause_lifts_all_and_what_runs_every_minute_leaves_it_alone(variant: &'static str) {
+    for ordered in [true, false] {
+        let banner = host(variant, ordered);
+        let pbx = &banner.pbx;
+        let gate = Gate::new(pbx);
+        let before = pbx.saved();
+        assert!(!pass(&gate, ordered));
+        assert_eq!(says(pbx, 1, &["pause"]), "There is no pause.\n");
+
+        let said = says(pbx, 0, &["pause", "10m"]);
+        assert!(
+            said.starts_with("Paused until ") && said.contains("(10m): nothing of Ringfence blocks"),
+            "{said}"
+        );
+        assert!(pass(&gate, ordered));
+        a_minute_goes_by(pbx);
+        assert!(pass(&gate, ordered));
+        // What is as it should be is not called an error.
+        if ordered {
+            let verified = pbx.firewall(&["verify"]);
+            assert_eq!(verified.code, 0, "{}", verified.stdout);
+            assert!(verified.stdout.contains("ok      Paused until "), "{}", verified.stdout);
+        }
+        for list in [banner.ban(&["list"]), pbx.block(&["list"])] {
+            assert!(
+                list.stdout.contains("Paused until ") && !list.stdout.contains("missing"),
+                "{}",
+                list.stdout
+            );
+        }
+        let state: Value = serde_json::from_str(&says(pbx, 0, &["pause", "--json"])).unwrap();
+        assert_eq!(state["paused"], true);
+        let until: jiff::Timestamp = state["until"].as_str().unwrap().parse().unwrap();
+        assert!((540..=600).contains(&(until.as_second() - now())), "{state}");
+
+        // Another one takes its place.
+        says(pbx, 0, &["pause", "1h"]);
+        assert!(pass(&gate, ordered));
+        assert_eq!(pbx.saved().matches("--datestop").count(), if ordered { 6 } else { 4 });
+
+        assert_eq!(says(pbx, 0, &["pause", "--end"]), "There is no pause.\n");
+        assert!(!pass(&gate, ordered));
+        assert_eq!(pbx.saved(), before);
+        assert_eq!(says(pbx, 0, &["pause", "--end"]), "There is no pause.\n");
+        a_minute_goes_by(pbx);
+        assert_eq!(pbx.saved(), before);
+        assert_eq!(decisions(pbx), ["ringfence paused by-hand", "ringfence resumed by-hand"]);
+    }
+}
+
+/// A pause of seconds, as no command line can have it.
+fn pause_for(pbx: &Pbx, seconds: i64) -> Instant {
+    let until = now() + seconds;
+    std::fs::write(pbx.world.path("run/pause.json"), format!("{{\"until\":{until}}}")).unwrap();
+    a_minute_goes_by(pbx);
+    Instant::now() + Duration::from_secs(u64::try_from(until - now()).unwrap())
+}
+
+fn the_kernel_alone_ends_a_pause(variant: &'static str) {
+    for ordered in [true, false] {
+        let banner = host(variant, ordered);
+        let pbx = &banner.pbx;
+        let gate = Gate::new(pbx);
+        let before = pbx.saved();
+        let end = pause_for(pbx, 8);
+        assert!(pass(&gate, ordered));
+        assert!(Instant::now() < end, "this machine is too slow");
+        // Nothing of ours runs.
+        wait_for("the end", || !gate.passes(udp(BANNED[0], 5060, "x")));
+        let late = Instant::now().saturating_duration_since(end);
+        assert!(late < Duration::from_secs(5), "{late:?}");
+        assert!(Instant::now() + Duration::from_secs(1) > end, "too early");
+        assert!(!pass(&gate, ordered));
+        // What it left does nothing, and is no fault.
+        assert!(pbx.saved().contains("--datestop"));
+        if ordered {
+            let verified = pbx.firewall(&["verify"]);
+            assert_eq!(verified.code, 0, "{}", verified.stdout);
+        }
+        assert_eq!(says(pbx, 1, &["pause"]), "There is no pause.\n");
+        let journal = decisions(pbx).len();
+        a_minute_goes_by(pbx);
+        assert_eq!(pbx.saved(), before);
+        assert_eq!(decisions(pbx)[journal..], ["ringfence resumed time-over"]);
+        assert!(!pass(&gate, ordered));
+    }
+}
+
+fn what_comes_meanwhile_counts_from_the_end_on(variant: &'static str) {
+    let banner = Banner::new(variant);
+    banner.configure("", UNVERIFIED);
+    let pbx = &banner.pbx;
+    let gate = Gate::new(pbx);
+    // Nothing of ours is there yet.
+    says(pbx, 0, &["pause", "10m"]);
+    banner.does(&["start", "--jail=sip", "--port=5060", "--protocol=udp"]);
+    for address in BANNED {
+        banner.does(&["ban", "--jail=sip", "--port=5060", "--protocol=udp", "--for=3600", "--", address]);
+    }
+    pbx.ban(BLOCKED);
+    assert!(pass(&gate, false));
+    let applied = pbx.firewall(&["apply", "--yes"]);
+    assert_eq!((applied.code, applied.stderr.as_str()), (0, ""));
+    assert!(pass(&gate, false));
+    pbx.host.shell(&format!("iptables-{variant} -F RF-BAN"));
+    a_minute_goes_by(pbx);
+    assert!(pass(&gate, false));
+    says(pbx, 0, &["pause", "--end"]);
+    assert!(!pass(&gate, false));
+
+    // A file that is damaged is no pause, and a boot ends one.
+    says(pbx, 0, &["pause", "10m"]);
+    assert!(pass(&gate, false));
+    std::fs::write(pbx.world.path("run/pause.json"), "{").unwrap();
+    let call = pbx.admin(&["pause"]);
+    assert_eq!(call.code, 2);
+    assert!(call.stderr.contains("pause.json is damaged, and means no pause"), "{}", call.stderr);
+    a_minute_goes_by(pbx);
+    assert!(!pass(&gate, false));
+
+    // An observer blocks nobody anyway; fail2ban's own bans are not ours.
+    banner.configure("mode = \"observe\"", UNVERIFIED);
+    pbx.host.shell(&format!(
+        "iptables-{variant} -N f2b-sshd; iptables-{variant} -I INPUT -p tcp --dport 22 -j f2b-sshd"
+    ));
+    let said = says(pbx, 0, &["pause", "10m"]);
+    assert!(said.contains("Mode is observe: nothing is blocked anyway.\n"), "{said}");
+    assert!(said.contains("Not ours, and still banning: f2b-sshd. "), "{said}");
+}
+
+fn rules_that_are_taken_back_bring_no_pause_back(variant: &'static str) {
+    let banner = host(variant, true);
+    let pbx = &banner.pbx;
+    let gate = Gate::new(pbx);
+    let before = pbx.saved();
+    says(pbx, 0, &["pause", "10m"]);
+    let applied = pbx.firewall(&["apply", "--confirm-within", "5s"]);
+    assert_eq!((applied.code, applied.stderr.as_str()), (0, ""));
+    assert!(pass(&gate, true));
+    says(pbx, 0, &["pause", "--end"]);
+    wait_for("that they are taken back", || {
+        pbx.world.journal().iter().any(|line| line["decision"] == "take back")
+    });
+    assert!(!pass(&gate, true));
+    assert_eq!(pbx.saved(), before);
+}
+
+fn without_the_match_nothing_is_changed(variant: &'static str) {
+    let hide = "for file in /usr/lib/*/xtables/libxt_time.so; do mount --bind /dev/null $file; done";
+    let banner = host(variant, true);
+    let pbx = &banner.pbx;
+    pbx.host.shell(hide);
+    let before = pbx.saved();
+    let refuses = |pbx: &Pbx| {
+        let call = pbx.admin(&["pause", "10m"]);
+        assert_eq!((call.code, call.stdout.as_str()), (2, ""));
+        assert!(
+            call.stderr.contains("the match `time`, by which the kernel ends a pause, is not there"),
+            "{}",
+            call.stderr
+        );
+        assert!(call.stderr.contains("nothing was changed"), "{}", call.stderr);
+        assert!(!pbx.world.path("run/pause.json").exists());
+    };
+    refuses(pbx);
+    assert_eq!(pbx.saved(), before);
+    assert!(!pass(&Gate::new(pbx), true));
+    // Also where nothing of ours is there yet, and a jail that starts would fail.
+    let pbx = Pbx::new(variant, "");
+    pbx.host.shell(hide);
+    refuses(&pbx);
+}
+
+#[test]
+fn a_pause_has_bounds() {
+    let pbx = Pbx::new("nft", "");
+    for args in [&["pause", "10s"][..], &["pause", "25h"], &["pause", "10m", "--end"], &["pause", "soon"]] {
+        let call = pbx.admin(args);
+        assert_eq!((call.code, call.stdout.as_str()), (2, ""), "{args:?}");
+        assert!(call.stderr.starts_with("error: "), "{}", call.stderr);
+    }
+}
