@@ -77,6 +77,8 @@ pub struct Settings {
     ports: Ports,
     /// By name; without any, those with a default route or an address that others can reach.
     interfaces: Vec<String>,
+    /// Nobody is blocked before that, in seconds since 1970.
+    paused: Option<i64>,
 }
 
 impl Settings {
@@ -86,7 +88,14 @@ impl Settings {
         Self {
             ports: config.firewall.sip_ports.clone(),
             interfaces: config.block.interfaces.names().to_vec(),
+            paused: None,
         }
+    }
+
+    /// The same in a pause that lasts until then, in seconds since 1970.
+    #[must_use]
+    pub fn paused(self, until: Option<i64>) -> Self {
+        Self { paused: until, ..self }
     }
 
     /// Those of `all` to which it is to be attached.
@@ -296,15 +305,29 @@ impl InKernel {
     }
 
     /// What is there, if it is as it should be, as far as pins tell: that costs no look at the program.
-    pub fn ready(settings: &Settings) -> anyhow::Result<Option<Self>> {
+    pub fn ready(settings: &Settings, now: Timestamp) -> anyhow::Result<Option<Self>> {
         let Some(there) = Self::open()? else { return Ok(None) };
         let wanted = settings.wanted(&host::interfaces()?)?;
         let attached = |interface| attach::is_attached(interface, &pins());
         let as_it_should_be = there.is_current()
-            && there.settings == program::Settings::new(there.settings.secret, &settings.ports)
+            && there.settings == there.settings_for(settings, now)
             && !wanted.is_empty()
             && wanted.iter().all(attached);
         Ok(as_it_should_be.then_some(there))
+    }
+
+    /// What should be written down.
+    fn settings_for(&self, settings: &Settings, now: Timestamp) -> program::Settings {
+        let mut wanted = program::Settings::new(self.settings.secret, &settings.ports);
+        let there = self.settings.paused;
+        wanted.paused = match settings.paused.map(|until| deadline(until, now)) {
+            Some(until) if until.abs_diff(there) < SAME => there,
+            Some(until) => until,
+            // What is over does nothing.
+            None if there <= boot_clock() => there,
+            None => 0,
+        };
+        wanted
     }
 
     /// Writes the settings, if they are others; whether they were.
@@ -412,6 +435,17 @@ pub fn hold(blocks: &Blocks<'_>, now: Timestamp) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Lets everybody pass until then (in seconds since 1970), in the program that is there, if one is; with `None`, nobody who is blocked. Only
+/// who has the turn may.
+pub fn pause(until: Option<i64>, now: Timestamp) -> anyhow::Result<()> {
+    if let Some(mut there) = InKernel::open()? {
+        let mut wanted = there.settings.clone();
+        wanted.paused = until.map_or(0, |until| deadline(until, now));
+        there.write(wanted)?;
+    }
+    Ok(())
+}
+
 /// Blocks these and nobody else, by a program that is loaded and attached where it is not there; what is too much is taken away. Only who
 /// has the turn may do it.
 pub fn bring_in(
@@ -458,7 +492,7 @@ pub fn bring_in(
         there.hold(blocks, now)?;
         there
     };
-    let wanted = program::Settings::new(there.settings.secret, &settings.ports);
+    let wanted = there.settings_for(settings, now);
     // Which program it is comes last.
     let mut ports = wanted.clone();
     ports.program = there.settings.program;

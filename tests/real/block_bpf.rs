@@ -682,3 +682,29 @@ fn what_is_over_and_what_is_too_much_leaves_the_map() {
     let map: HashMap<_, [u8; 32], [u8; 16]> = map(&pbx, "blocked").try_into().unwrap();
     assert_eq!(map.iter().count(), 1);
 }
+
+#[test]
+fn a_pause_lets_everybody_pass_and_whoever_is_called_meanwhile_leaves_it_so() {
+    let pbx = pbx();
+    pbx.ban(BLOCKED);
+    assert_eq!(pbx.admin(&["pause", "10m"]).code, 0);
+    is_open(&pbx);
+    let before = pins(&pbx);
+    pbx.does(&["expire"]);
+    pbx.ban("1@a.example.com");
+    assert_eq!(pins(&pbx), before);
+    is_open(&pbx);
+    assert!(pbx.wire(PHONES[0][0]).lets_in("1@a.example.com"));
+    // What is loaded anew keeps to it, too.
+    pbx.host.shell("rm -r /sys/fs/bpf/ringfence 2>/dev/null || true");
+    pbx.does(&["restore"]);
+    is_open(&pbx);
+    assert_eq!(pbx.admin(&["pause", "--end"]).code, 0);
+    holds(&pbx);
+    pbx.does(&["expire"]);
+    assert!(
+        pbx.world.journal().iter().all(|record| record["reason"] != "rules-repaired"),
+        "{:?}",
+        pbx.world.journal()
+    );
+}

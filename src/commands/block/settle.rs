@@ -151,7 +151,7 @@ fn settle_in_map(call: &Call, ledger: &mut Ledger, offender: &Offender) -> anyho
     }
     let _turn = take_turn(&call.config.run_dir)
         .context("what is to be done is in the ledger, and the next call does it")?;
-    let Ok(Some(mut there)) = InKernel::ready(&bpf::Settings::new(&call.config)) else {
+    let Ok(Some(mut there)) = InKernel::ready(&program(call), Timestamp::now()) else {
         return Ok(None);
     };
     let (clock, max) = (Timestamp::now(), call.max());
@@ -172,6 +172,11 @@ fn settle_in_map(call: &Call, ledger: &mut Ledger, offender: &Offender) -> anyho
     Ok(Some(until.is_some()))
 }
 
+/// What the program goes by. Only who has the turn may ask.
+fn program(call: &Call) -> bpf::Settings {
+    bpf::Settings::new(&call.config).paused(pause::now(&call.config).until())
+}
+
 fn wanted(call: &Call) -> Wanted {
     Wanted::new(&call.config)
 }
@@ -189,24 +194,21 @@ fn hold(call: &Call, active: &[Block], now: Timestamp) -> anyhow::Result<Held> {
     }
     match call.expected() {
         by @ (Chosen::Strings | Chosen::InsteadOfBpf(_)) => by_strings(call, active, by),
-        Chosen::Bpf => {
-            let settings = bpf::Settings::new(&call.config);
-            match bpf::bring_in(&settings, &call.config.run_dir, &until, now) {
-                Ok(BroughtIn { changed, faults }) => {
-                    let mut held = Held { changed, by: Some(Chosen::Bpf), ..Held::default() };
-                    held.faults.extend(faults.iter().map(|fault| format!("{THE_PROGRAM}: {fault}")));
-                    held.without_the_other(without_rules(call), "rules for accounts cannot be taken away");
-                    Ok(held)
-                }
-                Err(Fault::Impossible(why) | Fault::Denied(why)) => {
-                    if wanted(call) != (Wanted::Bpf { or_strings: true }) {
-                        bail!("{THE_PROGRAM} (matcher is bpf): {why}");
-                    }
-                    by_strings(call, active, Chosen::InsteadOfBpf(why))
-                }
-                Err(Fault::Failed(error)) => Err(error.context(THE_PROGRAM)),
+        Chosen::Bpf => match bpf::bring_in(&program(call), &call.config.run_dir, &until, now) {
+            Ok(BroughtIn { changed, faults }) => {
+                let mut held = Held { changed, by: Some(Chosen::Bpf), ..Held::default() };
+                held.faults.extend(faults.iter().map(|fault| format!("{THE_PROGRAM}: {fault}")));
+                held.without_the_other(without_rules(call), "rules for accounts cannot be taken away");
+                Ok(held)
             }
-        }
+            Err(Fault::Impossible(why) | Fault::Denied(why)) => {
+                if wanted(call) != (Wanted::Bpf { or_strings: true }) {
+                    bail!("{THE_PROGRAM} (matcher is bpf): {why}");
+                }
+                by_strings(call, active, Chosen::InsteadOfBpf(why))
+            }
+            Err(Fault::Failed(error)) => Err(error.context(THE_PROGRAM)),
+        },
     }
 }
 

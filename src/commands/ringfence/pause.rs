@@ -11,6 +11,7 @@ use crate::commands::{duration, pause, screen};
 use crate::config::{Config, Mode};
 use crate::exit::Exit;
 use crate::firewall::{self, Firewall, take_turn};
+use crate::matcher::bpf;
 use crate::pause::{LONGEST, Pause};
 use crate::state_file;
 
@@ -96,8 +97,15 @@ fn end(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Brings it into the kernel, in one transaction for each of IPv4 and IPv6, or changes nothing.
+/// Brings it into the kernel, or changes nothing.
 fn change(before: Pause, pause: Pause) -> anyhow::Result<()> {
+    let tell = |pause: Pause| bpf::pause(pause.until(), Timestamp::now());
+    tell(pause).context("the program that matches accounts")?;
+    change_rules(before, pause).inspect_err(|_| drop(tell(before)))
+}
+
+/// In one transaction for each of IPv4 and IPv6, or nothing.
+fn change_rules(before: Pause, pause: Pause) -> anyhow::Result<()> {
     if !firewall::is_installed() {
         // There can be no rules.
         return Ok(());

@@ -163,6 +163,21 @@ fn every_way_to_wrap_a_packet_is_as_the_table_says() {
 }
 
 #[test]
+fn nobody_is_blocked_in_a_pause_and_the_kernel_ends_it() {
+    let mut kernel = Kernel::new();
+    kernel.block(BLOCKED);
+    let message = register("Authorization: Digest username=\"999\", realm=\"a.example.com\"").into_bytes();
+    let frame = Frame::v4().with(&message);
+    for (paused, dropped) in [(0, true), (u64::MAX, false), (1, true)] {
+        let mut settings = Settings::new(SECRET, &Config::default().firewall.sip_ports);
+        settings.paused = paused;
+        kernel.program.settings.set(0, settings.to_bytes(), 0).unwrap();
+        assert_eq!(kernel.drops(&frame), dropped, "{paused}");
+    }
+    assert_eq!(kernel.hits(BLOCKED), 2);
+}
+
+#[test]
 fn a_block_is_for_its_source_and_until_its_deadline() {
     let mut kernel = Kernel::new();
     let message = register("Authorization: Digest username=\"999\", realm=\"a.example.com\"").into_bytes();

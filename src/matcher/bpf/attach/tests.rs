@@ -90,6 +90,7 @@ fn a_filter_that_vanishes_with_its_interface_or_its_qdisc_comes_back() {
         let settings = Settings {
             ports: Config::default().firewall.sip_ports,
             interfaces: vec!["lo".to_owned(), "x".to_owned()],
+            paused: None,
         };
         let run_dir = tempfile::tempdir().unwrap();
         let offender: Offender = BLOCKED.parse().unwrap();
@@ -136,8 +137,11 @@ fn a_filter_that_vanishes_with_its_interface_or_its_qdisc_comes_back() {
 #[test]
 fn what_another_version_left_takes_nothing_of_ours_away() {
     with_bpffs("ip link set lo up", || {
-        let settings =
-            Settings { ports: Config::default().firewall.sip_ports, interfaces: vec!["lo".to_owned()] };
+        let settings = Settings {
+            ports: Config::default().firewall.sip_ports,
+            interfaces: vec!["lo".to_owned()],
+            paused: None,
+        };
         let run_dir = tempfile::tempdir().unwrap();
         let offender: Offender = BLOCKED.parse().unwrap();
         let now = Timestamp::now();

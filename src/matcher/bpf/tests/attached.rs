@@ -68,7 +68,11 @@ fn a_link_follows_the_program_and_its_interface() {
         assert_eq!(interface("one"), one);
         assert!(attach::attach(&mut another, &one, &pins()).unwrap());
         assert!(!attach::attach(&mut another, &one, &pins()).unwrap());
-        let settings = super::super::Settings { ports, interfaces: vec!["one".to_owned(), "x".to_owned()] };
+        let settings = super::super::Settings {
+            ports,
+            interfaces: vec!["one".to_owned(), "x".to_owned()],
+            paused: None,
+        };
         assert_eq!(places(&settings).unwrap(), (vec!["one".to_owned()], vec!["x".to_owned()]));
         assert!(remove().unwrap());
     });
