@@ -25,6 +25,7 @@ pub mod lists;
 pub mod ringfence;
 
 mod pause;
+mod prometheus;
 mod screen;
 
 const SYSLOG: &str = "/dev/log";

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Mode;
 use crate::state_file;
 
+pub mod past;
 mod recent;
 mod syslog;
 

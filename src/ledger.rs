@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteConnection;
@@ -150,6 +150,17 @@ impl Ledger {
         let (connection, lost, unwritable) =
             opened.with_context(|| format!("the ledger {}", path.display()))?;
         Ok(Opened { ledger: Self { runtime, connection: Some(connection), unwritable }, lost })
+    }
+
+    /// Opens the ledger for reading alone: nothing is made or moved, and what is damaged is an error.
+    pub fn peek(path: &Path) -> anyhow::Result<Self> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().context("no runtime")?;
+        let connection = runtime
+            .block_on(file::open_to_read(path))
+            .with_context(|| format!("cannot read the ledger {}", path.display()))?;
+        let unwritable = Some(anyhow!("it was opened for reading"));
+        Ok(Self { runtime, connection: Some(connection), unwritable })
     }
 
     /// What is blocked at `now`, the oldest first.

@@ -36,4 +36,5 @@ pub mod netlink;
 pub mod pause;
 pub mod postgres;
 pub mod registrations;
+pub mod services;
 pub mod state_file;

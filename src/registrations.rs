@@ -25,7 +25,7 @@ mod snapshot;
 mod sqlite;
 
 pub use discovery::Source;
-pub use registry::{Answer, Registry, Standing, Via};
+pub use registry::{Answer, LiveFeed, Registry, Standing, Via};
 pub use seen::{DAY, last_seen, seen_within_a_day};
 
 /// No call takes longer than this (the longest deadline is no longer), so what another call stamped with its own start

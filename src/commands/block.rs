@@ -23,7 +23,7 @@ use crate::state_file;
 mod ban;
 mod expire;
 mod jail;
-mod list;
+pub(super) mod list;
 mod policy;
 mod restore;
 mod settle;

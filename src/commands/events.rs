@@ -8,7 +8,7 @@ use crate::commands::{Settings, give_up, parse};
 use crate::config::Config;
 use crate::exit::Exit;
 
-mod metrics;
+pub(super) mod metrics;
 mod run;
 mod systemd;
 pub(in crate::commands) mod tail;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
+use serde::Serialize;
 
 use crate::commands::{Settings, block, causes, give_up, parse, record};
 use crate::config::Config;
@@ -21,7 +22,7 @@ mod remove;
 mod restore;
 mod session;
 mod undo;
-mod verify;
+pub(super) mod verify;
 mod wanted;
 mod watch;
 mod words;
@@ -147,6 +148,23 @@ fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
         Command::Probe(args) => return probe::run(args),
     };
     done.inspect_err(|error| call.record(name, "fail", "call-failed", &causes(error)))
+}
+
+/// The rules as a whole, for `ringfence status`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Overview {
+    /// Seconds since 1970: they are taken back then, unless they are confirmed before.
+    pub(super) waits_until: Option<i64>,
+    /// As `ringfence-firewall verify` has them.
+    pub(super) checks: Vec<verify::Check>,
+}
+
+/// `None` where nothing was applied.
+pub(super) fn overview(config: &Config, now: Timestamp) -> anyhow::Result<Option<Overview>> {
+    let call = Call { config: config.clone(), now, whole: false };
+    let waits_until = undo::Undo::read(&call)?.map(|undo| undo.until);
+    Ok(verify::checks(&call, false)?.map(|checks| Overview { waits_until, checks }))
 }
 
 /// One line on standard error.

@@ -18,7 +18,7 @@ mod protection;
 mod report;
 pub(super) mod restricted;
 mod session;
-mod show;
+pub(super) mod show;
 
 use fetch::Then;
 

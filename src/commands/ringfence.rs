@@ -10,6 +10,7 @@ use crate::exit::Exit;
 
 mod offenders;
 mod pause;
+mod status;
 mod test;
 
 pub(super) const TOOL: &str = "ringfence";
@@ -41,6 +42,8 @@ enum Command {
     Test(test::Args),
     /// Lift all blocking of ours for a while, after which the kernel blocks again by itself
     Pause(pause::Args),
+    /// Is all well? Services, jails, lists, blocks, order and decisions on one screen
+    Status(status::Args),
 }
 
 const ABOUT: &str = "The administrator's tool: which phone in that office is failing?";
@@ -57,7 +60,7 @@ Exit status: 0 done, shown or yes, 1 no, 2 broken or wrong usage.";
 const AFTER_LONG_HELP: &str = "\
 Exit status:
   0  done, or shown; for pause without a time, that there is one
-  1  for pause without a time, that there is none
+  1  for pause without a time, that there is none; for status, that something needs attention
   2  broken, or wrong usage
 
 Which way it fails:
@@ -85,11 +88,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
-    let config = |unneeded| Config::load_without(args.settings.config.as_deref(), unneeded);
+    let path = args.settings.config.as_deref();
+    let config = |unneeded| Config::load_without(path, unneeded);
     match &args.command {
         Command::Offenders(args) => offenders::run(&config(&offenders::UNNEEDED)?, args),
         Command::Test(args) => test::run(&config(&[])?, args),
         Command::Pause(args) => pause::run(&config(&pause::UNNEEDED)?, args),
+        Command::Status(args) => status::run(path, args),
     }
 }
 

@@ -112,6 +112,14 @@ pub(super) async fn open_unchanged(path: &Path) -> anyhow::Result<SqliteConnecti
     Ok(connection)
 }
 
+/// For reading what is there, beside others who write.
+pub(super) async fn open_to_read(path: &Path) -> anyhow::Result<SqliteConnection> {
+    let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(PATIENCE);
+    let mut connection = options.statement_cache_capacity(0).disable_statement_logging().connect().await?;
+    check(&mut connection).await?;
+    Ok(connection)
+}
+
 async fn check(connection: &mut SqliteConnection) -> anyhow::Result<()> {
     let faults: Vec<String> = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_all(connection).await?;
     if faults.iter().any(|fault| fault != "ok") {

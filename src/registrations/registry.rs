@@ -77,6 +77,17 @@ pub enum Via {
     Memory,
 }
 
+/// What `ringfence-events` keeps up of who is registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveFeed {
+    /// Since it was written last.
+    pub age: Duration,
+    /// It counts; else all tools ask by themselves.
+    pub is_live: bool,
+    /// Addresses in it.
+    pub addresses: usize,
+}
+
 /// The standing of an address, and how it came about.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -131,6 +142,15 @@ impl Registry {
             state_dir: config.state_dir.clone(),
             run_dir: config.run_dir.clone(),
         }
+    }
+
+    /// What `ringfence-events` keeps up of who is registered, at `now` (milliseconds since 1970); `None` where it never did since the
+    /// boot, or by other settings.
+    #[must_use]
+    pub fn feed(&self, now: i64) -> Option<LiveFeed> {
+        let snapshot = Snapshot::open_live(&self.run_dir, snapshot::fingerprint(&self.settings))?;
+        let age = snapshot.age(now)?;
+        Some(LiveFeed { age, is_live: age < LIVE, addresses: snapshot.len() })
     }
 
     /// Remembers all that [`Source::everyone`](super::Source::everyone) found at `now` (milliseconds since 1970), for the time when

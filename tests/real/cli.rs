@@ -105,7 +105,7 @@ fn the_manual_pages_know_every_option_and_setting() {
         (&allow, World::allow_command, &["add", "remove", "list", "flush", "stop", "sync"]),
         (&firewall, World::firewall_command, &["plan", "apply", "confirm", "remove", "restore", "verify"]),
         (&events, World::events_command, &["run", "tail"]),
-        (&admin, World::admin_command, &["offenders", "pause"]),
+        (&admin, World::admin_command, &["offenders", "pause", "status"]),
     ];
     for (page, tool, commands) in tools {
         let help = |args: &[&str]| call(&mut tool(&world, args)).stdout;

@@ -24,6 +24,7 @@ macro_rules! with_both_variants {
 
 mod accounts;
 mod admin_pause;
+mod admin_status;
 mod admin_test;
 mod allow;
 mod allow_fail2ban;

@@ -1,18 +1,19 @@
 //! `ringfence-block list`: who is blocked, and what came of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Call, complain};
 use crate::account::Offender;
 use crate::commands::screen::{self, Columns, span};
 use crate::commands::{causes, pause};
-use crate::config::Mode;
+use crate::config::{Config, Mode};
 use crate::exit::Exit;
 use crate::firewall::{self, Counters, Firewall, Tag};
-use crate::ledger::Block;
+use crate::ledger::{Block, Ledger};
 use crate::matcher::bpf::{self, InKernel};
 use crate::matcher::{Chosen, Wanted, strings};
 
@@ -83,6 +84,67 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
         text
     })?;
     Ok(Exit::Yes)
+}
+
+/// The blocks as a whole, for `ringfence status`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::commands) struct Overview {
+    pub(in crate::commands) count: usize,
+    /// Of these the kernel holds so many.
+    pub(in crate::commands) in_kernel: usize,
+    /// The first ends then, in seconds since 1970.
+    pub(in crate::commands) next_end: Option<i64>,
+    /// How many each jail asked for; by hand: an empty name.
+    pub(in crate::commands) jails: BTreeMap<String, usize>,
+    pub(in crate::commands) matcher: &'static str,
+    /// Why that, and where it looks.
+    pub(in crate::commands) matched: String,
+    /// What of it is not as it should be.
+    pub(in crate::commands) faults: Vec<String>,
+    /// No jail blocks anybody until then, in seconds since 1970.
+    pub(in crate::commands) suspended_until: Option<i64>,
+}
+
+/// Nothing is changed. `None` where nobody was ever blocked.
+pub(in crate::commands) fn overview(config: &Config, now: Timestamp) -> anyhow::Result<Option<Overview>> {
+    let path = config.ledger_path();
+    if !path.exists() {
+        return Ok(None);
+    }
+    let call = Call::new(config.clone(), now);
+    let mut ledger = Ledger::peek(&path)?;
+    let (active, suspended_until) = (ledger.active(call.now())?, ledger.suspended_until(call.now())?);
+    let meets = Meets::read(&call)?;
+    let mut in_kernel = 0;
+    for block in &active {
+        in_kernel += usize::from(meets.of(&block.offender)?.is_some());
+    }
+    let mut jails = BTreeMap::new();
+    for block in &active {
+        *jails.entry(block.jail.clone()).or_default() += 1;
+    }
+    let mut faults = vec![];
+    if matches!(meets, Meets::Bpf(_)) {
+        let (there, missing) = bpf::places(&bpf::Settings::new(config))?;
+        if there.is_empty() {
+            faults.push("it looks at no interface".to_owned());
+        }
+        faults.extend(missing.iter().map(|name| format!("there is no interface {name}")));
+    }
+    Ok(Some(Overview {
+        count: active.len(),
+        in_kernel,
+        next_end: active.iter().map(|block| block.until).min(),
+        jails,
+        matcher: match meets {
+            Meets::Bpf(_) => "bpf",
+            Meets::Strings(_) => "strings",
+        },
+        matched: meets.words(&call).trim_end().to_owned(),
+        faults,
+        suspended_until,
+    }))
 }
 
 /// How often blocks were met, by what matches them.

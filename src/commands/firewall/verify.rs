@@ -26,10 +26,10 @@ pub(super) struct Args {
 /// One thing that should be so.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Check {
-    what: String,
+pub(in crate::commands) struct Check {
+    pub(in crate::commands) what: String,
     /// If it is not: why, and what to do.
-    wrong: Option<String>,
+    pub(in crate::commands) wrong: Option<String>,
 }
 
 impl Check {
@@ -44,14 +44,28 @@ impl Check {
 }
 
 pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
+    let Some(checks) = checks(call, args.probe)? else {
+        complain("nothing was confirmed; see ringfence-firewall plan");
+        return Ok(Exit::No);
+    };
+    let all = !checks.iter().any(Check::is_wrong);
+    print(args.json, &checks, || {
+        let line = |Check { what, wrong }: &Check| match wrong {
+            None => format!("ok      {what}\n"),
+            Some(wrong) => format!("wrong   {what}: {wrong}\n"),
+        };
+        checks.iter().map(line).collect()
+    })?;
+    Ok(if all { Exit::Yes } else { Exit::No })
+}
+
+/// `None` where nothing was applied.
+pub(super) fn checks(call: &Call, probe: bool) -> anyhow::Result<Option<Vec<Check>>> {
     let applied = match Undo::read(call)? {
         Some(undo) => Some(undo.config(call)?),
         None => confirmed::read(call)?,
     };
-    let Some(config) = applied else {
-        complain("nothing was confirmed; see ringfence-firewall plan");
-        return Ok(Exit::No);
-    };
+    let Some(config) = applied else { return Ok(None) };
     let there = Firewall::read()?;
     let wanted = Wanted::new(&config, &there, call.now)?;
     let changes = there.plan(pause::look(&call.config), |version| wanted.layout(version));
@@ -76,16 +90,8 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     if let Some(paused) = pause::words(&call.config) {
         checks.push(Check::new(paused, true, ""));
     }
-    if args.probe {
+    if probe {
         checks.extend(probe::checks(&config, &there, &wanted)?);
     }
-    let all = !checks.iter().any(Check::is_wrong);
-    print(args.json, &checks, || {
-        let line = |Check { what, wrong }: &Check| match wrong {
-            None => format!("ok      {what}\n"),
-            Some(wrong) => format!("wrong   {what}: {wrong}\n"),
-        };
-        checks.iter().map(line).collect()
-    })?;
-    Ok(if all { Exit::Yes } else { Exit::No })
+    Ok(Some(checks))
 }

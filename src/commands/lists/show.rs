@@ -12,7 +12,7 @@ use crate::exit::Exit;
 use crate::feeds::copy::{Copy, fingerprint};
 use crate::feeds::store::Store;
 
-mod overview;
+pub(in crate::commands) mod overview;
 mod place;
 
 /// The command line of `show`.
@@ -28,10 +28,7 @@ pub(super) struct Args {
 
 pub(super) fn run(config: &Config, args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
     let store = Store::peek(&config.state_dir)?;
-    let rows = session::all_lists(config, &store)
-        .into_iter()
-        .map(|(name, list)| Row::read(name, list, &store))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let rows = rows(config, &store)?;
     let Some(address) = args.address else {
         let overview = overview::Overview::new(config, &store, &rows);
         screen::print(args.json, &overview, || overview.render(now))?;
@@ -40,6 +37,17 @@ pub(super) fn run(config: &Config, args: &Args, now: Timestamp) -> anyhow::Resul
     let places = place::Places::new(config, &store, &rows, address, now)?;
     screen::print(args.json, &places, || places.render(now))?;
     Ok(if places.is_empty() { Exit::No } else { Exit::Yes })
+}
+
+/// All lists, for `ringfence status`.
+pub(in crate::commands) fn overview(config: &Config) -> anyhow::Result<overview::Overview> {
+    let store = Store::peek(&config.state_dir)?;
+    Ok(overview::Overview::new(config, &store, &rows(config, &store)?))
+}
+
+fn rows(config: &Config, store: &Store) -> anyhow::Result<Vec<Row>> {
+    let lists = session::all_lists(config, store).into_iter();
+    lists.map(|(name, list)| Row::read(name, list, store)).collect()
 }
 
 /// A list and its last good copy.

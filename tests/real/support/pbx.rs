@@ -139,7 +139,7 @@ impl Pbx {
     }
 
     /// The command as one of the host's processes.
-    fn there(&self, command: &Command) -> Command {
+    pub fn there(&self, command: &Command) -> Command {
         let mut there = self.host.command("env");
         there.arg(format!("RINGFENCE_CONFIG={}", self.world.config().display()));
         there.arg(command.get_program()).args(command.get_args());

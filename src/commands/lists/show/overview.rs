@@ -16,50 +16,53 @@ use crate::feeds::store::Store;
 /// All lists.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Overview {
-    lists: Vec<Summary>,
+pub(in crate::commands) struct Overview {
+    pub(in crate::commands) lists: Vec<Summary>,
     /// Why nobody was blocked anew in the last run.
-    refused: String,
+    pub(in crate::commands) refused: String,
     /// Which phones could not be found out in the last run.
-    unknown: String,
+    pub(in crate::commands) unknown: String,
     notes: Vec<String>,
-    loaded: Option<InKernel>,
+    pub(in crate::commands) loaded: Option<InKernel>,
     #[serde(skip)]
     remarks: String,
+    /// What is no longer known of the last runs, and why.
+    #[serde(skip)]
+    pub(in crate::commands) lost: Option<String>,
 }
 
 /// One list; times are seconds since 1970.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Summary {
-    name: ListName,
-    kind: Kind,
-    observed: bool,
+pub(in crate::commands) struct Summary {
+    pub(in crate::commands) name: ListName,
+    pub(in crate::commands) kind: Kind,
+    pub(in crate::commands) observed: bool,
     /// Networks; none where there is no copy.
-    ipv4: Option<usize>,
-    ipv6: Option<usize>,
+    pub(in crate::commands) ipv4: Option<usize>,
+    pub(in crate::commands) ipv6: Option<usize>,
     /// When its source last had a good copy, new or the same.
-    confirmed: Option<i64>,
+    pub(in crate::commands) confirmed: Option<i64>,
     /// When its source is asked again; none for what is on this host.
-    next: Option<i64>,
-    refused: String,
+    pub(in crate::commands) next: Option<i64>,
+    pub(in crate::commands) refused: String,
     notes: Vec<String>,
     cut_out: Vec<String>,
 }
 
 /// What was last loaded.
 #[derive(Serialize)]
-struct InKernel {
+pub(in crate::commands) struct InKernel {
     /// Seconds since 1970.
-    when: i64,
-    block: Networks,
-    allow: Networks,
+    pub(in crate::commands) when: i64,
+    pub(in crate::commands) block: Networks,
+    pub(in crate::commands) allow: Networks,
 }
 
 #[derive(Serialize)]
-struct Networks {
-    ipv4: usize,
-    ipv6: usize,
+pub(in crate::commands) struct Networks {
+    pub(in crate::commands) ipv4: usize,
+    pub(in crate::commands) ipv6: usize,
 }
 
 impl From<[usize; 2]> for Networks {
@@ -91,7 +94,7 @@ impl Summary {
         }
     }
 
-    fn result(&self) -> &'static str {
+    pub(in crate::commands) fn result(&self) -> &'static str {
         match self.ipv4 {
             _ if !self.refused.is_empty() => "refused",
             None => "not fetched yet",
@@ -104,7 +107,7 @@ impl Summary {
 impl Overview {
     pub(super) fn new(config: &Config, store: &Store, rows: &[Row]) -> Self {
         let (mut status, damaged) = Status::read(store);
-        status.notes.extend(damaged);
+        status.notes.extend(damaged.clone());
         let loaded = Loaded::read(config).map(|Loaded { when, block, allow, .. }| InKernel {
             when,
             block: block.into(),
@@ -117,6 +120,7 @@ impl Overview {
             unknown: status.unknown,
             notes: status.notes,
             loaded,
+            lost: damaged,
         }
     }
 

@@ -1,0 +1,239 @@
+//! `ringfence status`: whether all is well, and the host on one screen.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::commands::lists::show::{self as lists, overview};
+use crate::commands::screen::{self, span};
+use crate::commands::{block::list as blocks, causes, firewall};
+use crate::config::{Config, Mode};
+use crate::exit::Exit;
+use crate::pause::Pause;
+use crate::state_file;
+
+mod attention;
+mod decisions;
+mod events;
+mod jails;
+mod known;
+mod metrics;
+mod render;
+
+mod services;
+
+use attention::{About, Attention, Concerns};
+use services::Use;
+
+/// fail2ban and systemd have so long to answer, each.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The command line of `status`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Write it for Prometheus instead, into this file, whose name should end in .prom; -: standard
+    /// output
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    prometheus: Option<PathBuf>,
+
+    /// Print JSON, with seconds since 1970
+    #[arg(long)]
+    json: bool,
+}
+
+/// All of it; what could not be found out is absent, and one of the concerns. Times are seconds since 1970.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Status {
+    when: i64,
+    mode: Modes,
+    paused_until: Option<i64>,
+    attention: Vec<Attention>,
+    services: Option<Vec<services::Service>>,
+    jails: Option<Vec<jails::Row>>,
+    lists: Option<overview::Overview>,
+    blocks: Option<blocks::Overview>,
+    addresses: known::Addresses,
+    /// Absent also where nothing was applied.
+    order: Option<firewall::Overview>,
+    events: events::Events,
+    decisions: Option<Vec<decisions::Row>>,
+}
+
+/// Where nothing is blocked, but only recorded.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Modes {
+    observe: bool,
+    block_observe: bool,
+    firewall_observe: bool,
+}
+
+pub(super) fn run(path: Option<&Path>, args: &Args) -> anyhow::Result<Exit> {
+    let (config, broken) = match Config::load(path) {
+        Ok(config) => (config, None),
+        // A mistake of a minute ago is what somebody wants to hear of; the rest goes on as it was.
+        Err(error) => (Config::salvage(path), Some(causes(&error.into()))),
+    };
+    let status = Status::look(&config, broken.as_deref(), Timestamp::now());
+    if let Some(file) = &args.prometheus {
+        let text = metrics::render(&status);
+        if file == Path::new("-") {
+            io::stdout().lock().write_all(text.as_bytes())?;
+        } else {
+            state_file::publish(file, text.as_bytes())
+                .with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        // The figures say how it is.
+        return Ok(Exit::Yes);
+    }
+    screen::print(args.json, &status, || render::render(&status))?;
+    Ok(match (broken, status.attention.is_empty()) {
+        (Some(_), _) => Exit::Broken,
+        (None, true) => Exit::Yes,
+        (None, false) => Exit::No,
+    })
+}
+
+impl Status {
+    fn look(config: &Config, broken: Option<&str>, now: Timestamp) -> Self {
+        let mut concerns = Concerns::default();
+        if let Some(why) = broken {
+            concerns.add(
+                About::Settings,
+                format!("the settings cannot be used: {why}"),
+                "ringfence validate",
+            );
+        }
+        if state_file::effective_user() != 0 {
+            let what = "only root can see all of it".to_owned();
+            concerns.add(About::Settings, what, "sudo ringfence status");
+        }
+        let seconds = now.as_second();
+        let pause =
+            concerns.part(About::Pause, "ringfence pause", "a pause", Pause::read(&config.run_dir, now));
+        let paused_until = pause.and_then(Pause::until);
+        if let Some(until) = paused_until {
+            let what = format!("all blocking is lifted for another {}", span(until - seconds));
+            concerns.add(About::Pause, what, "ringfence pause --end");
+        }
+        let order = order(config, now, &mut concerns);
+        let jails = jails::look(config, &mut concerns);
+        let blocks = blocked(config, now, &mut concerns);
+        let lists = listed(config, seconds, &mut concerns);
+        let addresses = known::look(config, seconds, &mut concerns);
+        let events = events::look(config, now, &mut concerns);
+        let used = [
+            (Use::Order, order.is_some()),
+            (Use::Jails, jails.as_ref().is_some_and(|jails| jails.iter().any(|jail| jail.of_ours))),
+            (Use::Blocks, blocks.is_some()),
+            (Use::Lists, lists.as_ref().is_some_and(|lists| !lists.lists.is_empty())),
+            (Use::Allowed, addresses.allowed.is_some_and(|allowed| allowed > 0)),
+            (Use::Events, events.is_used()),
+        ];
+        let used: Vec<Use> = used.into_iter().filter_map(|(what, used)| used.then_some(what)).collect();
+        let services = services::look(&used, &mut concerns);
+        let decisions = decisions::look(config, now, &mut concerns);
+        let jails = jails.map(|jails| jails::with_blocks(jails, blocks.as_ref()));
+        Self {
+            when: seconds,
+            mode: Modes {
+                observe: config.mode == Mode::Observe,
+                block_observe: config.block_mode() == Mode::Observe,
+                firewall_observe: config.firewall_mode() == Mode::Observe,
+            },
+            paused_until,
+            attention: concerns.finish(),
+            services,
+            jails,
+            lists,
+            blocks,
+            addresses,
+            order,
+            events,
+            decisions,
+        }
+    }
+}
+
+/// The firewall's order, as `ringfence-firewall verify` decides.
+fn order(config: &Config, now: Timestamp, concerns: &mut Concerns) -> Option<firewall::Overview> {
+    const MORE: &str = "ringfence-firewall verify";
+    let order =
+        concerns.part(About::Order, MORE, "the order of the rules", firewall::overview(config, now))??;
+    for check in &order.checks {
+        if let Some(wrong) = &check.wrong {
+            concerns.add(About::Order, format!("{}: {wrong}", check.what), MORE);
+        }
+    }
+    if let Some(until) = order.waits_until {
+        let left = span(until - now.as_second());
+        let what = format!("the rules wait for their confirmation, and are taken back in {left}");
+        concerns.add(About::Order, what, "ringfence-firewall confirm");
+    }
+    Some(order)
+}
+
+fn blocked(config: &Config, now: Timestamp, concerns: &mut Concerns) -> Option<blocks::Overview> {
+    const MORE: &str = "ringfence-block list";
+    let blocks = concerns.part(About::Blocks, MORE, "who is blocked", blocks::overview(config, now))??;
+    let missing = blocks.count - blocks.in_kernel;
+    if missing > 0 && config.block_mode() == Mode::Enforce {
+        let what = format!("{missing} of {} blocked accounts are not in the kernel", blocks.count);
+        concerns.add(About::Blocks, what, MORE);
+    }
+    for fault in &blocks.faults {
+        concerns.add(About::Blocks, format!("the program that matches accounts: {fault}"), MORE);
+    }
+    if let Some(until) = blocks.suspended_until {
+        let left = span(until - now.as_second());
+        concerns.add(
+            About::Blocks,
+            format!("after an alarm, no jail blocks accounts for another {left}"),
+            MORE,
+        );
+    }
+    Some(blocks)
+}
+
+fn listed(config: &Config, now: i64, concerns: &mut Concerns) -> Option<overview::Overview> {
+    const MORE: &str = "ringfence-lists show";
+    let lists = concerns.part(About::Lists, MORE, "the lists", lists::overview(config))?;
+    for list in &lists.lists {
+        let name = &list.name;
+        let what = match (list.refused.as_str(), list.ipv4, list.confirmed) {
+            ("", None, _) => format!("{name} was not fetched yet"),
+            ("", ..) if overdue(list, now) => {
+                let age = list.confirmed.map_or_else(|| "ever".to_owned(), |at| span(now - at));
+                format!("{name} was not refreshed for {age}")
+            }
+            ("", ..) => continue,
+            (why, None, _) => format!("{name} was refused, and has no copy: {why}"),
+            (why, _, Some(at)) => {
+                format!("{name} was refused, and its copy of {} ago kept: {why}", span(now - at))
+            }
+            (why, ..) => format!("{name} was refused, and its copy kept: {why}"),
+        };
+        concerns.add(About::Lists, what, MORE);
+    }
+    let odd = [&lists.refused, &lists.unknown].into_iter().filter(|odd| !odd.is_empty());
+    for odd in odd.chain(&lists.lost) {
+        concerns.add(About::Lists, odd.clone(), MORE);
+    }
+    if lists.loaded.is_none() && !lists.lists.is_empty() {
+        let what = "nothing was loaded into the kernel since the last boot".to_owned();
+        concerns.add(About::Lists, what, "ringfence-lists load");
+    }
+    Some(lists)
+}
+
+/// Whether a list should have been refreshed a whole turn of the timer ago.
+fn overdue(list: &overview::Summary, now: i64) -> bool {
+    // The timer runs every four hours, and up to an hour late.
+    const TURN: i64 = 10 * 3_600;
+    list.next.is_some_and(|next| next.saturating_add(TURN) < now)
+}

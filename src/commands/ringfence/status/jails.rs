@@ -1,0 +1,108 @@
+//! fail2ban's jails: those that ban by `ringfence-ban`, and ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::PATIENCE;
+use super::attention::{About, Concerns};
+use crate::bans::{self, Jail};
+use crate::commands::block::list::Overview as Blocks;
+use crate::config::{Config, Mode};
+use crate::fail2ban;
+use crate::firewall::{Firewall, Version};
+use crate::kernel_sets::Ipset;
+
+/// The names of our own begin so.
+const OURS: &str = "ringfence-";
+
+/// A jail.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Row {
+    pub(super) jail: String,
+    /// Its bans are in our sets.
+    pub(super) of_ours: bool,
+    /// Whom fail2ban bans now; absent where it was not asked, or has no such jail.
+    pub(super) banned: Option<usize>,
+    /// Entries of the kernel, IPv4 and IPv6; for a jail that bans accounts, its blocks and none. Absent where that is not ours to
+    /// know.
+    pub(super) kernel: Option<[u32; 2]>,
+    /// Packets that were dropped since its rules are there.
+    pub(super) hits: Option<u64>,
+}
+
+type Held = BTreeMap<String, BTreeSet<String>>;
+
+pub(super) fn look(config: &Config, concerns: &mut Concerns) -> Option<Vec<Row>> {
+    const MORE: &str = "ringfence-ban list";
+    let about = About::Jails;
+    let jails = concerns.part(about, MORE, "the jails that have started", bans::read(&config.run_dir))?;
+    let asked = fail2ban::held(&config.fail2ban.socket, PATIENCE);
+    let held = concerns.part(about, "fail2ban-client ping", "whom fail2ban bans", asked);
+    if matches!(held, Some(None)) && !jails.is_empty() {
+        concerns.add(about, "fail2ban does not run, and its jails see nobody", "systemctl status fail2ban");
+    }
+    let held = held.flatten().unwrap_or_default();
+    let mut rows = vec![];
+    if !jails.is_empty() {
+        let (rules, kernel) = (Firewall::read(), Ipset::open().context("cannot talk to the kernel's ipset"));
+        let rules = concerns.part(about, MORE, "the rules of the jails", rules);
+        let mut kernel = concerns.part(about, MORE, "the sets of the jails", kernel);
+        for jail in &jails {
+            let count = kernel.as_mut().map(|kernel| jail.banned().count(kernel));
+            let count = count.and_then(|count| concerns.part(about, MORE, &jail.name, count));
+            let hits = rules.as_ref().map(|rules| hits(jail, rules));
+            let missing = match (&count, &hits) {
+                (Some(None), _) => Some("sets"),
+                (_, Some(None)) if config.mode == Mode::Enforce => Some("rules"),
+                _ => None,
+            };
+            if let Some(what) = missing {
+                let what = format!("the {what} of the jail {} are not in the kernel", jail.name);
+                concerns.add(about, what, MORE);
+            }
+            rows.push(Row {
+                jail: jail.name.clone(),
+                of_ours: true,
+                banned: jail.names().find_map(|name| held.get(name)).map(BTreeSet::len),
+                kernel: count.flatten(),
+                hits: hits.flatten(),
+            });
+        }
+    }
+    rows.extend(ours(&held, &jails));
+    Some(rows)
+}
+
+/// `None` if a rule of it is missing.
+fn hits(jail: &Jail, there: &Firewall) -> Option<u64> {
+    let counters = there.counters();
+    let versions = [Version::V4, Version::V6].into_iter().filter(|version| there.has(*version));
+    let mut rules = versions.flat_map(|version| jail.rules(version));
+    rules.try_fold(0, |sum, rule| Some(sum + counters.get(&rule.tag())?.packets))
+}
+
+/// Jails of ours that ban otherwise.
+fn ours(held: &Held, jails: &[Jail]) -> Vec<Row> {
+    let known: BTreeSet<&str> = jails.iter().flat_map(Jail::names).collect();
+    let others = held.iter().filter(|(name, _)| name.starts_with(OURS) && !known.contains(name.as_str()));
+    let row = |(name, ids): (&String, &BTreeSet<String>)| Row {
+        jail: name.clone(),
+        of_ours: false,
+        banned: Some(ids.len()),
+        kernel: None,
+        hits: None,
+    };
+    others.map(row).collect()
+}
+
+/// The same with what the kernel has of jails that ban accounts.
+pub(super) fn with_blocks(mut rows: Vec<Row>, blocks: Option<&Blocks>) -> Vec<Row> {
+    for row in rows.iter_mut().filter(|row| !row.of_ours) {
+        let count = blocks.and_then(|blocks| blocks.jails.get(&row.jail));
+        row.kernel = count.map(|count| [u32::try_from(*count).unwrap_or(u32::MAX), 0]);
+    }
+    rows
+}
