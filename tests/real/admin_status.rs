@@ -358,6 +358,22 @@ fn nothing_is_in_use_and_nothing_is_made() {
 }
 
 #[test]
+fn what_matches_accounts_is_named() {
+    let pbx = Pbx::new("bpf", UNVERIFIED);
+    pbx.ban(BLOCKED);
+    let blocks = &json(&pbx, 1)["blocks"];
+    assert_eq!(
+        (&blocks["matcher"], &blocks["count"], &blocks["in-kernel"]),
+        (&"bpf".into(), &1.into(), &1.into())
+    );
+    assert_eq!(blocks["matched"], "Matched by the program in the kernel, at eth0.");
+    let text = status(&pbx, 1, &[]);
+    // Nothing runs what lets go.
+    let line = "- nothing runs ringfence-block expire: there is no systemd, and no crontab names it (man ringfence-block)\n";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
 fn nobody_is_waited_for_long() {
     let banner = host("nft");
     let pbx = &banner.pbx;
