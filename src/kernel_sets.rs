@@ -18,7 +18,7 @@ mod standing;
 mod timed;
 
 pub use banned::Banned;
-pub use ipset::{Element, Family, Header, Ipset, Make, Refusal, Type};
+pub use ipset::{Element, Entry, Family, Header, Ipset, Make, Refusal, Type};
 pub use seen::{let_go_of_seen, put_seen};
 pub use standing::{Names, PORTS, fill_ports, make_standing, names, remove_standing};
 

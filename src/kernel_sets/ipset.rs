@@ -3,9 +3,12 @@
 //! Commands and attributes are those of `linux/netfilter/ipset/ip_set.h`.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use ipnetwork::IpNetwork;
+
+use crate::address;
 use crate::address_set::{Block, Ranges};
 use crate::netlink::{self, Ask, MAX_ATTRIBUTE, Message, Socket, Subsystem, attribute, attributes};
 
@@ -184,6 +187,15 @@ pub struct Element {
     pub protocol: Option<u8>,
 }
 
+/// What of a set an address is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The address, or the network that it is in.
+    pub network: IpNetwork,
+    /// Seconds for which it stays; `None`: for good.
+    pub left: Option<u32>,
+}
+
 /// Why the kernel refused, in words.
 #[derive(Debug)]
 pub struct Refusal(netlink::Error);
@@ -220,6 +232,11 @@ impl std::error::Error for Refusal {}
 impl Refusal {
     fn is_not_there(&self) -> bool {
         matches!(self.0, netlink::Error::Refused(2))
+    }
+
+    /// `IPSET_ERR_HASH_ELEM`: 0.0.0.0 and :: are in no set.
+    fn is_no_member(&self) -> bool {
+        matches!(self.0, netlink::Error::Refused(4353))
     }
 
     /// What is tested and not there is refused by the same number.
@@ -370,6 +387,14 @@ impl Ipset {
         self.each(DEL, Ask::Do, name, entries, put_block)
     }
 
+    /// Removes one network, where it is there.
+    pub fn take_out(&mut self, name: &str, network: IpNetwork) -> Result<()> {
+        match network {
+            IpNetwork::V4(network) => self.remove(name, std::iter::once(Block::from(network))),
+            IpNetwork::V6(network) => self.remove(name, std::iter::once(Block::from(network))),
+        }
+    }
+
     /// Removes all entries, and leaves the set.
     pub fn flush(&mut self, name: &str) -> Result<()> {
         let mut message = request(FLUSH, Ask::Do);
@@ -498,6 +523,39 @@ impl Ipset {
         }
     }
 
+    /// What of a set an address is in, the smallest; `None` if it is in nothing of it, or the set is not there. Reads the whole set
+    /// where it is in: milliseconds for ten thousand.
+    pub fn find(&mut self, name: &str, address: IpAddr) -> Result<Option<Entry>> {
+        match self.has(name, &Element { address: Some(address), ..Element::default() }) {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(refusal) if refusal.is_not_there() || refusal.is_no_member() => return Ok(None),
+            Err(refusal) => return Err(refusal),
+        }
+        let mut message = request(LIST, Ask::Dump);
+        message.put_text(ATTR_SETNAME, name);
+        // Of a set with a netmask, the kernel shows the first address of each network, and no prefix.
+        let near = address::neighbourhood(address, 64);
+        let (mut found, mut masked): (Option<Entry>, Option<Entry>) = (None, None);
+        let mut consider = |entry: Entry| {
+            if entry.network.contains(address) {
+                found = found.filter(|found| found.network.prefix() > entry.network.prefix()).or(Some(entry));
+            } else if entry.network == IpNetwork::from(near.ip()) {
+                masked = Some(Entry { network: near, ..entry });
+            }
+        };
+        let asked = self.socket.ask(message, |body| {
+            let entries = attribute(body.get(4..).unwrap_or_default(), ATTR_ADT).unwrap_or_default();
+            attributes(entries).filter_map(|(_, data)| entry(data)).for_each(&mut consider);
+        });
+        match asked.map_err(Refusal) {
+            // It may have gone meanwhile.
+            Ok(()) => Ok(found.or(masked)),
+            Err(refusal) if refusal.is_not_there() => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
     /// The names of the sets in a set of sets, in order.
     pub fn members(&mut self, name: &str) -> Result<Vec<String>> {
         let mut message = request(LIST, Ask::Dump);
@@ -558,6 +616,22 @@ fn put_block<T: Member>(block: Block<T>, message: &mut Message) {
     if block.prefix < T::WIDTH {
         message.put(ATTR_CIDR, &[block.prefix]);
     }
+}
+
+/// An entry as the kernel lists it.
+fn entry(data: &[u8]) -> Option<Entry> {
+    let ip = attribute(data, ATTR_IP)?;
+    let v4 = || Some(Ipv4Addr::from(*attribute(ip, ATTR_IPADDR_IPV4)?.first_chunk::<4>()?).into());
+    let v6 = || Some(Ipv6Addr::from(*attribute(ip, ATTR_IPADDR_IPV6)?.first_chunk::<16>()?).into());
+    let address: IpAddr = v4().or_else(v6)?;
+    let network = match attribute(data, ATTR_CIDR) {
+        Some([prefix]) => IpNetwork::new(address, *prefix).ok()?,
+        _ => address.into(),
+    };
+    let left = attribute(data, ATTR_TIMEOUT).and_then(|bytes| bytes.first_chunk());
+    // For ever is 0.
+    let left = left.map(|bytes| u32::from_be_bytes(*bytes)).filter(|left| *left > 0);
+    Some(Entry { network, left })
 }
 
 /// Begins a request with nfgenmsg, which ipset leaves unset, and the protocol.

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
 use super::*;
-use crate::address_set::AddressRange;
+use crate::address_set::{AddressRange, Block};
 use crate::config::firewall::PortRange;
 use crate::netlink;
 
@@ -374,5 +374,46 @@ fn the_sets_of_those_seen_have_room() {
         assert!(list.contains("Number of entries: 350000"), "{list}");
         let_go_of_seen(&mut kernel, all(350_000).map(|(address, _)| address)).unwrap();
         assert_eq!(seen(), []);
+    });
+}
+
+#[test]
+fn an_address_is_found_with_what_it_is_in_and_for_how_long() {
+    apart(|mut kernel| {
+        for line in [
+            "create ip hash:ip timeout 60",
+            "create net hash:net timeout 0",
+            "create ip6 hash:ip family inet6 netmask 64 timeout 60",
+            "create many hash:ip hashsize 4096 maxelem 100000",
+            "add ip 192.0.2.1 timeout 40",
+            "add ip 192.0.2.2 timeout 0",
+            "add net 192.0.2.0/24",
+            "add net 192.0.2.0/28 timeout 50",
+            "add ip6 2001:db8:0:7::1",
+        ] {
+            ipset(&line.split(' ').collect::<Vec<_>>());
+        }
+        let mut find = |set: &str, address: &str| {
+            let found = kernel.find(set, address.parse().unwrap()).unwrap()?;
+            Some((found.network.to_string(), found.left.map(|left| left.div_ceil(10) * 10)))
+        };
+        let is = |network: &str, left: u32| Some((network.to_owned(), (left > 0).then_some(left)));
+        assert_eq!(find("ip", "192.0.2.1"), is("192.0.2.1/32", 40));
+        assert_eq!(find("ip", "192.0.2.2"), is("192.0.2.2/32", 0));
+        assert_eq!(find("ip", "192.0.2.3"), None);
+        assert_eq!(find("ip", "0.0.0.0"), None);
+        assert_eq!(find("net", "192.0.2.3"), is("192.0.2.0/28", 50));
+        assert_eq!(find("net", "192.0.2.77"), is("192.0.2.0/24", 0));
+        assert_eq!(find("net", "192.0.3.1"), None);
+        assert_eq!(find("ip6", "2001:db8:0:7::99"), is("2001:db8:0:7::/64", 60));
+        assert_eq!(find("ip6", "2001:db8:0:8::1"), None);
+        assert_eq!(find("missing", "192.0.2.1"), None);
+        let mut kernel = Ipset::open().unwrap();
+        kernel.add("many", (0x1000_0000_u32..0x1001_0000).map(|start| Block { start, prefix: 32 })).unwrap();
+        let found = kernel.find("many", "16.0.255.255".parse().unwrap()).unwrap();
+        assert_eq!(
+            found.map(|found| (found.network.to_string(), found.left)),
+            Some(("16.0.255.255/32".to_owned(), None))
+        );
     });
 }
