@@ -12,8 +12,11 @@ use crate::deadline::Deadline;
 mod held;
 mod jails;
 
-pub use held::held;
 pub use jails::{Jail, jails};
+mod remembered;
+
+pub use held::held;
+pub use remembered::{Remembered, remembered};
 
 /// Whether fail2ban may have a jail of this name.
 #[must_use]
@@ -39,6 +42,11 @@ impl Ban {
         self.since >= time
     }
 
+    /// When it ends, in seconds since 1970; `None`: never.
+    fn until(&self) -> Option<i64> {
+        (self.length != -1).then(|| self.since.saturating_add(self.length.max(0)))
+    }
+
     /// How many seconds of it are left at `now`, none for one that is over, `i64::MAX` for one without end.
     #[must_use]
     pub fn left(&self, now: i64) -> i64 {
@@ -55,6 +63,15 @@ impl Ban {
 ///
 /// fail2ban remembers a ban a moment before or after it has called the actions for it.
 pub fn bans(database: &Path, jail: &str, deadline: Deadline) -> anyhow::Result<Option<Vec<Ban>>> {
+    open(database, deadline, async |connection| Ok(ask(connection, jail).await?)).map(Option::flatten)
+}
+
+/// Reads in the database; `None` where there is none.
+fn open<T>(
+    database: &Path,
+    deadline: Deadline,
+    read: impl AsyncFnOnce(&mut SqliteConnection) -> anyhow::Result<T>,
+) -> anyhow::Result<Option<T>> {
     let there = database.try_exists().with_context(|| format!("cannot look for {}", database.display()))?;
     if !there {
         return Ok(None);
@@ -69,9 +86,9 @@ pub fn bans(database: &Path, jail: &str, deadline: Deadline) -> anyhow::Result<O
                 .busy_timeout(deadline.remaining())
                 .connect()
                 .await?;
-            let bans = ask(&mut connection, jail).await;
+            let found = read(&mut connection).await;
             let _ = connection.close().await;
-            bans
+            found.map(Some)
         })
         .with_context(|| format!("cannot read fail2ban's database {}", database.display()))
 }
