@@ -11,6 +11,7 @@ use crate::postgres::{Conninfo, Target};
 use crate::state_file;
 
 pub mod accounts;
+pub mod event_guard;
 
 /// Where FusionPBX's configuration usually is, the newest form first.
 pub const USUAL_FILES: [&str; 5] = [

@@ -147,3 +147,19 @@ CREATE TABLE v_gateways (
   update_date                              timestamptz,
   update_user                              uuid
 );
+
+-- app/event_guard/app_config.php
+CREATE TABLE v_event_guard_logs (
+  event_guard_log_uuid                     uuid PRIMARY KEY,
+  hostname                                 text,
+  log_date                                 timestamptz,
+  filter                                   text,
+  ip_address                               text,
+  extension                                text,
+  user_agent                               text,
+  log_status                               text,
+  insert_date                              timestamptz,
+  insert_user                              uuid,
+  update_date                              timestamptz,
+  update_user                              uuid
+);

@@ -76,7 +76,7 @@ impl Postgres {
         server.psql_in("fusionpbx", rows);
         server.psql_in(
             "fusionpbx",
-            "GRANT SELECT ON v_access_controls, v_access_control_nodes, v_gateways, v_domains, v_extensions TO ringfence;
+            "GRANT SELECT ON v_access_controls, v_access_control_nodes, v_gateways, v_domains, v_extensions, v_event_guard_logs TO ringfence;
              ALTER ROLE ringfence SET default_transaction_read_only = on",
         );
         server
