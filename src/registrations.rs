@@ -14,6 +14,7 @@ use crate::address;
 use crate::deadline::Deadline;
 use crate::evidence::visible;
 
+pub mod devices;
 pub mod discovery;
 mod event_socket;
 mod failure;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use super::devices::{Device, Whose};
 use super::{Found, live, network_ip};
 use crate::account::{Offender, SipAccount};
 use crate::deadline::Deadline;
@@ -39,6 +40,29 @@ pub(super) fn accounts(
         accounts.extend(here.map(|registration| registration.user.to_owned()));
     })?;
     Ok(accounts)
+}
+
+/// The devices that are registered.
+pub(super) fn devices(
+    address: &str,
+    password: &str,
+    whose: Whose<'_>,
+    now: i64,
+    deadline: Deadline,
+) -> anyhow::Result<BTreeSet<Device>> {
+    let mut devices = BTreeSet::new();
+    converse(address, password, deadline, |_, registrations| {
+        let meant = |registration: &&Registration<'_>| match whose {
+            Whose::Address(address) => network_ip(registration.network_ip) == Some(address),
+            Whose::Account(wanted) => registration.accounts().any(|account| account == *wanted),
+        };
+        let device = |registration: &Registration<'_>| {
+            let Registration { user, network_ip, agent, seconds, .. } = *registration;
+            Device::new(user, network_ip, agent, now.saturating_add(seconds))
+        };
+        devices.extend(registrations.iter().filter(meant).filter_map(device));
+    })?;
+    Ok(devices)
 }
 
 /// Which of these are registered.
@@ -110,10 +134,12 @@ fn profiles(status: &[u8]) -> anyhow::Result<Vec<String>> {
 }
 
 /// A registration as FreeSWITCH shows it.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Registration<'a> {
     /// `user@domain`.
     user: &'a str,
+    /// What the client calls itself.
+    agent: &'a str,
     network_ip: &'a str,
     /// To live.
     seconds: i64,
@@ -132,13 +158,14 @@ impl Registration<'_> {
     }
 }
 
-/// Every registration, in the order of the elements that each has: user, status, address, credentials.
+/// Every registration, in the order of the elements that each has: user, agent, status, address, credentials.
 fn registrations(status: &[u8]) -> anyhow::Result<Vec<Registration<'_>>> {
     let mut all = Vec::new();
     let mut next = Registration::default();
     for (element, text) in elements(status, "</profile>")? {
         match element {
             "user" => next.user = text,
+            "agent" => next.agent = text,
             // "Registered(UDP)(unknown) exp(2026-11-20 14:26:23) expsecs(3657)": what stands before the last
             // bracket may be the client's.
             "status" => {
@@ -239,13 +266,19 @@ mod tests {
             ];
             let expected = expected.map(|(user, network_ip, seconds)| Registration {
                 user,
+                agent: "",
                 network_ip,
                 seconds,
                 auth_user: "1%2B1",
                 auth_realm: "b.example.com",
             });
-            assert_eq!(registrations(&xml).unwrap(), expected, "{call_id}");
-            assert_eq!(registrations(&latin1).unwrap(), expected, "{call_id}");
+            for status in [&xml, &latin1] {
+                let found = registrations(status).unwrap();
+                let agents: Vec<_> = found.iter().map(|registration| registration.agent).collect();
+                assert_eq!(agents[1], "phone");
+                let found = found.into_iter().map(|registration| Registration { agent: "", ..registration });
+                assert!(found.eq(expected.clone()), "{call_id}");
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use anyhow::bail;
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgConnection};
 
+use super::devices::{Device, MAX_DEVICES, Whose, agent_column};
 use super::{
     CORE_TABLE, Found, MAX_ACCOUNTS, PROFILE_TABLE, Question, Spelling, account_columns, account_pairs, live,
     spellings,
@@ -61,6 +62,21 @@ pub(super) fn accounts(
         })
         .await
     })
+}
+
+/// The devices that are registered.
+pub(super) fn devices(
+    target: &Target,
+    whose: Whose<'_>,
+    now: i64,
+    deadline: Deadline,
+) -> anyhow::Result<BTreeSet<Device>> {
+    let texts = target.converse(deadline, async |connection| {
+        let nobody = |text: &String| text == "[]";
+        ask(connection, nobody, async |connection, table| devices_in(connection, table, whose, now).await)
+            .await
+    })?;
+    Ok(Device::read(&texts)?.into_iter().collect())
 }
 
 /// Which of these are registered.
@@ -152,6 +168,37 @@ async fn accounts_in(
     let query = sqlx::query(&sql).bind(now).bind(one).bind(other).persistent(false);
     let text: Option<String> = query.fetch_one(connection).await?.try_get(0)?;
     Ok(text.unwrap_or_default().lines().map(str::to_owned).collect())
+}
+
+/// As JSON.
+async fn devices_in(
+    connection: &mut PgConnection,
+    table: &str,
+    whose: Whose<'_>,
+    now: i64,
+) -> sqlx::Result<String> {
+    let (account, agent) = (account_columns(table), agent_column(table));
+    let (condition, one, other) = match whose {
+        Whose::Address(address) => {
+            let [one, other] = spellings(address);
+            ("network_ip IN ($2, $3)".to_owned(), one, other)
+        }
+        Whose::Account(account) => {
+            let pairs = account_pairs(table).iter();
+            let is = |(user, domain): &(&str, &str)| {
+                format!("({user} = $2 AND lower({domain} COLLATE \"C\") = $3)")
+            };
+            let condition = pairs.map(is).collect::<Vec<_>>().join(" OR ");
+            (condition, account.user().to_owned(), account.domain().to_owned())
+        }
+    };
+    let sql = format!(
+        "SELECT coalesce(json_agg(json_build_array(account, network_ip, agent, expires)), '[]')::text FROM (\
+         SELECT ({account}) COLLATE \"C\" AS account, network_ip, {agent} AS agent, expires::bigint AS expires \
+         FROM {table} WHERE expires > $1 AND ({condition}) ORDER BY 1, 2 LIMIT {MAX_DEVICES}) AS live"
+    );
+    let query = sqlx::query(&sql).bind(now).bind(one).bind(other).persistent(false);
+    query.fetch_one(connection).await?.try_get(0)
 }
 
 async fn registered_in(

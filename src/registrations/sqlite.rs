@@ -24,7 +24,7 @@ mod accounts;
 mod pages;
 mod registered;
 
-pub(super) use accounts::accounts;
+pub(super) use accounts::{accounts, devices};
 pub(super) use pages::everyone;
 pub(super) use registered::registered;
 
