@@ -43,8 +43,13 @@ impl Jail {
     /// The names under which fail2ban may know it: actions that come once for each protocol are told which one, as in Debian's own
     /// jails (`name=%(__name__)s-tcp`).
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let cut = ["-tcp", "-udp"].into_iter().filter_map(|protocol| self.name.strip_suffix(protocol));
-        std::iter::once(self.name.as_str()).chain(cut)
+        Self::names_of(&self.name)
+    }
+
+    /// The same of a jail with this name.
+    pub fn names_of(name: &str) -> impl Iterator<Item = &str> {
+        let cut = ["-tcp", "-udp"].into_iter().filter_map(|protocol| name.strip_suffix(protocol));
+        std::iter::once(name).chain(cut)
     }
 
     /// Whom it bans, in the kernel.

@@ -15,6 +15,7 @@ use crate::evidence::visible_within;
 use crate::kernel_sets::Family;
 use crate::pause::Pause;
 
+mod banned;
 mod change;
 pub mod concerns;
 mod layout;
@@ -28,6 +29,7 @@ mod programs;
 mod saved;
 mod turn;
 
+pub use banned::Banned;
 pub use layout::{BANS, Chain, Hook, Layout, Rule, Tag};
 pub use pattern::{Case, Pattern};
 pub use saved::Saved;

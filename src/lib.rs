@@ -16,6 +16,7 @@ pub mod carriers;
 pub mod commands;
 pub mod config;
 pub mod deadline;
+pub mod diagnosis;
 pub mod event_socket;
 pub mod events;
 pub mod evidence;

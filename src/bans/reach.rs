@@ -60,6 +60,16 @@ impl Reach {
         Ok(Self { protocols, ports: Some(ranges) })
     }
 
+    /// A protocol and a port of it; nothing where it is all of them.
+    #[must_use]
+    pub fn example(&self) -> (Option<&'static str>, Option<u16>) {
+        let protocol = match self.protocols {
+            Protocols::All => None,
+            chosen => chosen.names().first().copied(),
+        };
+        (protocol, self.ports.as_ref().and_then(|ports| ports.first()).map(|range| range.first()))
+    }
+
     /// The options of iptables that match it; each but one that matches everything needs a rule of its own.
     #[must_use]
     pub fn matches(&self) -> Vec<String> {

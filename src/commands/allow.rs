@@ -20,6 +20,7 @@ mod meanwhile;
 mod remove;
 mod sync;
 
+pub(super) use add::keep;
 pub(in crate::commands) use meanwhile::Meanwhile;
 
 const TOOL: &str = timed::NAME;

@@ -23,6 +23,8 @@ mod prepare;
 mod remembered;
 mod sync;
 
+pub(super) use address::let_go;
+
 const TOOL: &str = "ringfence-ban";
 
 /// The names of ports.

@@ -195,6 +195,19 @@ pub(super) fn settle_after_firewall(config: &Config, now: Timestamp) {
     }
 }
 
+/// Lets an offender go, on whoever's word he is blocked; the blocks that were there.
+pub(super) fn let_go(config: &Config, offender: &Offender, now: Timestamp) -> anyhow::Result<Vec<Block>> {
+    let call = Call::new(config.clone(), now);
+    if !call.config.ledger_path().exists() {
+        return Ok(vec![]);
+    }
+    let mut ledger = call.ledger()?;
+    let ended = ledger.remove(std::slice::from_ref(offender), None)?;
+    call.record_ends(&ended, "by-hand", "released");
+    settle::settle_one(&call, &mut ledger, offender)?;
+    Ok(ended)
+}
+
 /// So many, as people say it.
 fn blocks(count: u64) -> String {
     screen::counted(count, "block", "blocks")

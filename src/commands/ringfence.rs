@@ -8,10 +8,13 @@ use crate::commands::{Settings, give_up, parse};
 use crate::config::Config;
 use crate::exit::Exit;
 
+mod look;
 mod offenders;
 mod pause;
+mod release;
 mod status;
 mod test;
+mod why;
 
 pub(super) const TOOL: &str = "ringfence";
 
@@ -36,44 +39,63 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Why an address or account is blocked, or is not: by what, since when, until when, and what undoes it
+    Why(why::Args),
     /// Who fails: by address, the accounts that are refused, how often and why
     Offenders(offenders::Args),
+    /// Is all well? Services, jails, lists, blocks, order and decisions on one screen
+    Status(status::Args),
+    /// Undo every block of an address or account, everywhere
+    Release(release::Args),
     /// What would become of an address, rule by rule; --walk goes through a real failure
     Test(test::Args),
     /// Lift all blocking of ours for a while, after which the kernel blocks again by itself
     Pause(pause::Args),
-    /// Is all well? Services, jails, lists, blocks, order and decisions on one screen
-    Status(status::Args),
 }
 
-const ABOUT: &str = "The administrator's tool: which phone in that office is failing?";
+const ABOUT: &str = "The administrator's tool: why is it blocked, who fails, and is all well?";
 
 const LONG_ABOUT: &str = "\
-The administrator's tool: which phone in that office is failing?
+The administrator's tool: why is it blocked, who fails, and is all well?
+
+why asks all that may block an address or an account - fail2ban, event_guard, blocked accounts,
+lists, limits, restrictions, the host's own rules - and gives one answer, with the commands that undo
+it. release undoes all of it; test says beforehand what would become of an address.
 
 A whole office sits behind one address. offenders says which of its phones are refused, with which
-account and why, and whether fail2ban would leave the address alone.";
+account and why, and whether fail2ban would leave the address alone.
+
+status shows whether all is well, on one screen. doctor looks at the whole host, and says what to do
+where it is not as it should be; validate looks at settings, filters and jails. report is a page about
+what was blocked, for the customer or the boss. pause lifts all our blocking for a while.";
 
 const AFTER_HELP: &str = "\
-Exit status: 0 done, shown or yes, 1 no, 2 broken or wrong usage.";
+Exit status: 0 done, shown or yes; 1 no, blocked, or something needs doing; 2 broken or wrong usage.";
 
 const AFTER_LONG_HELP: &str = "\
 Exit status:
-  0  done, or shown; for pause without a time, that there is one
-  1  for pause without a time, that there is none; for status, that something needs attention
-  2  broken, or wrong usage
+  0  done, or shown; nothing blocks it (why, test); all is well (status, doctor, validate); there is
+     a pause (pause without a time)
+  1  it is blocked, be it on some ports or with some account (why, test); something is left (release);
+     something needs doing (status, doctor, validate); there is no pause (pause without a time);
+     something could not be read, which the page says (report)
+  2  broken, or wrong usage; for why, test and release also: nothing is known to block it, but not
+     everything could be asked
 
 Which way it fails:
+  What cannot be read is one line that says so, and the rest is shown. Nothing waits for longer than
+  its deadline.
   A pause is ended by the kernel, by its clock, also if nothing of ours runs any more; and by a boot.
   If it cannot be brought in, nothing is changed. Bans and blocks that are made meanwhile count from
   its end on.
 
 Files:
-  /etc/ringfence/ringfence.toml               settings; RINGFENCE_CONFIG or --config names another
-                                              file
-  /var/log/ringfence/events/events.log        the log of ringfence-events, and its rotated files;
-                                              where it is not, FreeSWITCH's own log
-  /run/ringfence/pause.json                   until when there is a pause";
+  /etc/ringfence/ringfence.toml         settings; RINGFENCE_CONFIG or --config names another file
+  /var/log/ringfence/events/events.log  the log of ringfence-events, and its rotated files; where it is
+                                        not, FreeSWITCH's own log
+  /var/log/ringfence/decisions.jsonl    the journal of decisions, and its renamed file
+  /var/lib/fail2ban/fail2ban.sqlite3    whom fail2ban remembers, and why; read only
+  /run/ringfence/pause.json             until when there is a pause";
 
 /// The whole tool.
 #[must_use]
@@ -88,13 +110,15 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
-    let path = args.settings.config.as_deref();
-    let config = |unneeded| Config::load_without(path, unneeded);
+    let file = args.settings.config.as_deref();
+    let config = |unneeded: &[&str]| Config::load_without(file, unneeded);
     match &args.command {
+        Command::Why(args) => why::run(&config(&[])?, file, args),
         Command::Offenders(args) => offenders::run(&config(&offenders::UNNEEDED)?, args),
+        Command::Status(args) => status::run(file, args),
+        Command::Release(args) => release::run(&config(&[])?, file, args),
         Command::Test(args) => test::run(&config(&[])?, args),
         Command::Pause(args) => pause::run(&config(&pause::UNNEEDED)?, args),
-        Command::Status(args) => status::run(path, args),
     }
 }
 

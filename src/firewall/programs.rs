@@ -44,6 +44,14 @@ impl Program {
         format!("{}-restore", self.name())
     }
 
+    /// Runs a program of iptables with these arguments, behind its own name, once it has its lock.
+    pub(super) fn delete(command: &[String]) -> anyhow::Result<()> {
+        let (name, args) = command.split_first().context("no program")?;
+        let lock = ["-w", LOCK_SECONDS];
+        let args: Vec<&str> = lock.into_iter().chain(args.iter().map(String::as_str)).collect();
+        run(PACKAGE, name, &args, "", TIME).map(drop)
+    }
+
     fn save_name(&self) -> String {
         format!("{}-save", self.name())
     }

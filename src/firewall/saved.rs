@@ -190,6 +190,12 @@ impl SavedRule {
         if negated { None } else { words.into_iter().nth(at + 1) }
     }
 
+    /// As arguments of a program.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let unquoted = |word: String| word.strip_prefix('"').map_or(word.clone(), str::to_owned);
+        words(&self.spec).into_iter().map(unquoted).collect()
+    }
+
     /// Whether it is one of fail2ban's or `event_guard`'s, which come first: a jump to a chain of theirs, or a match of a set.
     pub(super) fn is_ban(&self) -> bool {
         self.ban().is_some()

@@ -24,8 +24,10 @@ macro_rules! with_both_variants {
 
 mod accounts;
 mod admin_pause;
+mod admin_release;
 mod admin_status;
 mod admin_test;
+mod admin_why;
 mod allow;
 mod allow_fail2ban;
 mod ban;

@@ -10,6 +10,7 @@ use super::{Call, addresses, complain, kernel};
 use crate::address;
 use crate::allow::timed::{BY_HAND, Entry, LONGEST, MAX};
 use crate::commands::{a_jail, a_span, causes, say, screen::span};
+use crate::config::Config;
 use crate::evidence::visible_within;
 use crate::exit::Exit;
 
@@ -37,6 +38,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
+    allow(call, args, say)
+}
+
+fn allow(call: &Call, args: &Args, say: impl Fn(&str)) -> anyhow::Result<Exit> {
     let jail = args.jail.as_deref();
     let word = jail.unwrap_or(BY_HAND);
     let Some(address) = address::parse(&args.address).filter(is_host) else {
@@ -102,6 +107,23 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
         .map(|other| format!("; {} allows it for {}", on_the_word(other), span(other.end() - seconds)));
     say(&format!("{address} is allowed for {}{}.", span(added.end() - seconds), others.unwrap_or_default()));
     Ok(Exit::Yes)
+}
+
+/// Allows an address by hand for so many seconds.
+pub(in crate::commands) fn keep(
+    config: &Config,
+    address: IpAddr,
+    seconds: i64,
+    because: &str,
+) -> anyhow::Result<()> {
+    let call = Call { config: config.clone() };
+    let args = Args {
+        jail: None,
+        span: Some(seconds),
+        because: Some(because.into()),
+        address: address.to_string().into(),
+    };
+    if allow(&call, &args, |_| ())? == Exit::Yes { Ok(()) } else { bail!("it was refused") }
 }
 
 /// Who allows it, in a sentence.

@@ -10,6 +10,7 @@ use super::{Call, Whose, complain, kernel};
 use crate::address::{self, WIDEST_V4, WIDEST_V6};
 use crate::bans;
 use crate::commands::{a_jail, a_span, say, screen::span};
+use crate::config::Config;
 use crate::evidence::visible_within;
 use crate::exit::Exit;
 use crate::feeds::guard::{self, Protected, Why};
@@ -92,6 +93,22 @@ pub(super) fn unban(call: &Call, args: &UnbanArgs) -> anyhow::Result<Exit> {
     call.record(&subject(network), "unban", "jail", &args.jail, "");
     say(&format!("Let go of {}.", subject(network)));
     Ok(Exit::Yes)
+}
+
+/// A network is taken out of a jail's sets by the administrator, whatever fail2ban says.
+pub(in crate::commands) fn let_go(config: &Config, jail: &str, network: IpNetwork) -> anyhow::Result<()> {
+    let call = Call { config: config.clone(), file: None };
+    let _turn = take_turn(&call.config.run_dir)?;
+    let (mut jails, mut kernel) = (call.jails(), kernel()?);
+    let banned = Banned::of(jail);
+    if banned.count(&mut kernel)?.is_some() {
+        banned.take_out(&mut kernel, [network])?;
+    }
+    if jails.iter_mut().any(|other| other.name == jail && other.remembered.remove(&network)) {
+        bans::write(&call.config.run_dir, &jails)?;
+    }
+    call.record(&subject(network), "unban", "by-hand", jail, "released");
+    Ok(())
 }
 
 /// The network, or why it must not be banned, in a word and in a sentence.

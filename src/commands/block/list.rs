@@ -147,6 +147,28 @@ pub(in crate::commands) fn overview(config: &Config, now: Timestamp) -> anyhow::
     }))
 }
 
+/// The blocks, each with how often it was met, if the kernel could be asked: nothing where it is not in the kernel.
+pub(in crate::commands) type Met = Vec<(Block, Option<Option<u64>>)>;
+
+/// All blocks, for other tools; and why the kernel could not be asked, if that is so. To look makes nothing.
+pub(in crate::commands) fn all(config: &Config, now: Timestamp) -> anyhow::Result<(Met, Option<String>)> {
+    let call = Call::new(config.clone(), now);
+    if !call.config.ledger_path().exists() {
+        return Ok((vec![], None));
+    }
+    let active = call.ledger()?.active(call.now())?;
+    if active.is_empty() {
+        return Ok((vec![], None));
+    }
+    let meets = Meets::read(&call).and_then(|meets| {
+        active.iter().map(|block| meets.of(&block.offender)).collect::<anyhow::Result<Vec<_>>>()
+    });
+    Ok(match meets {
+        Ok(hits) => (active.into_iter().zip(hits.into_iter().map(Some)).collect(), None),
+        Err(error) => (active.into_iter().map(|block| (block, None)).collect(), Some(causes(&error))),
+    })
+}
+
 /// How often blocks were met, by what matches them.
 enum Meets {
     Bpf(InKernel),

@@ -12,8 +12,11 @@ use crate::exit::Exit;
 use crate::feeds::copy::{Copy, fingerprint};
 use crate::feeds::store::Store;
 
+mod of_address;
 pub(in crate::commands) mod overview;
 mod place;
+
+pub(in crate::commands) use of_address::{OnLists, of_address};
 
 /// The command line of `show`.
 #[derive(Debug, clap::Args)]

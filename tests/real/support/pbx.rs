@@ -120,6 +120,11 @@ impl Pbx {
         self.without_session(&self.world.firewall_command(args))
     }
 
+    /// A call of `ringfence` that is ready to be run there, from no session.
+    pub fn admin_command(&self, args: &[&str]) -> Command {
+        self.without_session(&self.world.admin_command(args))
+    }
+
     /// A call of `ringfence-ban` that is ready to be run there, from no session.
     pub fn ban_command(&self, args: &[&str]) -> Command {
         self.without_session(&self.world.ban_command(args))

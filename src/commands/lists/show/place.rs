@@ -23,10 +23,10 @@ pub(super) struct Places {
     address: IpAddr,
     verdict: Verdict,
     /// Why it is not blocked though it is on a block list.
-    because: Option<String>,
+    pub(super) because: Option<String>,
     /// What it is exempt from beside block lists.
     exempt: Vec<&'static str>,
-    lists: Vec<Place>,
+    pub(super) lists: Vec<Place>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -40,13 +40,13 @@ enum Verdict {
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Place {
-    name: ListName,
-    kind: Kind,
-    range: String,
+pub(super) struct Place {
+    pub(super) name: ListName,
+    pub(super) kind: Kind,
+    pub(super) range: String,
     /// Seconds since 1970.
-    since: u32,
-    observed: bool,
+    pub(super) since: u32,
+    pub(super) observed: bool,
 }
 
 impl Places {

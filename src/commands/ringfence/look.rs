@@ -1,0 +1,377 @@
+//! What the parts of this host say of an address or account, asked by `why` and `release`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::account::SipAccount;
+use crate::allow::timed;
+use crate::bans;
+use crate::commands::block::list as blocks;
+use crate::commands::causes;
+use crate::commands::lists::show::{OnLists, of_address};
+use crate::config::{Config, Mode};
+use crate::deadline::Deadline;
+use crate::diagnosis::{
+    Allowed, Enforces, Facts, Found, Host, InBan, InJail, InSets, Ledgered, OfAccount, OfAddress, Subject,
+    Walk,
+};
+use crate::evidence::last_about;
+use crate::fail2ban;
+use crate::failures::tally::{Offense, Tally};
+use crate::failures::{Failure, event_log};
+use crate::firewall::path::{Packet, Protocol, Sets, Side};
+use crate::firewall::{Firewall, Version, order};
+use crate::fusionpbx::accounts::{self, Existence};
+use crate::fusionpbx::{event_guard, own_database};
+use crate::kernel_sets::{Entry, Family, Ipset, names};
+use crate::registrations::devices::{Device, Whose};
+use crate::registrations::discovery::{self, Nothing};
+
+/// fail2ban answers nobody while an action of its own runs.
+const FAIL2BAN: Duration = Duration::from_secs(5);
+
+/// A database answers within this time.
+const DATABASE: Duration = Duration::from_secs(3);
+
+/// So many decisions are shown.
+const DECISIONS: usize = 10;
+
+/// Failures of so long ago count.
+const FAILURES: SignedDuration = SignedDuration::from_hours(1);
+
+/// Other services that an administrator may miss.
+const USUAL: [u16; 3] = [22, 80, 443];
+
+/// Asks all of them. `settings` is the file that was named.
+pub(super) fn look(config: &Config, settings: Option<&Path>, subject: &Subject, now: Timestamp) -> Facts {
+    let usual = Config::default();
+    let host = Host {
+        enforces: Enforces {
+            bans: config.mode == Mode::Enforce,
+            blocks: config.block_mode() == Mode::Enforce,
+            rules: config.firewall_mode() == Mode::Enforce,
+        },
+        socket: Some(config.fail2ban.socket.clone()).filter(|socket| *socket != usual.fail2ban.socket),
+        settings: settings.map(PathBuf::from),
+    };
+    let second = now.as_second();
+    thread::scope(|scope| {
+        let held = scope.spawn(|| held(config, subject));
+        let remembered = scope.spawn(|| {
+            let is_meant = |id: &str| subject.is_meant_by(id);
+            fail2ban::remembered(&config.fail2ban.database, is_meant, second, within(DATABASE)).map_err(said)
+        });
+        let devices = scope.spawn(|| devices(config, subject, now));
+        let of_address = match subject {
+            Subject::Address(address) => Some(scope.spawn(|| self::address(config, *address, now))),
+            Subject::Account(_) => None,
+        };
+        let of_account = match subject {
+            Subject::Account(account) => Some(scope.spawn(|| self::account(config, account, now))),
+            Subject::Address(_) => None,
+        };
+        let decisions = decisions(config, subject);
+        let devices = join(devices);
+        let ledgered = ledgered(config, subject, devices.as_deref().unwrap_or_default(), now);
+        Facts {
+            subject: subject.clone(),
+            now: second,
+            host,
+            held: join(held),
+            remembered: join(remembered),
+            ledgered,
+            devices,
+            decisions,
+            of_address: of_address.map(join),
+            of_account: of_account.map(join),
+        }
+    })
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn within(time: Duration) -> Deadline {
+    Deadline::after(Instant::now(), time)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what an error is turned into")]
+fn said(error: anyhow::Error) -> String {
+    causes(&error)
+}
+
+fn held(config: &Config, subject: &Subject) -> Found<Option<BTreeMap<String, Vec<String>>>> {
+    let held = fail2ban::held(&config.fail2ban.socket, FAIL2BAN)
+        .context("fail2ban cannot be asked whom it bans")
+        .map_err(said)?;
+    let meant = |(jail, ids): (String, std::collections::BTreeSet<String>)| {
+        let ids: Vec<_> = ids.into_iter().filter(|id| subject.is_meant_by(id)).collect();
+        (!ids.is_empty()).then_some((jail, ids))
+    };
+    Ok(held.map(|held| held.into_iter().filter_map(meant).collect()))
+}
+
+fn devices(config: &Config, subject: &Subject, now: Timestamp) -> Found<Vec<Device>> {
+    let whose = match subject {
+        Subject::Address(address) => Whose::Address(*address),
+        Subject::Account(account) => Whose::Account(account),
+    };
+    let found = discovery::discover(&config.registrations)
+        .and_then(|found| found.source.devices(whose, now.as_second(), within(DATABASE)));
+    match found {
+        Ok(devices) => Ok(devices.into_iter().collect()),
+        // Nobody is registered where there is no FreeSWITCH.
+        Err(error) if error.is::<Nothing>() => Ok(vec![]),
+        Err(error) => Err(said(error.context("the registrations cannot be read"))),
+    }
+}
+
+fn decisions(config: &Config, subject: &Subject) -> Found<Vec<crate::evidence::Recorded>> {
+    let is_about = |other: &str| subject.is_meant_by(other);
+    last_about(&config.log_dir, &subject.to_string(), is_about, DECISIONS).map_err(|error| {
+        format!("{} cannot be read: {error}", config.log_dir.join("decisions.jsonl").display())
+    })
+}
+
+fn ledgered(config: &Config, subject: &Subject, devices: &[Device], now: Timestamp) -> Found<Vec<Ledgered>> {
+    let (all, problem) = blocks::all(config, now).map_err(said)?;
+    let registered =
+        |account: &SipAccount| devices.iter().any(|device| device.account.parse() == Ok(account.clone()));
+    let meant = |block: &crate::ledger::Block| match subject {
+        Subject::Account(account) => block.offender.account == *account,
+        Subject::Address(address) => match block.offender.source {
+            Some(source) => source == *address,
+            None => block.seen_from == Some(*address) || registered(&block.offender.account),
+        },
+    };
+    let meant: Vec<_> = all.into_iter().filter(|(block, _)| meant(block)).collect();
+    match problem {
+        Some(problem) if !meant.is_empty() => {
+            super::complain(&format!("{problem}; whether blocks are in the kernel is not known"));
+        }
+        _ => {}
+    }
+    Ok(meant.into_iter().map(|(block, hits)| Ledgered { block, hits }).collect())
+}
+
+fn account(config: &Config, account: &SipAccount, now: Timestamp) -> OfAccount {
+    let existence = || -> anyhow::Result<Option<Existence>> {
+        let Some(target) = own_database(config)? else { return Ok(None) };
+        let accounts = std::slice::from_ref(account);
+        Ok(accounts::look_up(&target, accounts, within(DATABASE))?.into_iter().next())
+    };
+    let existence = existence().context("FusionPBX cannot be asked whether it knows the account");
+    OfAccount {
+        account: account.clone(),
+        existence: existence.map_err(said),
+        failures: failures(config, account, now),
+    }
+}
+
+fn failures(config: &Config, account: &SipAccount, now: Timestamp) -> Found<Option<Vec<(IpAddr, Offense)>>> {
+    let log = config.events_path();
+    let read = || -> std::io::Result<Option<Vec<(IpAddr, Offense)>>> {
+        if !log.try_exists()? {
+            return Ok(None);
+        }
+        let mut tally = Tally::default();
+        event_log::since(&log, now - FAILURES, |failure: Failure| {
+            let of = &failure.account;
+            if of.user == account.user() && of.domain.eq_ignore_ascii_case(account.domain()) {
+                tally.add(failure);
+            }
+        })?;
+        let (offenders, _) = tally.finish();
+        let each = |offender: crate::failures::tally::Offender| {
+            offender.offenses.into_iter().map(move |offense| (offender.address, offense))
+        };
+        Ok(Some(offenders.into_iter().flat_map(each).collect()))
+    };
+    read().map_err(|error| format!("{} cannot be read: {error}", log.display()))
+}
+
+fn address(config: &Config, address: IpAddr, now: Timestamp) -> OfAddress {
+    let firewall = Firewall::read();
+    let unread = |error: &anyhow::Error| causes(error);
+    let (jails, in_jails) = jails(config, address);
+    let in_bans = match &firewall {
+        Ok(firewall) => in_bans(config, firewall, address).map_err(said),
+        Err(error) => Err(unread(error)),
+    };
+    let walks = match &firewall {
+        Ok(firewall) => walks(config, firewall, address, &in_jails, &in_bans).map_err(said),
+        Err(error) => Err(unread(error)),
+    };
+    let (listed, mut allowed, damaged) = match of_address(config, address, now) {
+        Ok(OnLists { block, allow, because, damaged }) => (Ok((block, because)), Ok(allow), damaged),
+        Err(error) => (Err(unread(&error)), Err(unread(&error)), vec![]),
+    };
+    match timed::read(&config.state_dir, now.as_second()) {
+        Ok(entries) => {
+            let entries = entries.into_iter().filter(|entry| entry.address == address);
+            let entries = entries.map(|entry| Allowed {
+                by: format!("{}, {}", timed::NAME, entry.word()),
+                range: entry.address.to_string(),
+                until: Some(entry.end()),
+                because: entry.because,
+            });
+            if let Ok(allowed) = &mut allowed {
+                allowed.extend(entries);
+            }
+        }
+        Err(error) => allowed = Err(said(error)),
+    }
+    let event_guard = || -> anyhow::Result<Option<Vec<event_guard::Entry>>> {
+        let Some(target) = own_database(config)? else { return Ok(None) };
+        event_guard::look_up(&target, address, within(DATABASE)).map(Some)
+    };
+    let event_guard = event_guard().context("FusionPBX cannot be asked for event_guard's log");
+    OfAddress {
+        address,
+        in_jails,
+        jails,
+        in_bans,
+        event_guard: event_guard.map_err(said),
+        allowed,
+        listed,
+        damaged,
+        in_sets: in_sets(address).map_err(said),
+        ordered: firewall.as_ref().is_ok_and(|firewall| firewall.has_rules_of(order::PREFIX)),
+        walks,
+    }
+}
+
+/// The first port on which SIP is spoken.
+fn sip(config: &Config) -> u16 {
+    config.firewall.sip_ports.ranges().next().map_or(5060, |range| range.first())
+}
+
+/// The jails that ban by `ringfence-ban`, and those that the address is in.
+fn jails(config: &Config, address: IpAddr) -> (Vec<String>, Found<Vec<InJail>>) {
+    let jails = match bans::read(&config.run_dir) {
+        Ok(jails) => jails,
+        Err(error) => return (vec![], Err(said(error))),
+    };
+    let names = jails.iter().flat_map(bans::Jail::names).map(str::to_owned).collect();
+    let found = || -> anyhow::Result<Vec<InJail>> {
+        let mut kernel = kernel()?;
+        let mut found = vec![];
+        for jail in &jails {
+            let set = jail.banned().name(family(address)).to_owned();
+            if let Some(entry) = find(&mut kernel, &set, address)? {
+                let (protocol, port) = jail.reach.example();
+                let protocol = if protocol == Some("tcp") { Protocol::Tcp } else { Protocol::Udp };
+                found.push(InJail {
+                    jail: jail.name.clone(),
+                    set,
+                    entry,
+                    reach: Some(jail.reach.to_string()),
+                    probe: (protocol, port.unwrap_or_else(|| sip(config))),
+                });
+            }
+        }
+        Ok(found)
+    };
+    (names, found().map_err(said))
+}
+
+fn in_bans(config: &Config, firewall: &Firewall, address: IpAddr) -> anyhow::Result<Vec<InBan>> {
+    let mut kernel = kernel()?;
+    let mut found = vec![];
+    for rule in firewall.bans_of(address) {
+        let entry = match &rule.set {
+            Some(set) => match find(&mut kernel, set, address)? {
+                None => continue,
+                entry => entry,
+            },
+            None => None,
+        };
+        let probe = (rule.protocol.unwrap_or(Protocol::Udp), rule.port.unwrap_or_else(|| sip(config)));
+        found.push(InBan { rule, entry, probe });
+    }
+    Ok(found)
+}
+
+fn in_sets(address: IpAddr) -> anyhow::Result<InSets> {
+    let mut kernel = kernel()?;
+    let family = family(address);
+    let number = if address.is_ipv4() { 4 } else { 6 };
+    let mut either = |what: &str| -> anyhow::Result<Option<Entry>> {
+        let found = find(&mut kernel, &format!("rf-{what}-ip{number}"), address)?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        find(&mut kernel, &format!("rf-{what}-net{number}"), address)
+    };
+    let (allow, block) = (either("allow")?, either("block")?);
+    let names = names(family);
+    let seen = find(&mut kernel, names.seen, address)?;
+    let slamming = find(&mut kernel, names.slamming, address)?;
+    Ok(InSets { allow, block, seen, slamming: slamming.map(|entry| (names.slamming.to_owned(), entry)) })
+}
+
+/// What becomes of its packets, to ports of SIP, of bans and of other services.
+fn walks(
+    config: &Config,
+    firewall: &Firewall,
+    address: IpAddr,
+    in_jails: &Found<Vec<InJail>>,
+    in_bans: &Found<Vec<InBan>>,
+) -> anyhow::Result<Vec<Walk>> {
+    let mut probes: Vec<(Protocol, u16, bool)> = vec![];
+    let ports: Vec<u16> = config.firewall.sip_ports.ranges().map(|range| range.first()).collect();
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
+        probes.extend(ports.iter().map(|port| (protocol, *port, true)));
+    }
+    let of_jails = in_jails.iter().flatten().map(|jail| jail.probe);
+    let of_bans = in_bans.iter().flatten().map(|ban| ban.probe);
+    let usual = USUAL.map(|port| (Protocol::Tcp, port));
+    for (protocol, port) in of_jails.chain(of_bans).chain(usual) {
+        if !probes.iter().any(|(other, same, _)| (*other, *same) == (protocol, port)) {
+            probes.push((protocol, port, false));
+        }
+    }
+    let mut sets = Sets::open()?;
+    let rest = firewall.without_bans();
+    let allowed = names(family(address)).allowed;
+    let walk = |(protocol, port, sip): (Protocol, u16, bool)| {
+        let packet = match protocol {
+            Protocol::Udp if sip => Packet::register(address, protocol, port, None),
+            Protocol::Udp => Packet::udp(address, port, []),
+            Protocol::Tcp => Packet::syn(address, port),
+        };
+        let path = firewall.path(&packet, &mut |set: &str, sides: &[Side]| sets.hold(set, sides, &packet));
+        let rest = rest.path(&packet, &mut |set: &str, sides: &[Side]| match set {
+            // As if it were on no block list, and had kept the limits.
+            set if set.starts_with("rf-block") || set.starts_with("rf-slam") => Ok(Some(false)),
+            set if set.starts_with("rf-listed") || set.starts_with("rf-known") => {
+                sets.hold(allowed, sides, &packet)
+            }
+            set => sets.hold(set, sides, &packet),
+        });
+        Walk { protocol, port, sip, path, rest }
+    };
+    Ok(probes.into_iter().map(walk).collect())
+}
+
+fn kernel() -> anyhow::Result<Ipset> {
+    Ipset::open().context("cannot talk to the kernel's ipset")
+}
+
+fn find(kernel: &mut Ipset, set: &str, address: IpAddr) -> anyhow::Result<Option<Entry>> {
+    kernel.find(set, address).with_context(|| format!("cannot look into the set {set}"))
+}
+
+const fn family(address: IpAddr) -> Family {
+    match address {
+        IpAddr::V4(_) => Version::V4.family(),
+        IpAddr::V6(_) => Version::V6.family(),
+    }
+}

@@ -1,0 +1,267 @@
+//! `ringfence why`: what blocks an address or an account, since when, until when, and what undoes it.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use std::path::Path;
+
+use super::look::look;
+use crate::commands::screen::{self, Columns, span};
+use crate::config::Config;
+use crate::diagnosis::{Check, Closed, Diagnosis, Facts, Found, Said, Subject, Undo, command_line};
+use crate::evidence::{Recorded, visible};
+use crate::exit::Exit;
+
+/// The command line of `why`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// An IPv4 or IPv6 address, or an account
+    #[arg(value_name = "ADDRESS|USER@DOMAIN", value_parser = a_subject)]
+    subject: Subject,
+
+    /// Print JSON, with times in seconds since 1970
+    #[arg(long)]
+    json: bool,
+}
+
+/// Whom it is about, of a command line.
+pub(super) fn a_subject(text: &str) -> Result<Subject, String> {
+    text.parse().map_err(|error: crate::diagnosis::NotASubject| error.to_string())
+}
+
+pub(super) fn run(config: &Config, settings: Option<&Path>, args: &Args) -> anyhow::Result<Exit> {
+    let now = Timestamp::now();
+    let facts = look(config, settings, &args.subject, now);
+    let diagnosis = Diagnosis::of(&facts);
+    let printed = Printed::new(&facts, &diagnosis);
+    screen::print(args.json, &printed, || render(&facts, &diagnosis, &printed))?;
+    Ok(match (diagnosis.is_blocked(), diagnosis.unread.is_empty()) {
+        (true, _) => Exit::No,
+        (false, true) => Exit::Yes,
+        (false, false) => Exit::Broken,
+    })
+}
+
+/// As JSON has it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Printed<'a> {
+    subject: String,
+    blocked: bool,
+    /// In sentences.
+    answer: Vec<String>,
+    closed: &'a [Closed],
+    checks: &'a [Check],
+    registrations: Option<&'a [crate::registrations::devices::Device]>,
+    blocks: Option<&'a [crate::diagnosis::Ledgered]>,
+    remembered: Option<&'a [crate::fail2ban::Remembered]>,
+    event_guard: Option<&'a [crate::fusionpbx::event_guard::Entry]>,
+    decisions: Option<&'a [Recorded]>,
+    undo: Vec<Command>,
+    /// What could not be read.
+    unread: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct Command {
+    what: String,
+    argv: Vec<String>,
+    line: String,
+}
+
+impl From<&Undo> for Command {
+    fn from(undo: &Undo) -> Self {
+        Self { what: undo.what.clone(), argv: undo.argv.clone(), line: undo.line() }
+    }
+}
+
+fn known<T>(found: &Found<T>) -> Option<&T> {
+    found.as_ref().ok()
+}
+
+impl<'a> Printed<'a> {
+    fn new(facts: &'a Facts, diagnosis: &'a Diagnosis) -> Self {
+        let event_guard = facts.of_address.as_ref().and_then(|of| known(&of.event_guard));
+        Self {
+            subject: facts.subject.to_string(),
+            blocked: diagnosis.is_blocked(),
+            answer: sentences(facts, diagnosis),
+            closed: &diagnosis.closed,
+            checks: &diagnosis.checks,
+            registrations: known(&facts.devices).map(Vec::as_slice),
+            blocks: known(&facts.ledgered).map(Vec::as_slice),
+            remembered: known(&facts.remembered).and_then(Option::as_deref),
+            event_guard: event_guard.and_then(Option::as_deref),
+            decisions: known(&facts.decisions).map(Vec::as_slice),
+            undo: diagnosis.undo().into_iter().chain(&diagnosis.loose).map(Command::from).collect(),
+            unread: &diagnosis.unread,
+        }
+    }
+}
+
+/// The answer, one sentence for each block.
+pub(super) fn sentences(facts: &Facts, diagnosis: &Diagnosis) -> Vec<String> {
+    let (subject, now) = (&facts.subject, facts.now);
+    let (accounts, whole): (Vec<_>, Vec<_>) =
+        diagnosis.closed.iter().partition(|closed| closed.account.is_some());
+    let mut sentences = vec![];
+    for closed in &whole {
+        let who = if sentences.is_empty() { format!("{subject} is") } else { "It is also".to_owned() };
+        sentences.push(format!("{who} blocked by {}{}.", on(closed), times(closed, now)));
+    }
+    match subject {
+        Subject::Address(_) => {
+            if whole.is_empty() {
+                sentences.push(format!("{subject} is not blocked."));
+                sentences.extend(diagnosis.despite.iter().map(|said| format!("{}.", said.text)));
+            }
+            for closed in accounts {
+                let account = closed.account.as_deref().unwrap_or_default();
+                let account = account.rsplit_once(',').map_or(account, |(account, _)| account);
+                sentences.push(format!(
+                    "The account {account} of its phones is blocked by {}{}: {}.",
+                    closed.said.text,
+                    times(closed, now),
+                    closed.why
+                ));
+            }
+        }
+        Subject::Account(_) if accounts.is_empty() => sentences.push(format!("{subject} is not blocked.")),
+        Subject::Account(_) => {
+            for closed in accounts {
+                let who =
+                    if sentences.is_empty() { format!("{subject} is") } else { "It is also".to_owned() };
+                sentences.push(format!(
+                    "{who} blocked by {}{}: {}.",
+                    closed.said.text,
+                    times(closed, now),
+                    closed.why
+                ));
+            }
+        }
+    }
+    if !diagnosis.unread.is_empty() {
+        sentences.push("Not everything could be asked; what could not is below.".to_owned());
+    }
+    sentences.iter().map(|sentence| visible(sentence)).collect()
+}
+
+fn on(closed: &Closed) -> String {
+    match &closed.reach {
+        None => closed.said.text.clone(),
+        Some(reach) => format!("{} on {reach}", closed.said.text),
+    }
+}
+
+/// Since when, and until when.
+fn times(closed: &Closed, now: i64) -> String {
+    let ends = match (closed.said.until, closed.ends) {
+        (None, Some(ends)) => format!(", {ends}"),
+        _ => String::new(),
+    };
+    said_times(&closed.said, now) + &ends
+}
+
+fn said_times(Said { since, until, .. }: &Said, now: i64) -> String {
+    let date = |second: i64| Timestamp::from_second(second).unwrap_or_default();
+    let since = since.map_or_else(String::new, |since| {
+        format!(", since {} ({} ago)", date(since).strftime("%F %H:%M UTC"), span(now - since))
+    });
+    let until = until.map_or_else(String::new, |until| {
+        format!(", until {} (for another {})", date(until).strftime("%F %H:%M UTC"), span(until - now))
+    });
+    since + &until
+}
+
+fn render(facts: &Facts, diagnosis: &Diagnosis, printed: &Printed<'_>) -> String {
+    let now = facts.now;
+    let mut text = printed.answer.join("\n") + "\n\n";
+    let mut columns = Columns::new(&["CHECK", "VERDICT", "WHY"], &[]);
+    for check in &diagnosis.checks {
+        let mut said = check.said.iter().map(|said| format!("{}{}", said.text, said_times(said, now)));
+        columns.row([
+            check.check.to_owned(),
+            check.verdict.word().to_owned(),
+            said.next().unwrap_or_default(),
+        ]);
+        for more in said {
+            columns.row([String::new(), String::new(), more]);
+        }
+    }
+    text += &columns.render();
+    for closed in diagnosis.closed.iter().filter(|closed| !closed.lines.is_empty()) {
+        let whom = closed.account.as_ref().map_or_else(|| closed.said.text.clone(), Clone::clone);
+        let _ = writeln!(text, "\nWhat led to it ({}):", visible(&whom));
+        for line in &closed.lines {
+            let _ = writeln!(text, "  {}", visible(line));
+        }
+    }
+    if let Some(decisions) = known(&facts.decisions)
+        && !decisions.is_empty()
+    {
+        text += "\nThe last decisions about it:\n";
+        text += &decided(decisions, now);
+    }
+    text += &undoing(facts, diagnosis);
+    if !diagnosis.unread.is_empty() {
+        text += "\nCould not be asked:\n";
+        for unread in &diagnosis.unread {
+            let _ = writeln!(text, "  {}", visible(unread));
+        }
+    }
+    text
+}
+
+fn decided(decisions: &[Recorded], now: i64) -> String {
+    let mut columns = Columns::new(&["WHEN", "TOOL", "DECISION", "REASON", "DETAIL"], &[]);
+    for Recorded { when, decision, count } in decisions {
+        let times = if *count > 1 { format!(" ({count} times)") } else { String::new() };
+        let observed = if decision.mode == "observe" { " (observed)" } else { "" };
+        let source =
+            if decision.source.is_empty() { String::new() } else { format!(" ({})", decision.source) };
+        columns.row([
+            format!("{} ago", span(now - when.as_second())),
+            decision.tool.clone(),
+            format!("{}{observed}{times}", decision.decision),
+            format!("{}{source}", decision.reason),
+            decision.detail.clone(),
+        ]);
+    }
+    columns.render()
+}
+
+/// The commands that undo it.
+fn undoing(facts: &Facts, diagnosis: &Diagnosis) -> String {
+    let undo = diagnosis.undo();
+    let mut text = String::new();
+    if !undo.is_empty() {
+        let mut release = vec!["ringfence".to_owned()];
+        if let Some(settings) = &facts.host.settings {
+            release.extend(["--config".to_owned(), settings.display().to_string()]);
+        }
+        release.extend(["release".to_owned(), "--".to_owned(), facts.subject.to_string()]);
+        let _ = writeln!(text, "\nTo undo all of it:\n    {}", command_line(&release));
+        text += "\nOr one by one:\n";
+        text += &commands(&undo);
+    }
+    if !diagnosis.loose.is_empty() {
+        text += "\nfail2ban counts new failures only after:\n";
+        text += &commands(&diagnosis.loose.iter().collect::<Vec<_>>());
+    }
+    let mut hints: Vec<_> =
+        diagnosis.closed.iter().map(|closed| &closed.hint).filter(|hint| !hint.is_empty()).collect();
+    hints.dedup();
+    for hint in hints {
+        let _ = writeln!(text, "\nNote: {hint}.");
+    }
+    text
+}
+
+fn commands(undo: &[&Undo]) -> String {
+    let mut text = String::new();
+    for undo in undo {
+        let _ = writeln!(text, "    # {}\n    {}", visible(&undo.what), undo.line());
+    }
+    text
+}

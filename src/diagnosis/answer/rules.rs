@@ -1,0 +1,105 @@
+//! What the rules of the host make of an address: who drops its packets.
+
+use super::super::facts::Walk;
+use super::By;
+use crate::evidence::visible_within;
+use crate::firewall::BANS;
+use crate::firewall::order::{DENY, PREFIX};
+use crate::firewall::path::{End, Path, Step};
+use crate::matcher::strings;
+
+/// How much of a rule is shown, in bytes.
+const SHOWN: usize = 160;
+
+/// Who drops packets, and by which rule; `None` where they are let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Culprit {
+    pub(super) by: By,
+    /// The rule, or the policy, in words.
+    pub(super) rule: String,
+    /// The rule asks where the packet comes from: it is about somebody, not about everybody.
+    pub(super) names_source: bool,
+    /// The lists of a restriction.
+    pub(super) lists: Vec<String>,
+    /// What takes the rule away; nothing for a policy.
+    pub(super) delete: Vec<String>,
+}
+
+pub(super) fn culprit(path: &Path) -> Option<Culprit> {
+    if !path.verdict.is_blocked() {
+        return None;
+    }
+    let step = match path.verdict.end()? {
+        End::Policy { program, chain } => {
+            let rule = format!("the policy of {chain} ({program}), which drops what no rule lets in");
+            return Some(Culprit { by: By::Rules, rule, names_source: false, lists: vec![], delete: vec![] });
+        }
+        End::Rule(step) => step,
+    };
+    // What is denied may go through a chain of its own.
+    let is_deny = |step: &Step| step.tag.is_some() && (step.chain == DENY || step.chain == "RF-BLOCK-DENY");
+    let decided = if is_deny(step) {
+        path.steps.iter().rev().find(|other| !is_deny(other)).unwrap_or(step)
+    } else {
+        step
+    };
+    let by = by(decided);
+    let Step { program, chain, number, rule, .. } = decided;
+    let rule_words = format!("rule {number} of {chain} ({program}), `{}`", visible_within(rule, SHOWN));
+    let names_source =
+        [" -s ", " src ", "--match-set "].iter().any(|part| format!(" {rule} ").contains(part));
+    Some(Culprit { by, rule: rule_words, names_source, lists: lists(rule), delete: decided.delete() })
+}
+
+fn by(step: &Step) -> By {
+    let is_of = |prefix: &str| step.chain == prefix || step.chain.starts_with(&format!("{prefix}-"));
+    let has = |text: &str| step.rule.contains(text);
+    if step.tag.is_some() {
+        return match () {
+            () if is_of(BANS) => By::Fail2ban,
+            () if is_of(strings::PREFIX) => By::Account,
+            () if is_of(PREFIX) && has("--match-set rf-block") => By::BlockList,
+            () if is_of(PREFIX) && has("--match-set rf-to-") => By::Restriction,
+            () if is_of(PREFIX) => By::RateLimit,
+            () => By::Rules,
+        };
+    }
+    match () {
+        () if is_of("f2b") || is_of("fail2ban") || has("--match-set f2b-") => By::Fail2ban,
+        () if is_of("sip-auth") => By::EventGuard,
+        () if has("--match-set rf-block") => By::BlockList,
+        () => By::Rules,
+    }
+}
+
+/// The names of the lists that a rule restricts ports to.
+fn lists(rule: &str) -> Vec<String> {
+    let sets = rule.split_whitespace().filter_map(|word| word.strip_prefix("rf-to-"));
+    sets.filter_map(|set| set.strip_suffix("-net4").or_else(|| set.strip_suffix("-net6")))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Ports, each with its protocol, in words: `5060,5080 tcp,udp`.
+pub(super) fn ports<'a>(walks: impl Iterator<Item = &'a Walk>) -> String {
+    let mut protocols: Vec<(&str, Vec<u16>)> = vec![];
+    for walk in walks {
+        let name = walk.protocol.name();
+        match protocols.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, ports)) => ports.push(walk.port),
+            None => protocols.push((name, vec![walk.port])),
+        }
+    }
+    let mut all: Vec<(String, Vec<&str>)> = vec![];
+    for (protocol, mut ports) in protocols {
+        ports.sort_unstable();
+        ports.dedup();
+        let ports = ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        match all.iter_mut().find(|(other, _)| *other == ports) {
+            Some((_, protocols)) => protocols.push(protocol),
+            None => all.push((ports, vec![protocol])),
+        }
+    }
+    let words = all.iter().map(|(ports, protocols)| format!("{ports} {}", protocols.join(",")));
+    words.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,170 @@
+//! Whom the chains of fail2ban and `event_guard` ban, rule by rule.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::layout::{BANS, INPUT};
+use super::path::{Protocol, Step};
+use super::programs::Program;
+use super::saved::{Saved, SavedRule, Verdict, holds_bans};
+use super::{Firewall, Layout, Table, Version};
+use crate::matcher::strings;
+
+/// A rule of theirs that refuses an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Banned {
+    /// `iptables-nft`, `ip6tables-legacy`, ...
+    pub program: String,
+    /// In which it stands.
+    pub chain: String,
+    /// As iptables reads it, behind the name of the chain.
+    pub rule: Vec<String>,
+    /// Whom it refuses; `None`: whoever is in the set.
+    pub network: Option<IpNetwork>,
+    /// The set that it asks.
+    pub set: Option<String>,
+    /// What of all packets comes to it, in words (`all ports`, `22 tcp`); nothing if no rule leads there.
+    pub reach: Option<String>,
+    /// The protocol of these, where it is one.
+    pub protocol: Option<Protocol>,
+    /// The first port of these, where they are not all.
+    pub port: Option<u16>,
+}
+
+impl Banned {
+    /// What takes the rule away.
+    #[must_use]
+    pub fn delete(&self) -> Vec<String> {
+        let mut argv = vec![self.program.clone(), "-D".to_owned(), self.chain.clone()];
+        argv.extend(self.rule.iter().cloned());
+        argv
+    }
+}
+
+impl Step {
+    /// What takes the rule away.
+    #[must_use]
+    pub fn delete(&self) -> Vec<String> {
+        let mut argv = vec![self.program.clone(), "-D".to_owned(), self.chain.clone()];
+        argv.extend(SavedRule::new(&self.rule).arguments());
+        argv
+    }
+}
+
+impl Firewall {
+    /// The rules in chains of fail2ban and `event_guard` that refuse an address, in the order in which a packet meets them; and those of
+    /// fail2ban that refuse whoever is in a set, which [`Banned::set`] names: whether he is, the set knows.
+    #[must_use]
+    pub fn bans_of(&self, address: IpAddr) -> Vec<Banned> {
+        let version = if address.is_ipv4() { Version::V4 } else { Version::V6 };
+        let tables = self.tables.iter().filter(|table| table.program.version == version);
+        tables.flat_map(|table| bans_in(table, address)).collect()
+    }
+
+    /// The same without bans and blocked accounts: what would still be there if nobody were banned.
+    #[must_use]
+    pub fn without_bans(&self) -> Self {
+        let ours = [BANS, strings::PREFIX].map(Layout::nothing);
+        let without = |saved: &Saved| {
+            let mut saved = saved.clone();
+            for (name, rules) in &mut saved.chains {
+                if holds_bans(name) || ours.iter().any(|ours| ours.owns(name)) {
+                    rules.clear();
+                }
+                rules.retain(|rule| !rule.is_ban());
+            }
+            saved
+        };
+        let tables = self.tables.iter();
+        let tables =
+            tables.map(|Table { program, saved }| Table { program: program.clone(), saved: without(saved) });
+        Self { variant: self.variant, tables: tables.collect() }
+    }
+
+    /// Takes one of these rules away.
+    pub fn delete_ban(banned: &Banned) -> anyhow::Result<()> {
+        Program::delete(&banned.delete())
+    }
+}
+
+fn bans_in(Table { program, saved }: &Table, address: IpAddr) -> Vec<Banned> {
+    let mut found = vec![];
+    let input = saved.rules(INPUT);
+    for rule in input.iter().filter(|rule| rule.tag.is_none()) {
+        match rule.verdict() {
+            // A jump that is there twice leads to the same rules.
+            Some(Verdict::Jump(to) | Verdict::Goto(to))
+                if holds_bans(&to) && !found.iter().any(|banned: &Banned| banned.chain == to) =>
+            {
+                found.extend(in_chain(program, saved, &to, address, Some(rule)));
+            }
+            Some(Verdict::Refuse) if rule.is_ban() && rule.value("--match-set").is_some() => {
+                found.push(banned(program, INPUT, rule, None, Some(rule)));
+            }
+            _ => {}
+        }
+    }
+    let reached: Vec<String> = found.iter().map(|banned| banned.chain.clone()).collect();
+    for chain in saved.chains.keys().filter(|chain| holds_bans(chain) && !reached.contains(chain)) {
+        let led_to = input.iter().any(|rule| rule.target().is_some_and(|target| target == *chain));
+        if !led_to {
+            found.extend(in_chain(program, saved, chain, address, None));
+        }
+    }
+    found
+}
+
+fn in_chain(
+    program: &Program,
+    saved: &Saved,
+    chain: &str,
+    address: IpAddr,
+    led_by: Option<&SavedRule>,
+) -> Vec<Banned> {
+    let refused = saved.rules(chain).iter().filter(|rule| rule.verdict() == Some(Verdict::Refuse));
+    let of_address = refused.filter_map(|rule| {
+        let network: IpNetwork = rule.value("-s")?.parse().ok()?;
+        network.contains(address).then(|| banned(program, chain, rule, Some(network), led_by))
+    });
+    of_address.collect()
+}
+
+fn banned(
+    program: &Program,
+    chain: &str,
+    rule: &SavedRule,
+    network: Option<IpNetwork>,
+    led_by: Option<&SavedRule>,
+) -> Banned {
+    let set = if network.is_none() { rule.value("--match-set") } else { None };
+    let protocol = led_by.and_then(|rule| rule.value("-p"));
+    let protocol =
+        [Protocol::Udp, Protocol::Tcp].into_iter().find(|known| protocol.as_deref() == Some(known.name()));
+    let port = led_by.and_then(ports);
+    let port = port.and_then(|ports| ports.split([',', ':']).next()?.parse().ok());
+    Banned {
+        program: program.name(),
+        chain: chain.to_owned(),
+        rule: rule.arguments(),
+        network,
+        set,
+        reach: led_by.map(reach),
+        protocol,
+        port,
+    }
+}
+
+fn ports(rule: &SavedRule) -> Option<String> {
+    ["--dports", "--dport"].into_iter().find_map(|option| rule.value(option))
+}
+
+/// In words, what a rule matches of ports and protocols.
+fn reach(rule: &SavedRule) -> String {
+    let protocol = rule.value("-p");
+    match (ports(rule), protocol) {
+        (None, None) => "all ports".to_owned(),
+        (None, Some(protocol)) => format!("all ports {protocol}"),
+        (Some(ports), protocol) => format!("{ports} {}", protocol.unwrap_or_default()).trim_end().to_owned(),
+    }
+}
