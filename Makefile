@@ -18,7 +18,7 @@ help:
 	@echo "make soak    ten minutes of events for ringfence-events: its memory stays flat"
 	@echo "make kernels the kernel program on Debian's kernels, in virtual machines (amd64)"
 	@echo "make fuzz    a minute of nonsense for each parser of lists and events"
-	@echo "make validate FAIL2BAN=/etc/fail2ban    the installed filters, each on its samples"
+	@echo "make validate FAIL2BAN=/etc/fail2ban    the settings, and the installed filters, each on its samples"
 	@echo "make lint    formatting and clippy"
 	@echo "make setup   only set up what is missing"
 
@@ -75,7 +75,7 @@ lint:
 FAIL2BAN ?= fail2ban
 
 validate:
-	@scripts/validate $(FAIL2BAN)
+	@$(CARGO) run --quiet --locked --bin ringfence -- validate --fail2ban $(FAIL2BAN)
 
 setup:
 	@scripts/setup bench

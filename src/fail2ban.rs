@@ -10,13 +10,19 @@ use sqlx::{ConnectOptions, Connection};
 use crate::deadline::Deadline;
 
 mod held;
-mod jails;
-
-pub use jails::{Jail, jails};
+pub mod jails;
+mod python;
+pub mod regex;
 mod remembered;
+mod running;
+pub mod shipped;
 
 pub use held::held;
 pub use remembered::{Remembered, remembered};
+pub use running::{Running, running};
+
+/// Where it has its configuration.
+pub const CONFIG: &str = "/etc/fail2ban";
 
 /// Whether fail2ban may have a jail of this name.
 #[must_use]

@@ -14,6 +14,7 @@ mod pause;
 mod release;
 mod status;
 mod test;
+mod validate;
 mod why;
 
 pub(super) const TOOL: &str = "ringfence";
@@ -51,6 +52,8 @@ enum Command {
     Test(test::Args),
     /// Lift all blocking of ours for a while, after which the kernel blocks again by itself
     Pause(pause::Args),
+    /// Whether the settings and the installed filters and jails are right
+    Validate(validate::Args),
 }
 
 const ABOUT: &str = "The administrator's tool: why is it blocked, who fails, and is all well?";
@@ -119,6 +122,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
         Command::Release(args) => release::run(&config(&[])?, file, args),
         Command::Test(args) => test::run(&config(&[])?, args),
         Command::Pause(args) => pause::run(&config(&pause::UNNEEDED)?, args),
+        Command::Validate(args) => validate::run(file, args),
     }
 }
 

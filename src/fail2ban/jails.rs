@@ -1,148 +1,238 @@
-//! The jails that fail2ban runs, as its server has them now.
+//! fail2ban's jails as it would start them: what `fail2ban-client -d` prints of its configuration, which it reads itself, with all
+//! its includes and interpolations.
 
-use std::io;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use serde::Serialize;
 
-use super::is_jail;
+use super::python::{self, Value};
+use crate::evidence::visible_within;
 use crate::firewall;
 
-/// What `fail2ban-client -i` writes before each answer.
-const PROMPT: &str = "fail2ban> ";
-
-/// A jail, and what it does with failures.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+/// An enabled jail.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Jail {
+    /// Its section.
+    pub name: String,
+    /// Where it reads: `systemd` is the journal, all others are files.
+    pub backend: String,
+    /// What counts as a failure.
+    pub filter: Filter,
+    /// Empty where there is none.
+    pub ignorecommand: String,
+    /// Empty where there is none.
+    pub ignorecache: String,
+    /// So many failures are a ban.
+    pub maxretry: i64,
+    /// The files that were there.
+    pub logs: Vec<PathBuf>,
+    /// What it does.
+    pub actions: Vec<Action>,
+}
+
+/// What a jail does with whom it bans.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Action {
     /// Its name.
     pub name: String,
-    /// What matches a failure, as Python reads it; fail2ban's tags are written out.
-    pub fail_regexes: Vec<String>,
-    /// The files that it reads; none where it reads the journal.
-    pub logs: Vec<String>,
-    /// What says whom to leave alone; empty if nothing does.
-    pub ignore_command: String,
-    /// Whom it leaves alone, as its settings name them: addresses, networks and names of hosts.
-    pub ignored: Vec<String>,
-    /// So many failures are a ban.
-    pub max_retry: u32,
-    /// Within so many seconds.
-    pub find_time: i64,
-    /// For so many seconds; negative: for good.
-    pub ban_time: i64,
+    /// `actionban`.
+    pub ban: String,
+    /// On which ports; empty where it does not say.
+    pub ports: String,
 }
 
-/// What is asked of each jail, in this order.
-const QUESTIONS: [&str; 7] =
-    ["failregex", "logpath", "ignorecommand", "ignoreip", "maxretry", "findtime", "bantime"];
-
-/// The jails that run; `None` where fail2ban does not. An error says that it does not answer within `time`, twice.
-///
-/// Never from one of its actions: it answers nobody while one of them runs.
-pub fn jails(socket: &Path, time: Duration) -> anyhow::Result<Option<Vec<Jail>>> {
-    if let Err(error) = UnixStream::connect(socket)
-        && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
-    {
-        return Ok(None);
-    }
-    let status = ask(socket, &["status".to_owned()], time)?;
-    let list = status.first().and_then(|text| text.lines().find_map(|line| line.split_once("Jail list:")));
-    let names: Vec<&str> = list.map_or(vec![], |(_, names)| names.split(',').map(str::trim).collect());
-    let names: Vec<&str> = names.into_iter().filter(|name| is_jail(name) && !name.contains(' ')).collect();
-    let questions: Vec<String> =
-        names.iter().flat_map(|name| QUESTIONS.map(|question| format!("get {name} {question}"))).collect();
-    if questions.is_empty() {
-        return Ok(Some(vec![]));
-    }
-    let answers = ask(socket, &questions, time)?;
-    Ok(Some(
-        names
-            .iter()
-            .zip(answers.chunks(QUESTIONS.len()))
-            .map(|(name, answers)| jail(name, answers))
-            .collect(),
-    ))
+/// A filter with all its includes and options put in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// `prefregex`.
+    pub prefix: Option<String>,
+    /// The expressions of failures.
+    pub fail: Vec<String>,
+    /// What counts as none nevertheless.
+    pub ignore: Vec<String>,
+    /// How its dates are written.
+    pub date: Option<String>,
+    /// So many lines may be one failure.
+    pub lines: Option<i64>,
 }
 
-/// One process for all questions.
-fn ask(socket: &Path, questions: &[String], time: Duration) -> anyhow::Result<Vec<String>> {
-    let socket = socket.to_str().context("the path of fail2ban's socket is no text")?;
-    let input = questions.join("\n") + "\nquit\n";
-    let said = firewall::run("fail2ban", "fail2ban-client", &["-s", socket, "-i"], &input, time)?;
-    let answers: Vec<String> = said.split(PROMPT).skip(1).map(|answer| answer.trim().to_owned()).collect();
-    if answers.len() < questions.len() {
-        bail!("fail2ban-client answered {} of {} questions", answers.len(), questions.len());
+impl Jail {
+    /// Whether it reads files.
+    #[must_use]
+    pub fn reads_files(&self) -> bool {
+        self.backend != "systemd"
     }
-    Ok(answers)
-}
 
-fn jail(name: &str, answers: &[String]) -> Jail {
-    let [regexes, logs, command, ignored, retry, find, ban] = answers else { return Jail::default() };
-    let seconds = |text: &str| text.parse::<f64>().map_or(0, whole);
-    Jail {
-        name: name.to_owned(),
-        fail_regexes: items(regexes),
-        logs: items(logs),
-        ignore_command: command.clone(),
-        ignored: items(ignored),
-        max_retry: retry.parse().unwrap_or_default(),
-        find_time: seconds(find),
-        ban_time: seconds(ban),
+    /// Whether one of its actions has this in what it does.
+    #[must_use]
+    pub fn acts_with(&self, program: &str) -> bool {
+        self.actions.iter().any(|action| action.ban.contains(program))
+    }
+
+    /// Whether the id of a ban is some text of a client's.
+    #[must_use]
+    pub fn bans_text(&self) -> bool {
+        self.filter.fail.iter().any(|regex| regex.contains("<F-ID>"))
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "no time of fail2ban's is that long")]
-fn whole(seconds: f64) -> i64 {
-    seconds as i64
+impl Filter {
+    /// As a file of filter.d.
+    #[must_use]
+    pub fn to_conf(&self) -> String {
+        let escaped = |text: &str| text.replace('%', "%%").replace('\n', "\n            ");
+        let several = |all: &[String]| {
+            all.iter().map(|regex| escaped(regex)).collect::<Vec<_>>().join("\n            ")
+        };
+        let mut conf = String::from("[Definition]\n");
+        let mut put = |key: &str, value: String| conf = format!("{conf}{key} = {value}\n");
+        if let Some(prefix) = &self.prefix {
+            put("prefregex", escaped(prefix));
+        }
+        put("failregex", several(&self.fail));
+        put("ignoreregex", several(&self.ignore));
+        if let Some(date) = &self.date {
+            put("datepattern", escaped(date));
+        }
+        if let Some(lines) = self.lines {
+            put("maxlines", lines.to_string());
+        }
+        conf
+    }
+
+    /// All its expressions in one text, without their backslashes.
+    #[must_use]
+    pub fn plain(&self) -> String {
+        let all = self.prefix.iter().chain(&self.fail);
+        all.map(|regex| regex.replace('\\', "")).collect::<Vec<_>>().join("\n")
+    }
 }
 
-/// The items of a list, as `fail2ban-client` prints it for people: `|- [0]: x`, `` `- x ``.
-fn items(text: &str) -> Vec<String> {
-    let item = |line: &str| {
-        let rest = line.strip_prefix("|- ").or_else(|| line.strip_prefix("`- "))?;
-        let numbered = rest.strip_prefix('[').and_then(|rest| rest.split_once("]: "));
-        let bare = numbered.filter(|(number, _)| number.bytes().all(|byte| byte.is_ascii_digit()));
-        Some(bare.map_or(rest, |(_, item)| item).to_owned())
-    };
-    text.lines().filter_map(item).collect()
+/// The enabled jails by the configuration in `dir`, in order. An error is what fail2ban says of it.
+pub fn read(dir: &Path, time: Duration) -> anyhow::Result<Vec<Jail>> {
+    let dir = dir.to_str().context("the directory's name is not UTF-8")?;
+    let output = firewall::output("fail2ban", "fail2ban-client", &["-c", dir, "-d"], "", time)?;
+    if !output.status.success() {
+        bail!("{}", complaints(&output.stderr));
+    }
+    parse(&output.stdout)
+}
+
+/// What fail2ban complains of, without the time and its own parts.
+fn complaints(stderr: &str) -> String {
+    let said: Vec<_> = stderr
+        .lines()
+        .filter(|line| line.contains("ERROR"))
+        .map(|line| line.rsplit_once("ERROR").map_or(line, |(_, said)| said).trim())
+        .collect();
+    let said = if said.is_empty() { stderr.trim().to_owned() } else { said.join("; ") };
+    visible_within(&said.replace('\n', "; "), 300)
+}
+
+fn parse(dump: &str) -> anyhow::Result<Vec<Jail>> {
+    let mut jails: Vec<Jail> = vec![];
+    for line in dump.lines().filter(|line| line.starts_with('[')) {
+        let line = python::parse(line).with_context(|| {
+            format!("fail2ban-client -d prints what is not understood: {}", visible_within(line, 100))
+        })?;
+        let words = line.items();
+        let text = |at: usize| words.get(at).map(Value::text).unwrap_or_default();
+        if text(0) == "add" {
+            jails.push(Jail { name: text(1), backend: text(2), ..Jail::default() });
+        } else if let Some(jail) = jails.iter_mut().find(|jail| jail.name == text(1)) {
+            let values = words.get(3..).unwrap_or_default();
+            if matches!(text(0).as_str(), "set" | "multi-set") {
+                jail.take(&text(2), values);
+            }
+        }
+    }
+    jails.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(jails)
+}
+
+impl Jail {
+    fn take(&mut self, key: &str, values: &[Value]) {
+        let first = values.first().map(Value::text).unwrap_or_default();
+        // One, or a list of them.
+        let all = || {
+            values.iter().flat_map(|value| match value {
+                Value::List(all) => all.iter().map(Value::text).collect(),
+                value => vec![value.text()],
+            })
+        };
+        match key {
+            "ignorecommand" => self.ignorecommand = first,
+            "ignorecache" => self.ignorecache = first,
+            "maxretry" => self.maxretry = first.parse().unwrap_or_default(),
+            "prefregex" => self.filter.prefix = Some(first),
+            "addfailregex" => self.filter.fail.extend(all()),
+            "addignoreregex" => self.filter.ignore.extend(all()),
+            "datepattern" => self.filter.date = Some(first),
+            "maxlines" => self.filter.lines = first.parse().ok(),
+            "addlogpath" => self.logs.push(first.into()),
+            "action" => {
+                let options = values.get(1).map(Value::items).unwrap_or_default();
+                let option = |key: &str| {
+                    let pair = options
+                        .iter()
+                        .map(Value::items)
+                        .find(|pair| pair.first().is_some_and(|name| name.text() == key));
+                    pair.and_then(|pair| pair.get(1)).map(Value::text).unwrap_or_default()
+                };
+                self.actions.push(Action { name: first, ban: option("actionban"), ports: option("port") });
+            }
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const DUMP: &str = r#"['set', 'syslogsocket', 'auto']
+['add', 'sip', 'auto']
+['set', 'sip', 'prefregex', '^\\d 50% <F-CONTENT>.+</F-CONTENT>$']
+['multi-set', 'sip', 'addfailregex', ["^it's <HOST>$", '^"x" <ADDR>$']]
+['set', 'sip', 'addfailregex', '^y <F-ID>\\S+</F-ID>$']
+['set', 'sip', 'datepattern', '^a\n{^LN-BEG}']
+['set', 'sip', 'maxlines', 6]
+['set', 'sip', 'maxretry', 10]
+['set', 'sip', 'ignoreself', False]
+['set', 'sip', 'addignoreip']
+['set', 'sip', 'ignorecommand', 'exec /usr/bin/ringfence-ignore "<ip>"']
+['set', 'sip', 'addlogpath', '/var/log/x.log', 'head']
+['set', 'sip', 'addaction', 'a']
+['multi-set', 'sip', 'action', 'a', [['actionban', 'b "<ip>"'], ['norestored', True], ['port', '5060']]]
+['add', 'other', 'systemd']
+['start', 'sip']
+"#;
+
     #[test]
-    fn reads_what_is_printed_for_people() {
-        let answers = [
-            "The following regular expression are defined:\n|- [0]: ^a [1]: b$\n`- [1]: c",
-            "Current monitored log file(s):\n|- /var/log/a\n`- /var/log/b",
-            "/usr/bin/ringfence-ignore \"<ip>\"",
-            "These IP addresses/networks are ignored:\n|- 127.0.0.0/8\n`- ::1",
-            "10",
-            "600",
-            "-1",
-        ];
-        let found = jail("sip", &answers.map(str::to_owned));
-        assert_eq!(found.fail_regexes, ["^a [1]: b$", "c"]);
-        assert_eq!(found.logs, ["/var/log/a", "/var/log/b"]);
-        assert_eq!(found.ignored, ["127.0.0.0/8", "::1"]);
-        assert_eq!((found.max_retry, found.find_time, found.ban_time), (10, 600, -1));
-        assert_eq!(found.ignore_command, "/usr/bin/ringfence-ignore \"<ip>\"");
-        let none = [
-            "No failregex",
-            "No file is currently monitored",
-            "",
-            "No IP address/network is ignored",
-            "5",
-            "3600.5",
-            "1",
-        ];
-        let found = jail("sip", &none.map(str::to_owned));
-        assert_eq!((found.fail_regexes, found.logs, found.ignored), (vec![], vec![], vec![]));
-        assert_eq!((found.ignore_command.as_str(), found.find_time), ("", 3600));
+    fn reads_what_fail2ban_prints() {
+        let jails = parse(DUMP).unwrap();
+        assert_eq!(jails.iter().map(|jail| jail.name.as_str()).collect::<Vec<_>>(), ["other", "sip"]);
+        let sip = &jails[1];
+        assert!(sip.reads_files() && !jails[0].reads_files() && sip.bans_text());
+        assert_eq!(sip.ignorecommand, "exec /usr/bin/ringfence-ignore \"<ip>\"");
+        assert_eq!((sip.maxretry, &sip.logs), (10, &vec!["/var/log/x.log".into()]));
+        let action = Action { name: "a".into(), ban: "b \"<ip>\"".into(), ports: "5060".into() };
+        assert_eq!(sip.actions, [action]);
+        assert_eq!(
+            sip.filter.to_conf(),
+            "[Definition]\nprefregex = ^\\d 50%% <F-CONTENT>.+</F-CONTENT>$\nfailregex = ^it's <HOST>$\n            \
+             ^\"x\" <ADDR>$\n            ^y <F-ID>\\S+</F-ID>$\nignoreregex = \ndatepattern = ^a\n            {^LN-BEG}\n\
+             maxlines = 6\n"
+        );
+        assert!(parse("['add', 'x").is_err());
+    }
+
+    #[test]
+    fn complaints_are_short() {
+        let said = "2026-11-20 12:00:00,826 fail2ban.x [1]: WARNING x\n\
+                    2026-11-20 12:00:00,826 fail2ban   [1]: ERROR   Failed: no file\n";
+        assert_eq!(complaints(said), "Failed: no file");
+        assert_eq!(complaints("Traceback\nx"), "Traceback; x");
     }
 }

@@ -1,9 +1,10 @@
 //! The programs of iptables: which are there, and how they are run. No shell, no environment, and none runs for long. So are others
 //! of the system.
 
+use std::ffi::OsStr;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
@@ -154,21 +155,63 @@ pub(crate) fn run(
     input: &str,
     time: Duration,
 ) -> anyhow::Result<String> {
+    let output = output(package, name, args, input, time)?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said: Vec<&str> = output.stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    // 4: iptables(8), a resource problem; with -w it is the lock.
+    let hint = if output.status.code() == Some(4) && name.contains("tables") {
+        format!("; another program may have held the lock of iptables for {LOCK_SECONDS} s")
+    } else {
+        String::new()
+    };
+    bail!("{name} failed ({}): {}{hint}", output.status, visible_within(&said.join("; "), 300))
+}
+
+/// What a program did.
+pub(crate) struct Output {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs a program of a package to its end, which must come within `time`; whatever its end is.
+pub(crate) fn output(
+    package: &str,
+    name: &str,
+    args: &[&str],
+    input: &str,
+    time: Duration,
+) -> anyhow::Result<Output> {
+    output_of(&installed(package, name)?, args, &[], input, time)
+}
+
+/// The same with a program that is somewhere, and its environment.
+pub(crate) fn output_of(
+    path: &Path,
+    args: &[&str],
+    environment: &[(&str, &OsStr)],
+    input: &str,
+    time: Duration,
+) -> anyhow::Result<Output> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let path = installed(package, name)?;
-    runtime.block_on(converse(&path, name, args, input, time))
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    runtime.block_on(converse(path, &name, args, environment, input, time))
 }
 
 async fn converse(
     path: &Path,
     name: &str,
     args: &[&str],
+    environment: &[(&str, &OsStr)],
     input: &str,
     time: Duration,
-) -> anyhow::Result<String> {
+) -> anyhow::Result<Output> {
     let mut child = Command::new(path)
         .args(args)
         .env_clear()
+        .envs(environment.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -188,18 +231,8 @@ async fn converse(
         .await
         .map_err(|_| anyhow!("{name} did not get done within {} s", time.as_secs()))?
         .with_context(|| format!("cannot run {name}"))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    // 4: iptables(8), a resource problem; with -w it is the lock.
-    let hint = if output.status.code() == Some(4) && name.contains("tables") {
-        format!("; another program may have held the lock of iptables for {LOCK_SECONDS} s")
-    } else {
-        String::new()
-    };
-    bail!("{name} failed ({}): {}{hint}", output.status, visible_within(&said.join("; "), 300))
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Output { status: output.status, stdout: text(&output.stdout), stderr: text(&output.stderr) })
 }
 
 /// Where a program is; an error names its package.

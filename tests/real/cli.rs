@@ -105,7 +105,11 @@ fn the_manual_pages_know_every_option_and_setting() {
         (&allow, World::allow_command, &["add", "remove", "list", "flush", "stop", "sync"]),
         (&firewall, World::firewall_command, &["plan", "apply", "confirm", "remove", "restore", "verify"]),
         (&events, World::events_command, &["run", "tail"]),
-        (&admin, World::admin_command, &["offenders", "pause", "status"]),
+        (
+            &admin,
+            World::admin_command,
+            &["why", "offenders", "status", "doctor", "release", "test", "pause", "report", "validate"],
+        ),
     ];
     for (page, tool, commands) in tools {
         let help = |args: &[&str]| call(&mut tool(&world, args)).stdout;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::samples::samples;
-use crate::support::{Fail2ban, Host, World, call, data, failures, found_in, project, run, wait_for};
+use crate::support::{Fail2ban, Host, World, data, failures, found_in, project, run, wait_for};
 
 /// Logs, and what each must yield: failures, and how often.
 type Yields<'a> = &'a [(&'a str, &'a [(&'a str, usize)])];
@@ -357,52 +357,6 @@ fn failed_logins_to_verto_are_logged_with_nothing_but_an_address() {
     );
     let attacker = BTreeMap::from([("203.0.113.66".to_owned(), 1)]);
     assert_eq!(found_in("ringfence-freeswitch-verto", &line), attacker);
-}
-
-#[test]
-fn validate_finds_what_fail2bans_own_test_passes() {
-    let dir = tempfile::tempdir().unwrap();
-    let filters = dir.path().join("filter.d");
-    std::fs::create_dir(&filters).unwrap();
-    for entry in std::fs::read_dir(project("fail2ban/filter.d")).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, filters.join(path.file_name().unwrap())).unwrap();
-    }
-    let validate = || call(Command::new(project("scripts/validate")).arg(dir.path()));
-    let good = validate();
-    assert_eq!((good.code, good.stdout.contains("wrong")), (0, false), "{}{}", good.stdout, good.stderr);
-    assert!(good.stdout.contains("ok      ringfence-freeswitch[logtype=journal]: "), "{}", good.stdout);
-    let bad = [
-        (
-            "ringfence-freeswitch-account",
-            "[Definition]\nfailregex = ^ SIP auth (failure",
-            ": missing ), unterminated subpattern",
-        ),
-        (
-            "ringfence-freeswitch",
-            "[Definition]\nfailregex = ^ SIP auth trouble from <ADDR>$",
-            ": 0 failures in its samples, not ",
-        ),
-        (
-            "ringfence-freeswitch-challenge",
-            "[lt_journal]\n_entry = (",
-            "[logtype=journal]: missing ), unterminated subpattern",
-        ),
-        (
-            "ringfence-freeswitch-acl",
-            "[Definition]\nfailregex = %(_prefix)s IP <F-ID>[0-9a-f]{3,4}</F-ID>[.:][0-9a-f.:]+ Rejected by register acl \"[^\"\\n]+\"$",
-            ": it finds 203, not 203.0.113.66",
-        ),
-    ];
-    for (filter, settings, _) in bad {
-        std::fs::write(filters.join(filter).with_extension("local"), settings).unwrap();
-    }
-    let found = validate();
-    assert_eq!(found.code, 1);
-    for (filter, _, complaint) in bad {
-        let complaint = format!("wrong   {filter}{complaint}");
-        assert!(found.stdout.contains(&complaint), "{complaint} is not in {}", found.stdout);
-    }
 }
 
 /// The lines of a recorded log as if they were written now.

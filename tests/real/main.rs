@@ -27,6 +27,7 @@ mod admin_pause;
 mod admin_release;
 mod admin_status;
 mod admin_test;
+mod admin_validate;
 mod admin_why;
 mod allow;
 mod allow_fail2ban;

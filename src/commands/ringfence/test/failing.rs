@@ -13,7 +13,7 @@ use crate::commands::{block, causes};
 use crate::config::{Config, Mode};
 use crate::deadline::Deadline;
 use crate::exemption::{self, Exemption};
-use crate::fail2ban::{self, Jail};
+use crate::fail2ban::{self, Running};
 use crate::registrations::Standing;
 
 /// Whether an address is exempt is found out in this time, and what fail2ban says.
@@ -138,7 +138,7 @@ impl Failing {
             let foresight = block::foresee(config, account, address, now);
             Known { exists: foresight.exists, words: foresight.words, not_blocked: foresight.refused }
         });
-        let jails = fail2ban::jails(&config.fail2ban.socket, FAIL2BAN);
+        let jails = fail2ban::running(&config.fail2ban.socket, FAIL2BAN);
         let fail2ban = jails.as_ref().map(Option::is_some).ok();
         let jails = jails.unwrap_or_else(|error| {
             problems.push(format!("fail2ban's jails are not looked at: {}", causes(&error)));
@@ -150,7 +150,7 @@ impl Failing {
         failing
     }
 
-    fn counting(&self, config: &Config, jail: &Jail, address: IpAddr) -> Option<Counting> {
+    fn counting(&self, config: &Config, jail: &Running, address: IpAddr) -> Option<Counting> {
         let counts = counts(jail)?;
         let exists = self.account.as_ref().and_then(|account| account.exists);
         let (spared, certain) = match counts {
@@ -179,7 +179,7 @@ impl Failing {
     }
 
     /// Why a jail leaves the address alone, and whether that is certain.
-    fn spared(&self, config: &Config, jail: &Jail, address: IpAddr) -> (Option<String>, bool) {
+    fn spared(&self, config: &Config, jail: &Running, address: IpAddr) -> (Option<String>, bool) {
         let network =
             |text: &String| text.parse::<IpNetwork>().is_ok_and(|network| network.contains(address));
         if let Some(ignored) = jail.ignored.iter().find(|text| network(text)) {
@@ -203,7 +203,7 @@ impl Failing {
 }
 
 /// What a jail counts of a login that failed, by what its filter asks for; `None` if that is something else.
-pub(super) fn counts(jail: &Jail) -> Option<Counts> {
+pub(super) fn counts(jail: &Running) -> Option<Counts> {
     jail.fail_regexes.iter().find_map(|regex| {
         let has = |text: &str| regex.contains(text);
         let by_account = has("(?P<fid>");
@@ -240,7 +240,8 @@ mod tests {
 
     #[test]
     fn what_a_filter_counts_is_told_by_what_it_asks_for() {
-        let of = |regex: &str| counts(&Jail { fail_regexes: vec![regex.to_owned()], ..Jail::default() });
+        let of =
+            |regex: &str| counts(&Running { fail_regexes: vec![regex.to_owned()], ..Running::default() });
         for (regex, expected) in [
             ("^ v1 failure address=X known=(?:yes(?: id=x)?|no|unknown)$", Some(Counts::Address)),
             ("^ v1 failure address=(?P<src>x) account=(?P<fid>x) known=no x$", Some(Counts::Account)),
