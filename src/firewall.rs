@@ -36,7 +36,7 @@ pub use saved::Saved;
 pub use turn::take_turn;
 
 use programs::{All, Program};
-pub(crate) use programs::{installed, is_installed, output, run};
+pub(crate) use programs::{installed, is_installed, output, output_of, run};
 
 /// Another program may come in between.
 const TRIES: usize = 3;

@@ -31,8 +31,10 @@ pub struct FreeSwitch {
     pub core_db_dsn: Option<String>,
     /// `core-db-name`: the path of `core.db`.
     pub core_db_name: Option<String>,
-    /// `listen-ip` and `listen-port` of the event socket.
+    /// `listen-ip` and `listen-port` of the event socket; on loopback, where it listens everywhere.
     pub event_socket_address: Option<String>,
+    /// `listen-ip` as it stands there.
+    pub event_socket_listens: Option<String>,
     /// Its password.
     pub event_socket_password: Option<String>,
 }
@@ -68,8 +70,45 @@ pub fn read(dir: &Path) -> anyhow::Result<FreeSwitch> {
         core_db_dsn: switch.get("core-db-dsn").filter(|dsn| !dsn.is_empty()).cloned(),
         core_db_name: switch.get("core-db-name").filter(|name| !name.is_empty()).cloned(),
         event_socket_address,
+        event_socket_listens: socket.get("listen-ip").cloned(),
         event_socket_password: socket.get("password").cloned(),
     })
+}
+
+/// A SIP profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// As its file is called.
+    pub name: String,
+    /// `log-auth-failures`, which is off unless set.
+    pub logs_failures: bool,
+}
+
+/// The SIP profiles in `dir`, by name; none where there are no files. One that cannot be read is an error that names it.
+pub fn profiles(dir: &Path) -> anyhow::Result<Vec<Profile>> {
+    let vars = variables(&elements(&dir.join("vars.xml"), "X-PRE-PROCESS")?);
+    let dir = dir.join("sip_profiles");
+    let mut files = match std::fs::read_dir(&dir) {
+        Ok(files) => files.map(|file| Ok(file?.path())).collect::<io::Result<Vec<_>>>(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+        Err(error) => Err(error),
+    }
+    .with_context(|| format!("cannot read {}", dir.display()))?;
+    files.retain(|file| file.extension().is_some_and(|end| end == "xml"));
+    files.sort();
+    let profile = |file: &PathBuf| {
+        let settings = params(file, &vars)?;
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let logs_failures = settings.get("log-auth-failures").is_some_and(|value| is_true(value));
+        Ok(Profile { name, logs_failures })
+    };
+    files.iter().map(profile).collect()
+}
+
+/// As FreeSWITCH's `switch_true` has it.
+pub(crate) fn is_true(value: &str) -> bool {
+    const TRUE: [&str; 8] = ["yes", "on", "true", "t", "enabled", "active", "allow", "1"];
+    TRUE.contains(&value.trim().to_ascii_lowercase().as_str())
 }
 
 type Attributes = HashMap<String, String>;
@@ -209,6 +248,30 @@ mod tests {
             assert_eq!(found.event_socket_address.as_deref(), Some(address));
             assert_eq!(found.event_socket_password.as_deref(), Some("p\"w"));
         }
+    }
+
+    #[test]
+    fn profiles_log_failures_only_where_they_say_so() {
+        let dir = dir(&[]);
+        std::fs::create_dir(dir.path().join("sip_profiles")).unwrap();
+        let param = |value: &str| {
+            format!(
+                "<profile><settings><param name=\"log-auth-failures\" value=\"{value}\"/></settings></profile>"
+            )
+        };
+        for (name, text) in [
+            ("a.xml", param("true")),
+            ("b.xml", param("false")),
+            ("c.xml", "<profile/>".to_owned()),
+            ("d.xml.noload", param("true")),
+        ] {
+            std::fs::write(dir.path().join("sip_profiles").join(name), text).unwrap();
+        }
+        let profiles = profiles(dir.path()).unwrap();
+        let found: Vec<_> =
+            profiles.iter().map(|profile| (profile.name.as_str(), profile.logs_failures)).collect();
+        assert_eq!(found, [("a", true), ("b", false), ("c", false)]);
+        assert_eq!(super::profiles(Path::new("/nonexistent")).unwrap(), []);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::state_file;
 
 pub mod accounts;
 pub mod event_guard;
+pub mod profiles;
 
 /// Where FusionPBX's configuration usually is, the newest form first.
 pub const USUAL_FILES: [&str; 5] = [

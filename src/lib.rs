@@ -13,6 +13,7 @@ pub mod address_table;
 pub mod allow;
 pub mod bans;
 pub mod carriers;
+pub mod checkup;
 pub mod commands;
 pub mod config;
 pub mod deadline;

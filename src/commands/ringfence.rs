@@ -8,6 +8,7 @@ use crate::commands::{Settings, give_up, parse};
 use crate::config::Config;
 use crate::exit::Exit;
 
+mod doctor;
 mod look;
 mod offenders;
 mod pause;
@@ -46,6 +47,8 @@ enum Command {
     Offenders(offenders::Args),
     /// Is all well? Services, jails, lists, blocks, order and decisions on one screen
     Status(status::Args),
+    /// Whether this host is as it should be, and what to do where it is not
+    Doctor(doctor::Args),
     /// Undo every block of an address or account, everywhere
     Release(release::Args),
     /// What would become of an address, rule by rule; --walk goes through a real failure
@@ -119,6 +122,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
         Command::Why(args) => why::run(&config(&[])?, file, args),
         Command::Offenders(args) => offenders::run(&config(&offenders::UNNEEDED)?, args),
         Command::Status(args) => status::run(file, args),
+        Command::Doctor(args) => doctor::run(file, args),
         Command::Release(args) => release::run(&config(&[])?, file, args),
         Command::Test(args) => test::run(&config(&[])?, args),
         Command::Pause(args) => pause::run(&config(&pause::UNNEEDED)?, args),

@@ -77,6 +77,31 @@ pub enum Kind {
     Firewalld,
 }
 
+impl Kind {
+    /// As in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BanBelowAccept => "ban-below-accept",
+            Self::Unrestricted => "unrestricted",
+            Self::AllowedBanned => "allowed-banned",
+            Self::OursBelowAccept => "ours-below-accept",
+            Self::DoubledBan => "doubled-ban",
+            Self::Ipv6Open => "ipv6-open",
+            Self::TwoVariants => "two-variants",
+            Self::Handwritten => "handwritten",
+            Self::FlushRuleset => "flush-ruleset",
+            Self::Unknown => "unknown",
+            Self::Open => "open",
+            Self::Nftables => "nftables",
+            Self::Fail2banNftables => "fail2ban-nftables",
+            Self::Docker => "docker",
+            Self::Ufw => "ufw",
+            Self::Firewalld => "firewalld",
+        }
+    }
+}
+
 /// Something about the host's packet filter that its administrator should know.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -163,6 +163,12 @@ impl Registry {
         seen::remember(&self.state_dir, found, now)
     }
 
+    /// How old the last look at the source is that calls share, at `now` (milliseconds since 1970); `None` without one.
+    #[must_use]
+    pub fn shared_age(&self, now: i64) -> Option<Duration> {
+        Snapshot::open(&self.run_dir, snapshot::fingerprint(&self.settings))?.age(now)
+    }
+
     /// The standing of `address` at `now` (milliseconds since 1970), by `deadline` whatever happens.
     #[must_use]
     pub fn standing(&self, address: IpAddr, now: i64, deadline: Deadline) -> Answer {

@@ -23,6 +23,7 @@ macro_rules! with_both_variants {
 }
 
 mod accounts;
+mod admin_doctor;
 mod admin_pause;
 mod admin_release;
 mod admin_status;

@@ -1,0 +1,386 @@
+//! fail2ban itself, and its jails for SIP: how they ask whom to leave alone, and whether they read anything.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::Subject::{Fail2ban, Jail as OneJail};
+use super::{Finding, Root};
+use crate::config::Config;
+use crate::fail2ban::CONFIG;
+use crate::fail2ban::jails::{self, Jail};
+use crate::firewall;
+
+/// No call of fail2ban's client takes longer.
+const TIME: Duration = Duration::from_secs(10);
+
+/// What the argument of `ignorecommand` must be.
+const ADDRESS: &str = "\"<ip>\"";
+
+/// As in jail.d/ringfence-defaults.conf.
+const IGNORECOMMAND: &str = "ignorecommand = exec /usr/bin/ringfence-ignore \"<ip>\"";
+const IGNORECACHE: &str = "ignorecache = key=\"<ip>\", max-count=1000, max-time=20s";
+
+/// A phone that registers meanwhile is not recognised for longer.
+const LONGEST_CACHE: i64 = 60;
+
+/// Its version, as three numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub [u32; 3]);
+
+impl Version {
+    /// What its programs print: `Fail2Ban v1.0.2`, `1.1.0`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let word = text.split_whitespace().map(|word| word.trim_start_matches('v'));
+        let number =
+            word.filter(|word| word.starts_with(|c: char| c.is_ascii_digit())).find(|w| w.contains('.'))?;
+        let mut parts = number.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+        Some(Self([0; 3].map(|_: u32| parts.next().unwrap_or(0))))
+    }
+
+    /// A ban that is restored hands its id to the shell as it is.
+    #[must_use]
+    pub fn hands_over_restored_ids(self) -> bool {
+        self <= Self([1, 0, 2])
+    }
+}
+
+/// Whether fail2ban is there, runs, and understands its configuration; and its jails, where they could be read.
+#[must_use]
+pub fn daemon(config: &Config, root: &Root) -> (Vec<Finding>, Option<(Version, Vec<Jail>)>) {
+    let said = match firewall::output("fail2ban", "fail2ban-client", &["--version"], "", TIME) {
+        Ok(output) => output.stdout + &output.stderr,
+        Err(error) => {
+            let remedy =
+                "apt-get install fail2ban, and then Ringfence's jails: see jail.local in its examples.";
+            return (vec![Finding::needs(Fail2ban, "installed", format!("{error:#}."), remedy)], None);
+        }
+    };
+    let mut findings = vec![];
+    let version = Version::parse(&said).unwrap_or(Version([0; 3]));
+    findings.push(of_version(version));
+    findings.push(runs(&config.fail2ban.socket));
+    let dir = root.at(CONFIG);
+    match jails::read(&dir, TIME) {
+        Ok(jails) => {
+            findings.push(voip_jails(config, &jails));
+            (findings, Some((version, jails)))
+        }
+        Err(error) => {
+            let what = format!("Its configuration in {} is refused: {error:#}.", dir.display());
+            let remedy = "Mend that, then: fail2ban-client -t. The jails are not checked until then.";
+            findings.push(Finding::needs(Fail2ban, "configuration", what, remedy));
+            (findings, None)
+        }
+    }
+}
+
+fn of_version(version: Version) -> Finding {
+    let Version([major, minor, patch]) = version;
+    let name = format!("version {major}.{minor}.{patch}");
+    if version < Version([1, 0, 0]) {
+        let what = format!("It is {name}: Ringfence's filters and actions are for 1.0 and newer.");
+        return Finding::needs(Fail2ban, "version", what, "Upgrade fail2ban to 1.0.2 or newer.");
+    }
+    Finding::fine(Fail2ban, "version", name)
+}
+
+fn runs(socket: &Path) -> Finding {
+    let socket = socket.display().to_string();
+    match firewall::output("fail2ban", "fail2ban-client", &["-s", &socket, "ping"], "", TIME) {
+        Ok(output) if output.status.success() => Finding::fine(Fail2ban, "runs", "it runs, and answers"),
+        Ok(_) => Finding::needs(
+            Fail2ban,
+            "runs",
+            format!("It does not answer at {socket}: nobody is banned."),
+            "systemctl start fail2ban; if that fails, why: fail2ban-client -t. With another socket, name it as socket in [fail2ban].",
+        ),
+        Err(error) => Finding::needs(
+            Fail2ban,
+            "runs",
+            format!(
+                "It does not answer at {socket}: {error:#}. A program that it calls may hang, which holds up every jail."
+            ),
+            "See which: pstree -a $(pgrep -o fail2ban-serv); then systemctl restart fail2ban.",
+        ),
+    }
+}
+
+fn voip_jails(config: &Config, jails: &[Jail]) -> Finding {
+    let names: Vec<_> =
+        jails.iter().filter(|jail| is_voip(jail, config)).map(|jail| jail.name.as_str()).collect();
+    if names.is_empty() {
+        return Finding::needs(
+            Fail2ban,
+            "jails",
+            "No jail for SIP is enabled: nobody is banned who guesses passwords.",
+            "In /etc/fail2ban/jail.local: [ringfence-freeswitch] and below it enabled = true (or another of jail.d/ringfence-*.conf); \
+             then fail2ban-client reload.",
+        );
+    }
+    Finding::fine(Fail2ban, "jails", format!("jails for SIP: {}", names.join(", ")))
+}
+
+/// Whether a jail is about what a PBX logs.
+#[must_use]
+pub fn is_voip(jail: &Jail, config: &Config) -> bool {
+    const WORDS: [&str; 8] =
+        ["sofia", "freeswitch", "asterisk", "pjsip", "chan_sip", "opensips", "kamailio", "SecurityEvent"];
+    const PORTS: [&str; 6] = ["5060", "5061", "5080", "5081", "sip", "sip-tls"];
+    let says = |text: &str| WORDS.iter().any(|word| text.contains(word));
+    let port = |ports: &str| ports.split([',', ':']).any(|port| PORTS.contains(&port.trim()));
+    says(&jail.name)
+        || says(&jail.filter.plain())
+        || jail.logs.iter().any(|log| *log == config.events_path() || says(&log.to_string_lossy()))
+        || jail.actions.iter().any(|action| port(&action.ports))
+}
+
+/// What an enabled jail for SIP is like.
+#[must_use]
+pub fn jail(jail: &Jail, version: Version) -> Vec<Finding> {
+    let mut findings: Vec<_> =
+        [logs(jail), asks(jail, version), remembers(jail)].into_iter().flatten().collect();
+    if findings.is_empty() {
+        let asks = if leaves_nobody_alone(jail) { "bans no addresses" } else { "asks whom to leave alone" };
+        findings.push(Finding::fine(OneJail, "jail", format!("{}: reads its log, {asks}", jail.name)));
+    }
+    findings
+}
+
+/// Its bans are no bans of addresses: a success jail's are our allow, an account's are `ringfence-block`'s.
+fn leaves_nobody_alone(jail: &Jail) -> bool {
+    jail.acts_with("ringfence-allow") || jail.acts_with("ringfence-block")
+}
+
+fn logs(jail: &Jail) -> Option<Finding> {
+    (jail.reads_files() && jail.logs.is_empty()).then(|| {
+        Finding::needs(
+            OneJail,
+            "logpath",
+            format!("{}: its logpath matches no file. fail2ban 1.0.2 does not start at all then, newer ones leave it out.", jail.name),
+            format!(
+                "See which: fail2ban-client -t. Name the right file in jail.local, [{}] logpath, or set backend = systemd where the PBX \
+                 writes to the journal.",
+                jail.name
+            ),
+        )
+    })
+}
+
+fn asks(jail: &Jail, version: Version) -> Option<Finding> {
+    let name = &jail.name;
+    let needs = |what: &str, remedy: String| {
+        Some(Finding::needs(OneJail, "ignorecommand", format!("{name}: {what}"), remedy))
+    };
+    let section = format!("In jail.local, [{name}]:");
+    let command = jail.ignorecommand.trim();
+    if leaves_nobody_alone(jail) {
+        if command.is_empty() {
+            return None;
+        }
+        let what = if jail.acts_with("ringfence-allow") {
+            "it has an ignorecommand, and so adds nobody who is left alone already."
+        } else if version.hands_over_restored_ids() {
+            "it has an ignorecommand, and this fail2ban hands the text of a client to its shell when a ban is restored: anybody may run \
+             programs here."
+        } else {
+            "it bans accounts, and has an ignorecommand, which is about addresses: a process for each line, for nothing."
+        };
+        return needs(what, format!("{section} ignorecommand = (nothing behind it)."));
+    }
+    if command.is_empty() {
+        return needs(
+            "it has no ignorecommand: an office with registered phones is banned like anybody else.",
+            format!("{section} {IGNORECOMMAND}, and {IGNORECACHE}"),
+        );
+    }
+    let program =
+        command.strip_prefix("exec ").and_then(|rest| rest.trim().strip_suffix(ADDRESS)).map(str::trim);
+    match program {
+        Some(program) if !program.is_empty() && !program.contains(['<', '$', '`', ';', '|', '&']) => {
+            let path = program.split_whitespace().next().unwrap_or_default();
+            (!Path::new(path).is_file()).then(|| {
+                Finding::needs(
+                    OneJail,
+                    "ignorecommand",
+                    format!("{name}: its ignorecommand is {path}, which is not there: everybody is banned, with an error for each line."),
+                    format!("Install it, or {}{} {IGNORECOMMAND}", "in", section.trim_start_matches("In")),
+                )
+            })
+        }
+        _ => needs(
+            &format!(
+                "its ignorecommand is `{command}`. Only `exec PROGRAM \"<ip>\"` is safe: other tags, and one without quotes, hand a \
+                 client's text to a shell, or come to the program as they stand."
+            ),
+            format!("{section} {IGNORECOMMAND}"),
+        ),
+    }
+}
+
+/// Only where a program is asked.
+fn remembers(jail: &Jail) -> Option<Finding> {
+    let (name, cache) = (&jail.name, jail.ignorecache.trim());
+    if jail.ignorecommand.trim().is_empty() || leaves_nobody_alone(jail) {
+        return None;
+    }
+    let needs = |what: String| {
+        let remedy = format!("In jail.local, [{name}]: {IGNORECACHE}");
+        Some(Finding::needs(OneJail, "ignorecache", format!("{name}: {what}"), remedy))
+    };
+    if cache.is_empty() {
+        return needs(
+            "it has no ignorecache: each line starts a process, under one lock for all jails, and an attack of 100 lines a second \
+             holds all of them up."
+                .to_owned(),
+        );
+    }
+    let option = |key: &str| {
+        let mut at = cache.match_indices(key).map(|(at, _)| &cache[at + key.len()..]);
+        at.find_map(|rest| rest.trim_start().strip_prefix('=')).map(str::trim_start)
+    };
+    match option("key") {
+        Some(key) if key.starts_with(ADDRESS) => {}
+        _ => {
+            return needs(format!(
+                "its ignorecache is not kept by \"<ip>\" alone: `{cache}`. A client's text breaks it."
+            ));
+        }
+    }
+    let seconds = option("max-time").map(|time| seconds(time.split([',', ' ']).next().unwrap_or_default()));
+    match seconds.flatten() {
+        Some(seconds) if seconds > LONGEST_CACHE => needs(format!(
+            "its ignorecache keeps an answer for {seconds} s: so long a phone that registers meanwhile is not recognised."
+        )),
+        _ => None,
+    }
+}
+
+/// fail2ban's spans: seconds, or with a unit.
+fn seconds(text: &str) -> Option<i64> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let times = match unit {
+        "" | "s" | "sec" => 1,
+        "m" | "min" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    number.parse::<i64>().ok()?.checked_mul(times)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkup::Verdict;
+    use crate::fail2ban::jails::{Action, Filter};
+
+    const OLD: Version = Version([1, 0, 2]);
+    const NEW: Version = Version([1, 1, 0]);
+
+    /// A jail as ours are; `/bin/true` is there.
+    fn good() -> Jail {
+        Jail {
+            name: "sip".into(),
+            backend: "auto".into(),
+            ignorecommand: "exec /bin/true \"<ip>\"".into(),
+            ignorecache: IGNORECACHE.split_once(" = ").unwrap().1.into(),
+            logs: vec!["/var/log/x.log".into()],
+            ..Jail::default()
+        }
+    }
+
+    fn with_ban(jail: Jail, ban: &str) -> Jail {
+        Jail { actions: vec![Action { ban: ban.into(), ..Action::default() }], ..jail }
+    }
+
+    /// The names of the checks that are not fine, and what they say.
+    fn found(jail: &Jail, version: Version) -> Vec<(&'static str, String)> {
+        let found = super::jail(jail, version).into_iter();
+        found
+            .filter(|finding| finding.verdict != Verdict::Fine)
+            .map(|finding| (finding.check, finding.what))
+            .collect()
+    }
+
+    #[test]
+    fn versions_in_every_form() {
+        for (text, expected) in [
+            ("Fail2Ban v1.0.2\n\nCopyright (c) 2004-2008", Some([1, 0, 2])),
+            ("1.1.0", Some([1, 1, 0])),
+            ("Fail2Ban v1.1.1.dev1", Some([1, 1, 1])),
+            ("Fail2Ban v0.11.2", Some([0, 11, 2])),
+            ("nothing", None),
+        ] {
+            assert_eq!(Version::parse(text), expected.map(Version), "{text}");
+        }
+        assert!(OLD.hands_over_restored_ids() && !NEW.hands_over_restored_ids());
+        assert_eq!(of_version(Version([0, 11, 2])).verdict, Verdict::NeedsDoing);
+        assert_eq!(of_version(OLD).verdict, Verdict::Fine);
+    }
+
+    #[test]
+    fn a_jail_must_ask_in_the_one_safe_form() {
+        assert_eq!(found(&good(), OLD), []);
+        for (command, says) in [
+            ("", "it has no ignorecommand"),
+            ("/bin/true \"<ip>\"", "Only `exec PROGRAM \"<ip>\"` is safe"),
+            ("exec /bin/true <ip>", "Only `exec"),
+            ("exec /bin/true '<ip>'", "Only `exec"),
+            ("exec /bin/true \"<F-USER>\" \"<ip>\"", "Only `exec"),
+            ("exec /bin/true; x \"<ip>\"", "Only `exec"),
+            ("exec /nonexistent/ignore \"<ip>\"", "is /nonexistent/ignore, which is not there"),
+        ] {
+            let found = found(&Jail { ignorecommand: command.into(), ..good() }, OLD);
+            assert!(found.len() == 1 && found[0].0 == "ignorecommand", "{command}: {found:?}");
+            assert!(found[0].1.contains(says), "{found:?}");
+        }
+        let cached = |cache: &str| found(&Jail { ignorecache: cache.into(), ..good() }, OLD);
+        for (cache, says) in [
+            ("", "it has no ignorecache"),
+            ("key=\"<F-USER>\", max-count=100", "is not kept by"),
+            ("max-count=100", "is not kept by"),
+            ("key=\"<ip>\", max-count=100, max-time=5m", "keeps an answer for 300 s"),
+        ] {
+            let found = cached(cache);
+            assert!(
+                found.len() == 1 && found[0].0 == "ignorecache" && found[0].1.contains(says),
+                "{found:?}"
+            );
+        }
+        assert_eq!(cached("key = \"<ip>\", max-time = 20"), []);
+        assert_eq!(found(&Jail { logs: vec![], ..good() }, OLD)[0].0, "logpath");
+        assert_eq!(found(&Jail { logs: vec![], backend: "systemd".into(), ..good() }, OLD), []);
+    }
+
+    #[test]
+    fn jails_that_ban_no_addresses_ask_nobody() {
+        let account = with_ban(good(), "exec /usr/bin/ringfence-block ban -- \"<fid>\"");
+        let account =
+            Jail { filter: Filter { fail: vec!["<F-ID>x</F-ID>".into()], ..Filter::default() }, ..account };
+        assert!(account.bans_text());
+        assert!(found(&account, OLD)[0].1.contains("anybody may run programs here"));
+        assert!(found(&account, NEW)[0].1.contains("a process for each line"));
+        assert_eq!(found(&Jail { ignorecommand: String::new(), ..account }, OLD), []);
+        let success = with_ban(good(), "exec /usr/bin/ringfence-allow add -- \"<ip>\"");
+        assert!(found(&success, NEW)[0].1.contains("adds nobody who is left alone already"));
+    }
+
+    #[test]
+    fn what_is_about_sip() {
+        let config = Config::default();
+        let jail = |name: &str| Jail { name: name.into(), ..Jail::default() };
+        assert!(is_voip(&jail("my-freeswitch"), &config) && !is_voip(&jail("sshd"), &config));
+        assert!(is_voip(&Jail { logs: vec![config.events_path()], ..jail("x") }, &config));
+        let ports = |ports: &str| Jail {
+            actions: vec![Action { ports: ports.into(), ..Action::default() }],
+            ..jail("x")
+        };
+        assert!(is_voip(&ports("22,5060"), &config) && is_voip(&ports("5060:5091"), &config));
+        assert!(!is_voip(&ports("22,15060"), &config));
+        let regex = Filter { fail: vec![r"^x sofia_reg\.c:\d+ <HOST>$".into()], ..Filter::default() };
+        assert!(is_voip(&Jail { filter: regex, ..jail("x") }, &config));
+        assert!(voip_jails(&config, &[jail("sshd")]).verdict == Verdict::NeedsDoing);
+    }
+}

@@ -1,0 +1,318 @@
+//! `ringfence doctor`: whether this host is as it should be, and what to do where it is not.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::checkup::units::{self, Scheduler, States};
+use crate::checkup::{self, Finding, Root, Subject, Verdict};
+use crate::commands::firewall;
+use crate::commands::screen::{Columns, counted, print};
+use crate::config::{self, Config};
+use crate::deadline::Deadline;
+use crate::exit::Exit;
+use crate::fail2ban::jails::Jail;
+use crate::fail2ban::regex::Scratch;
+use crate::firewall::Firewall;
+use crate::firewall::concerns::{self, Concern, Severity};
+use crate::freeswitch;
+use crate::fusionpbx::{self, profiles};
+
+/// Each look at a database takes no longer, whatever `deadline` is for `ringfence-ignore`.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a reload of nftables loads.
+const NFTABLES: &str = "/etc/nftables.conf";
+
+/// Where `ringfence-ignore` is, unless it is beside us.
+const IGNORE: &str = "/usr/bin/ringfence-ignore";
+
+/// The command line of `doctor`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print JSON: a list of all findings
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(settings: Option<&Path>, args: &Args) -> anyhow::Result<Exit> {
+    let mut findings = vec![];
+    let config = Config::load(settings).unwrap_or_else(|error| {
+        let remedy = "Mend that line; ringfence validate looks at it again. Until then, only some of the settings are heeded.";
+        findings.push(Finding::needs(Subject::Settings, "settings", format!("{error}."), remedy));
+        Config::salvage(settings)
+    });
+    let host = Host { config, settings, root: Root::default(), now: Timestamp::now() };
+    findings.extend(host.examine());
+    findings.sort();
+    let needs = findings.iter().any(|finding| finding.verdict == Verdict::NeedsDoing);
+    print(args.json, &findings, || render(&findings))?;
+    Ok(if needs { Exit::No } else { Exit::Yes })
+}
+
+/// What is examined.
+struct Host<'a> {
+    config: Config,
+    settings: Option<&'a Path>,
+    root: Root,
+    now: Timestamp,
+}
+
+impl Host<'_> {
+    /// All of it; what does not depend on each other at once.
+    fn examine(&self) -> Vec<Finding> {
+        let Self { config, root, .. } = self;
+        let (mut findings, fail2ban) = checkup::fail2ban::daemon(config, root);
+        let jails: Vec<Jail> = fail2ban
+            .iter()
+            .flat_map(|(_, jails)| jails)
+            .filter(|jail| checkup::fail2ban::is_voip(jail, config))
+            .cloned()
+            .collect();
+        if let Some((version, _)) = fail2ban {
+            findings.extend(jails.iter().flat_map(|jail| checkup::fail2ban::jail(jail, version)));
+        }
+        // Before we ask ourselves.
+        let events = jails.iter().any(|jail| jail.logs.contains(&config.events_path()));
+        findings.push(checkup::registrations::snapshots(config, events, self.now));
+        let parts: [&(dyn Fn() -> Vec<Finding> + Sync); 5] = [
+            &|| filters(&jails),
+            &|| vec![checkup::ignore::latency(&ignore(), self.settings, config)],
+            &|| self.firewall(),
+            &|| self.registrations(),
+            &|| self.rest(&jails),
+        ];
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = parts.iter().map(|part| scope.spawn(part)).collect();
+            for thread in threads {
+                findings.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+        });
+        findings
+    }
+
+    /// What only needs files, and systemd.
+    fn rest(&self, jails: &[Jail]) -> Vec<Finding> {
+        let Self { config, root, now, .. } = self;
+        let mut findings = vec![];
+        let file = self.settings.unwrap_or(Path::new(config::DEFAULT_PATH));
+        findings.extend(checkup::secrets::permissions(config, file));
+        findings.extend(self.freeswitch(jails));
+        findings.extend(checkup::asterisk::settings(root, jails));
+        findings.push(checkup::kernel::sets());
+        findings.push(checkup::kernel::program(config));
+        match Scheduler::read(root) {
+            Ok(scheduler) => {
+                let jobs = units::needed(config, jails);
+                let states = scheduler.is_systemd().then(|| States::ask(&jobs));
+                findings.extend(units::running(&jobs, &scheduler, states.as_ref()));
+                findings.extend(checkup::boot::saved_rules(root, &scheduler));
+                findings.push(checkup::clock::synchronised(scheduler.is_systemd()));
+            }
+            Err(error) => findings.push(Finding::unknown(
+                Subject::Timers,
+                "enabled",
+                format!("What is scheduled cannot be read: {error}."),
+                "Run ringfence doctor as root.",
+            )),
+        }
+        findings.extend(checkup::syslog::rsyslog(root, jails));
+        findings.extend(checkup::selinux::denials(root));
+        findings.push(checkup::clock::sane(
+            *now,
+            &[config.log_dir.join("decisions.jsonl"), config.events_path()],
+        ));
+        findings.extend(checkup::disk::room(&[
+            ("state-dir", &config.state_dir),
+            ("run-dir", &config.run_dir),
+            ("log-dir", &config.log_dir),
+        ]));
+        findings
+    }
+
+    fn registrations(&self) -> Vec<Finding> {
+        let Self { config, root, now, .. } = self;
+        let deadline = || Deadline::after(Instant::now(), PATIENCE);
+        let mut findings = vec![checkup::registrations::source(config, root, *now, deadline())];
+        findings.extend(checkup::registrations::directory(config, deadline()));
+        findings
+    }
+
+    fn freeswitch(&self, jails: &[Jail]) -> Vec<Finding> {
+        let registrations = &self.config.registrations;
+        let usual = || {
+            freeswitch::USUAL_DIRS
+                .map(PathBuf::from)
+                .into_iter()
+                .map(|dir| self.root.at(dir))
+                .find(|dir| dir.is_dir())
+        };
+        let Some(dir) = registrations.freeswitch_config.clone().or_else(usual) else { return vec![] };
+        let unknown = |check: &'static str, error: &anyhow::Error| {
+            let what = format!("FreeSWITCH's settings are not known: {error:#}.");
+            Finding::unknown(
+                Subject::FreeSwitch,
+                check,
+                what,
+                "Run ringfence doctor as root; see freeswitch-config in [registrations].",
+            )
+        };
+        let mut findings = match freeswitch::read(&dir) {
+            Ok(settings) => {
+                let file = freeswitch::event_socket_conf(&dir).display().to_string();
+                checkup::freeswitch::event_socket(&settings, &file)
+            }
+            Err(error) => vec![unknown("event-socket", &error)],
+        };
+        // Where there is a FusionPBX, FreeSWITCH gets its profiles from there.
+        let profiles = match fusionpbx::own_database(&self.config) {
+            Ok(Some(target)) => profiles::read(&target, Deadline::after(Instant::now(), PATIENCE))
+                .map(|profiles| (profiles, "FusionPBX's database".to_owned())),
+            Ok(None) => freeswitch::profiles(&dir)
+                .map(|profiles| (profiles, dir.join("sip_profiles").display().to_string())),
+            Err(error) => Err(error),
+        };
+        findings.push(match profiles {
+            Ok((profiles, whose)) => checkup::freeswitch::log_auth_failures(jails, &profiles, &whose),
+            Err(error) => unknown("log-auth-failures", &error),
+        });
+        findings
+    }
+
+    /// The rules that are there: what works against us, and whether ours are as they were applied.
+    fn firewall(&self) -> Vec<Finding> {
+        const ORDER: &str = "order";
+        let there = match Firewall::read() {
+            Ok(there) => there,
+            Err(error) => {
+                let what = format!("The rules of this host are not known: {error:#}.");
+                return vec![Finding::unknown(
+                    Subject::Firewall,
+                    "rules",
+                    what,
+                    "Run ringfence doctor as root.",
+                )];
+            }
+        };
+        let mut findings = vec![checkup::kernel::matches(there.variant())];
+        let concerns = there.concerns(&self.root.at(NFTABLES));
+        findings.extend(concerns.iter().filter_map(of_concern));
+        findings.extend(match not_as_applied(&self.config, self.now) {
+            Ok(None) => {
+                vec![Finding::fine(Subject::Firewall, ORDER, "no rules of ringfence-firewall were applied")]
+            }
+            Ok(Some(wrong)) if wrong.is_empty() => {
+                vec![Finding::fine(
+                    Subject::Firewall,
+                    ORDER,
+                    "Ringfence's rules are there, in their order, with their sets",
+                )]
+            }
+            Ok(Some(wrong)) => wrong
+                .into_iter()
+                .map(|(what, why)| {
+                    Finding::needs(
+                        Subject::Firewall,
+                        ORDER,
+                        format!("Not as applied: {what}. {}.", sentence(&why)),
+                        "ringfence-firewall restore",
+                    )
+                })
+                .collect(),
+            Err(error) => vec![Finding::unknown(
+                Subject::Firewall,
+                ORDER,
+                format!("Whether Ringfence's rules are as they were applied is not known: {error:#}."),
+                "See: ringfence-firewall verify",
+            )],
+        });
+        let variant = format!("the host's rules are those of iptables-{}", there.variant());
+        if !findings
+            .iter()
+            .any(|finding| finding.subject == Subject::Firewall && finding.verdict == Verdict::NeedsDoing)
+        {
+            findings.push(Finding::fine(Subject::Firewall, "rules", variant));
+        }
+        findings
+    }
+}
+
+/// Notes need nothing; `ringfence-firewall plan` has them.
+fn of_concern(concern: &Concern) -> Option<Finding> {
+    let check = concern.kind.name();
+    match (concern.severity, concern.kind) {
+        // The texts say what to do.
+        (Severity::Warning, _) => Some(Finding::needs(Subject::Firewall, check, &concern.text, "")),
+        (Severity::Note, concerns::Kind::Unknown) => {
+            Some(Finding::unknown(Subject::Firewall, check, &concern.text, ""))
+        }
+        (Severity::Note, _) => None,
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// What the filters of these jails do, all at once: each is a process that takes its time to start.
+fn filters(jails: &[Jail]) -> Vec<Finding> {
+    if jails.is_empty() {
+        return vec![];
+    }
+    match Scratch::new(&std::env::temp_dir()) {
+        Ok(scratch) => std::thread::scope(|scope| {
+            let scratch = &scratch;
+            let threads: Vec<_> =
+                jails.iter().map(|jail| scope.spawn(move || checkup::filters::of(jail, scratch))).collect();
+            threads
+                .into_iter()
+                .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        }),
+        Err(error) => {
+            let what = format!("The filters were not tried: {error:#}.");
+            vec![Finding::unknown(
+                Subject::Jail,
+                "filter",
+                what,
+                "Make room there, or name another directory as TMPDIR.",
+            )]
+        }
+    }
+}
+
+/// Beside us, or where the package puts it.
+fn ignore() -> PathBuf {
+    let beside = std::env::current_exe().ok().map(|path| path.with_file_name("ringfence-ignore"));
+    beside.filter(|path| path.is_file()).unwrap_or_else(|| IGNORE.into())
+}
+
+fn render(findings: &[Finding]) -> String {
+    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    let [needs, unknown, fine] = [Verdict::NeedsDoing, Verdict::NotChecked, Verdict::Fine].map(count);
+    let mut text = match needs {
+        0 => "Nothing needs doing".to_owned(),
+        needs => counted(u64::try_from(needs).unwrap_or(u64::MAX), "thing needs doing", "things need doing"),
+    };
+    if unknown > 0 {
+        let _ = write!(text, ", {unknown} could not be checked");
+    }
+    let _ = writeln!(text, ", {fine} {} fine.\n", if fine == 1 { "is" } else { "are" });
+    let mut columns = Columns::new(&["VERDICT", "SUBJECT", "WHAT"], &[]);
+    for finding in findings {
+        let (verdict, subject) = (finding.verdict.words(), finding.subject.name());
+        columns.row([verdict.to_owned(), subject.to_owned(), finding.what.clone()]);
+        if !finding.remedy.is_empty() {
+            columns.row([String::new(), String::new(), format!("-> {}", finding.remedy)]);
+        }
+    }
+    text + &columns.render()
+}
+/// What of our rules is not as it was applied, and why; `None` where nothing was.
+fn not_as_applied(config: &Config, now: Timestamp) -> anyhow::Result<Option<Vec<(String, String)>>> {
+    let checks = firewall::overview(config, now)?.map(|overview| overview.checks.into_iter());
+    Ok(checks.map(|checks| checks.filter_map(|check| Some((check.what, check.wrong?))).collect()))
+}

@@ -1,0 +1,372 @@
+//! `ringfence doctor`: a host on which all is well, and each of a dozen that are broken in one thing. All of it is real (fail2ban, its
+//! filters, FreeSWITCH's files and tables, the kernel's rules), but systemd, which answers as its tools would.
+
+use serde_json::Value;
+
+use crate::support::{Container, call, data, wait_for};
+
+const JAIL_LOCAL: &str = "\
+[DEFAULT]
+banaction = ringfence-ban
+ignoreip = 127.0.0.1/8 ::1
+
+[sshd]
+enabled = false
+
+[ringfence-freeswitch]
+enabled = true
+
+[ringfence-account]
+enabled = true
+";
+
+const SETTINGS: &str = "\
+# A host.
+[registrations]
+source = \"sqlite\"
+";
+
+const SOCKET: &str = "<configuration name=\"event_socket.conf\"><settings><param name=\"listen-ip\" value=\"127.0.0.1\"/>\
+                      <param name=\"listen-port\" value=\"8021\"/><param name=\"password\" value=\"9f8e7d\"/></settings></configuration>";
+
+const PROFILE: &str = "<profile name=\"internal\"><settings><param name=\"log-auth-failures\" value=\"true\"/></settings></profile>";
+
+const SYSTEMCTL: &str = "\
+shift 2
+for unit in \"$@\"; do echo \"Id=$unit\"; echo ActiveState=active; echo Result=success; echo; done";
+
+const FAILURE: &str = "2020-11-20 12:42:31.801607 0.00% [WARNING] sofia_reg.c:1787 SIP auth failure (REGISTER) on sofia profile 'internal' \
+                       for [101@a.example.com] from ip 203.0.113.66\n\
+                       2020-11-20 12:42:32.801607 0.00% [NOTICE] sofia.c:1 x\n";
+
+/// A FreeSWITCH host that is as it should be, and its fail2ban running.
+fn host() -> Container {
+    let host = Container::new();
+    host.write("/etc/freeswitch/autoload_configs/event_socket.conf.xml", SOCKET);
+    host.write("/etc/freeswitch/sip_profiles/internal.xml", PROFILE);
+    let schema = data("db/sofia_reg_internal.schema.sql");
+    let schema = std::fs::read_to_string(schema).unwrap();
+    host.write("/tmp/schema.sql", &schema);
+    host.shell("mkdir -p /var/lib/freeswitch/db; sqlite3 -bail /var/lib/freeswitch/db/sofia_reg_internal.db < /tmp/schema.sql");
+    host.write("/var/log/freeswitch/freeswitch.log", &FAILURE.repeat(3));
+    host.write("/etc/ringfence/ringfence.toml", SETTINGS);
+    host.write("/etc/fail2ban/jail.local", JAIL_LOCAL);
+    host.write("/var/log/fail2ban.log", "");
+    host.shell(
+        "mkdir -p /run/systemd/system /etc/systemd/system/timers.target.wants /etc/systemd/system/sysinit.target.wants
+         for unit in allow ban block; do touch /etc/systemd/system/timers.target.wants/ringfence-$unit.timer; done
+         touch /etc/systemd/system/sysinit.target.wants/ringfence-sets.service",
+    );
+    host.has_program("/usr/bin/systemctl", SYSTEMCTL);
+    host.has_program("/usr/bin/timedatectl", "echo yes");
+    // The log is of a day in the past, or what is in it would be banned.
+    host.shell("fail2ban-server -xb start >/dev/null");
+    wait_for("fail2ban-server", || {
+        call(host.command("fail2ban-client").args(["status", "ringfence-freeswitch"])).code == 0
+    });
+    host
+}
+
+/// What needs doing: subject, check, and what is so.
+fn findings(host: &Container) -> (i32, Vec<(String, String, String)>) {
+    let called = host.admin(&["doctor", "--json"]);
+    let all: Vec<Value> =
+        serde_json::from_str(&called.stdout).unwrap_or_else(|error| panic!("{error}: {called:?}"));
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    let found = all.iter().filter(|finding| finding["verdict"] != "fine").map(|finding| {
+        (
+            text(finding, "subject"),
+            text(finding, "check"),
+            format!("{} -> {}", text(finding, "what"), text(finding, "remedy")),
+        )
+    });
+    (called.code, found.collect())
+}
+
+/// A way to break the host, the one finding that it must yield, and the way back.
+struct Broken {
+    by: &'static str,
+    subject: &'static str,
+    check: &'static str,
+    /// Parts of what is said.
+    says: &'static [&'static str],
+    mend: &'static str,
+}
+
+const BROKEN: [Broken; 24] = [
+    Broken {
+        by: "sed -i 's/^source/sorce/' /etc/ringfence/ringfence.toml",
+        subject: "settings",
+        check: "settings",
+        says: &["/etc/ringfence/ringfence.toml:3: unknown key `sorce`; did you mean `source`?"],
+        mend: "sed -i 's/^sorce/source/' /etc/ringfence/ringfence.toml",
+    },
+    Broken {
+        by: "echo 'event-socket = { password = \"s3cret\" }' >> /etc/ringfence/ringfence.toml; chmod 644 /etc/ringfence/ringfence.toml",
+        subject: "settings",
+        check: "permissions",
+        says: &["which has a secret in it, has the mode 0644.", "-> chmod 0640 /etc/ringfence/ringfence.toml"],
+        mend: "sed -i '/^event-socket/d' /etc/ringfence/ringfence.toml",
+    },
+    Broken {
+        by: "printf '[ringfence-freeswitch]\\nignorecommand =\\n' > /etc/fail2ban/jail.d/zz.local",
+        subject: "jail",
+        check: "ignorecommand",
+        says: &["ringfence-freeswitch: it has no ignorecommand", "exec /usr/bin/ringfence-ignore \"<ip>\""],
+        mend: "rm /etc/fail2ban/jail.d/zz.local",
+    },
+    Broken {
+        by: "printf '[ringfence-freeswitch]\\nignorecommand = /usr/bin/ringfence-ignore <ip>\\n' > /etc/fail2ban/jail.d/zz.local",
+        subject: "jail",
+        check: "ignorecommand",
+        says: &["its ignorecommand is `/usr/bin/ringfence-ignore <ip>`. Only `exec PROGRAM \"<ip>\"` is safe"],
+        mend: "rm /etc/fail2ban/jail.d/zz.local",
+    },
+    Broken {
+        by: "printf '[ringfence-freeswitch]\\nignorecache = key=\"<F-USER>\", max-count=9\\n' > /etc/fail2ban/jail.d/zz.local",
+        subject: "jail",
+        check: "ignorecache",
+        says: &["its ignorecache is not kept by \"<ip>\" alone"],
+        mend: "rm /etc/fail2ban/jail.d/zz.local",
+    },
+    Broken {
+        by: "printf '[ringfence-account]\\nignorecommand = exec /usr/bin/ringfence-ignore \"<ip>\"\\n' > /etc/fail2ban/jail.d/zz.local",
+        subject: "jail",
+        check: "ignorecommand",
+        says: &["ringfence-account: it has an ignorecommand"],
+        mend: "rm /etc/fail2ban/jail.d/zz.local",
+    },
+    Broken {
+        by: "printf '[ringfence-acl]\\nenabled = true\\nlogpath = /var/log/freeswitch/missing.log\\n' > /etc/fail2ban/jail.d/zz.local",
+        subject: "jail",
+        check: "logpath",
+        says: &["ringfence-acl: its logpath matches no file"],
+        mend: "rm /etc/fail2ban/jail.d/zz.local",
+    },
+    // fail2ban's own filter.
+    Broken {
+        by: "printf '[fs]\\nenabled = true\\nfilter = freeswitch\\nlogpath = /var/log/freeswitch/freeswitch.log\\nport = 5060\\n\
+             ignorecommand = exec /usr/bin/ringfence-ignore \"<ip>\"\\nignorecache = key=\"<ip>\", max-time=20s\\n' \
+             > /etc/fail2ban/jail.d/zz.local",
+        subject: "jail",
+        check: "filter",
+        says: &["fs: the filter is faulty: ", "[ringfence-freeswitch] enabled = true"],
+        mend: "rm /etc/fail2ban/jail.d/zz.local",
+    },
+    // As FusionPBX's own filters are.
+    Broken {
+        by: "printf '[Definition]\\nfailregex = \\\\[WARNING\\\\] sofia_reg.c:\\\\d+ SIP auth failure \\\\(REGISTER\\\\) on sofia profile \
+             .\\\\w+. for \\\\[.*\\\\] from ip <HOST>\\n            .*from ip <HOST>\\n' > /etc/fail2ban/filter.d/loose.conf
+             printf '[loose]\\nenabled = true\\nlogpath = /var/log/freeswitch/freeswitch.log\\nport = 5060\\n\
+             ignorecommand = exec /usr/bin/ringfence-ignore \"<ip>\"\\nignorecache = key=\"<ip>\", max-time=20s\\n' \
+             > /etc/fail2ban/jail.d/zz.local",
+        subject: "jail",
+        check: "filter",
+        says: &["loose: the filter is faulty: ", "a client can make it ban any address"],
+        mend: "rm /etc/fail2ban/jail.d/zz.local /etc/fail2ban/filter.d/loose.conf",
+    },
+    // The log's form was changed.
+    Broken {
+        by: "cp /var/log/freeswitch/freeswitch.log /tmp/kept; sed -i 's/^/host /' /var/log/freeswitch/freeswitch.log",
+        subject: "jail",
+        check: "filter",
+        says: &["the filter matches nothing in the last 6 lines of /var/log/freeswitch/freeswitch.log, and 3 failures are there"],
+        mend: "cp /tmp/kept /var/log/freeswitch/freeswitch.log",
+    },
+    Broken {
+        by: "echo '[oops' > /etc/fail2ban/jail.d/zz.local",
+        subject: "fail2ban",
+        check: "configuration",
+        says: &["Its configuration in /etc/fail2ban is refused"],
+        mend: "rm /etc/fail2ban/jail.d/zz.local",
+    },
+    Broken {
+        by: "mv /usr/bin/ringfence-ignore /usr/bin/kept; printf '#!/bin/sh\\n/usr/bin/sleep 0.2\\n' > /usr/bin/ringfence-ignore; \
+             chmod 755 /usr/bin/ringfence-ignore",
+        subject: "ignore",
+        check: "latency",
+        says: &["ringfence-ignore takes 2", "fail2ban waits for it under one lock"],
+        mend: "mv /usr/bin/kept /usr/bin/ringfence-ignore",
+    },
+    Broken {
+        by: "mv /var/lib/freeswitch/db/sofia_reg_internal.db /tmp/",
+        subject: "registrations",
+        check: "source",
+        says: &["Who is registered is not known: no sofia_reg_*.db or core.db in "],
+        mend: "mv /tmp/sofia_reg_internal.db /var/lib/freeswitch/db/",
+    },
+    Broken {
+        by: "sed -i 's/true/false/' /etc/freeswitch/sip_profiles/internal.xml",
+        subject: "freeswitch",
+        check: "log-auth-failures",
+        says: &["Failures in the SIP profiles internal are not logged, by /etc/freeswitch/sip_profiles: no wrong password there is seen by ringfence-account, ringfence-freeswitch."],
+        mend: "sed -i 's/false/true/' /etc/freeswitch/sip_profiles/internal.xml",
+    },
+    Broken {
+        by: "sed -i 's/127.0.0.1/::/' /etc/freeswitch/autoload_configs/event_socket.conf.xml",
+        subject: "freeswitch",
+        check: "event-socket",
+        says: &["The event socket listens on all addresses (::)"],
+        mend: "sed -i 's/::/127.0.0.1/' /etc/freeswitch/autoload_configs/event_socket.conf.xml",
+    },
+    Broken {
+        by: "mkdir /etc/asterisk; echo 'alwaysauthreject=no' > /etc/asterisk/sip.conf",
+        subject: "asterisk",
+        check: "alwaysauthreject",
+        says: &["scanners are told which accounts exist", "alwaysauthreject=yes"],
+        mend: "rm -r /etc/asterisk",
+    },
+    // event_guard was restarted.
+    Broken {
+        by: "iptables -N sip-auth-fail; iptables -A INPUT -j sip-auth-fail; iptables -A INPUT -j sip-auth-fail",
+        subject: "firewall",
+        check: "doubled-ban",
+        says: &["has the same jump to sip-auth-fail 2 times", "-D INPUT"],
+        mend: "iptables -F INPUT; iptables -X sip-auth-fail; ringfence-ban sync",
+    },
+    Broken {
+        by: "iptables -A INPUT -i lo -j ACCEPT; iptables -P INPUT DROP",
+        subject: "firewall",
+        check: "ipv6-open",
+        says: &["IPv4 is closed but for what rules accept, IPv6 is open"],
+        mend: "iptables -P INPUT ACCEPT; iptables -D INPUT -i lo -j ACCEPT",
+    },
+    Broken {
+        by: "mkdir /etc/iptables; iptables-save > /etc/iptables/rules.v4",
+        subject: "boot",
+        check: "saved-rules",
+        says: &["/etc/iptables/rules.v4 holds ", "of Ringfence's: a boot brings back what is over by then.", "sed -i.bak"],
+        mend: "rm -r /etc/iptables",
+    },
+    Broken {
+        by: "rm /etc/systemd/system/timers.target.wants/ringfence-ban.timer",
+        subject: "timers",
+        check: "enabled",
+        says: &["ringfence-ban.timer is not enabled", "systemctl enable --now ringfence-ban.timer"],
+        mend: "touch /etc/systemd/system/timers.target.wants/ringfence-ban.timer",
+    },
+    Broken {
+        by: "cp /usr/bin/systemctl /tmp/; sed -i 's/=active/=inactive/' /usr/bin/systemctl; \
+             rm /etc/systemd/system/timers.target.wants/*-ban.timer /etc/systemd/system/timers.target.wants/*-block.timer; \
+             printf '* * * * * root exec ringfence-ban sync\\n* * * * * root exec ringfence-block expire\\n' > /etc/cron.d/ringfence",
+        subject: "timers",
+        check: "running",
+        says: &["ringfence-allow.timer is enabled, but does not run", "systemctl start ringfence-allow.timer"],
+        mend: "mv /tmp/systemctl /usr/bin/; rm /etc/cron.d/ringfence; touch /etc/systemd/system/timers.target.wants/ringfence-ban.timer \
+               /etc/systemd/system/timers.target.wants/ringfence-block.timer",
+    },
+    Broken {
+        by: "printf '#!/bin/sh\\necho no\\n' > /usr/bin/timedatectl",
+        subject: "clock",
+        check: "synchronised",
+        says: &["The clock is not synchronised", "timedatectl set-ntp true"],
+        mend: "printf '#!/bin/sh\\necho yes\\n' > /usr/bin/timedatectl",
+    },
+    Broken {
+        by: "mkdir -p /var/log/ringfence; mount -t tmpfs -o size=1m none /var/log/ringfence",
+        subject: "disk",
+        check: "room",
+        says: &["In /var/log/ringfence (log-dir) only 1.0 MiB are free."],
+        mend: "umount /var/log/ringfence",
+    },
+    Broken {
+        by: "mkdir -p /var/log/audit; echo 'type=AVC msg=audit(1.1:1): avc:  denied  { read } for pid=1 comm=\"ringfence-ignor\" name=\"x\"' \
+             > /var/log/audit/audit.log",
+        subject: "selinux",
+        check: "denials",
+        says: &["SELinux denied something to ringfence-ignor (1)", "audit2allow"],
+        mend: "rm -r /var/log/audit",
+    },
+];
+
+#[test]
+fn each_broken_host_has_one_finding() {
+    let host = host();
+    assert_eq!(findings(&host), (0, vec![]), "a host on which all is well");
+    for broken in BROKEN {
+        host.shell(broken.by);
+        let (code, found) = findings(&host);
+        host.shell(broken.mend);
+        let what: Vec<_> =
+            found.iter().map(|(subject, check, _)| (subject.as_str(), check.as_str())).collect();
+        assert!(
+            !what.is_empty() && what.iter().all(|what| *what == (broken.subject, broken.check)),
+            "{}: {found:#?}",
+            broken.by
+        );
+        assert_eq!(code, 1, "{}", broken.by);
+        for says in broken.says {
+            assert!(found.iter().any(|(.., text)| text.contains(says)), "{says} is not in {found:#?}");
+        }
+    }
+    assert_eq!(findings(&host), (0, vec![]), "all was mended");
+}
+
+#[test]
+fn the_text_has_what_needs_doing_first() {
+    let host = host();
+    host.shell("rm /etc/systemd/system/timers.target.wants/ringfence-block.timer; rmdir /run/systemd/system");
+    let shown = host.admin(&["doctor"]);
+    assert_eq!((shown.code, shown.stderr.as_str()), (1, ""));
+    // What differs from machine to machine.
+    let changing = [
+        ("it answers within ", "N ms (median of 5)"),
+        ("the newest log: ", "NOW"),
+        ("fine         disk           at least ", "N are free for state and logs"),
+        ("the host's rules are those of iptables-", "VARIANT"),
+        ("fine         fail2ban       version ", "N"),
+    ];
+    let steady = |text: &str| -> String {
+        let line = |line: &str| {
+            let found =
+                changing.iter().find_map(|(before, value)| Some((line.find(before)? + before.len(), value)));
+            found.map_or_else(|| line.to_owned(), |(end, value)| line[..end].to_owned() + value) + "\n"
+        };
+        text.lines().map(line).collect()
+    };
+    assert_eq!(steady(&shown.stdout), EXPECTED);
+    assert!(host.admin(&["doctor", "--help"]).stdout.contains("--json"));
+}
+
+const EXPECTED: &str = "\
+1 thing needs doing, 1 could not be checked, 21 are fine.
+
+VERDICT      SUBJECT        WHAT
+needs doing  timers         ringfence-block.timer is not enabled, nor is there a line of cron in its place: blocked accounts are let go late, and flushed rules do not come back.
+                            -> Take the line of `ringfence-block expire` from packaging/cron.d/ringfence into /etc/cron.d/ringfence.
+not checked  clock          Whether anything keeps the clock right is not known: systemd does not run here.
+                            -> See: chronyc tracking, or ntpq -p
+fine         settings       the settings have no secrets
+fine         fail2ban       jails for SIP: ringfence-account, ringfence-freeswitch
+fine         fail2ban       it runs, and answers
+fine         fail2ban       version N
+fine         jail           ringfence-account: its filter finds 3 failures in the last 6 lines of /var/log/freeswitch/freeswitch.log
+fine         jail           ringfence-freeswitch: its filter finds 3 failures in the last 6 lines of /var/log/freeswitch/freeswitch.log
+fine         jail           ringfence-account: reads its log, bans no addresses
+fine         jail           ringfence-freeswitch: reads its log, asks whom to leave alone
+fine         ignore         it answers within N ms (median of 5)
+fine         registrations  no snapshot yet: nobody has asked since the last boot
+fine         registrations  sqlite in /var/lib/freeswitch/db can be read
+fine         freeswitch     the event socket is at 127.0.0.1:8021, with a password of its own
+fine         freeswitch     log-auth-failures is on in all SIP profiles
+fine         kernel         accounts are blocked by patterns, as the settings say
+fine         kernel         it has sets (ip_set)
+fine         kernel         it has the matches of our rules: comment, multiport, string, hashlimit, conntrack
+fine         firewall       no rules of ringfence-firewall were applied
+fine         firewall       the host's rules are those of iptables-VARIANT
+fine         boot           no rules are saved for the next boot
+fine         clock          it is later than the newest log: NOW
+fine         disk           at least N are free for state and logs
+";
+
+#[test]
+fn without_fail2ban_the_rest_is_examined() {
+    let host = host();
+    host.shell("mv /usr/bin/fail2ban-client /tmp/");
+    let (code, found) = findings(&host);
+    assert_eq!((code, found.len()), (1, 1), "{found:?}");
+    assert!(
+        found[0].2.starts_with("fail2ban-client is not there; install the package fail2ban. -> "),
+        "{found:?}"
+    );
+}
