@@ -48,12 +48,15 @@ impl Version {
 /// Whether fail2ban is there, runs, and understands its configuration; and its jails, where they could be read.
 #[must_use]
 pub fn daemon(config: &Config, root: &Root) -> (Vec<Finding>, Option<(Version, Vec<Jail>)>) {
+    if let Err(error) = firewall::installed("fail2ban", "fail2ban-client") {
+        let remedy = "apt-get install fail2ban, and then Ringfence's jails: see jail.local in its examples.";
+        return (vec![Finding::needs(Fail2ban, "installed", format!("{error:#}."), remedy)], None);
+    }
     let said = match firewall::output("fail2ban", "fail2ban-client", &["--version"], "", TIME) {
         Ok(output) => output.stdout + &output.stderr,
         Err(error) => {
-            let remedy =
-                "apt-get install fail2ban, and then Ringfence's jails: see jail.local in its examples.";
-            return (vec![Finding::needs(Fail2ban, "installed", format!("{error:#}."), remedy)], None);
+            let remedy = "See what it says: fail2ban-client --version. The jails are not checked until then.";
+            return (vec![Finding::needs(Fail2ban, "version", format!("{error:#}."), remedy)], None);
         }
     };
     let mut findings = vec![];
@@ -174,19 +177,23 @@ fn asks(jail: &Jail, version: Version) -> Option<Finding> {
     };
     let section = format!("In jail.local, [{name}]:");
     let command = jail.ignorecommand.trim();
+    let nothing = || format!("{section} ignorecommand = (nothing behind it).");
+    if version.hands_over_restored_ids() && jail.bans_text() && !command.is_empty() {
+        let what = "it bans what clients write, and has an ignorecommand: when a ban is restored, this fail2ban hands that text to a shell, \
+                    and anybody may run programs here.";
+        return needs(what, nothing());
+    }
     if leaves_nobody_alone(jail) {
-        if command.is_empty() {
-            return None;
-        }
-        let what = if jail.acts_with("ringfence-allow") {
-            "it has an ignorecommand, and so adds nobody who is left alone already."
-        } else if version.hands_over_restored_ids() {
-            "it has an ignorecommand, and this fail2ban hands the text of a client to its shell when a ban is restored: anybody may run \
-             programs here."
-        } else {
-            "it bans accounts, and has an ignorecommand, which is about addresses: a process for each line, for nothing."
+        return match (command, jail.acts_with("ringfence-allow")) {
+            ("", _) => None,
+            (_, true) => {
+                needs("it has an ignorecommand, and so adds nobody who is left alone already.", nothing())
+            }
+            (_, false) => needs(
+                "it bans accounts, and has an ignorecommand, which is about addresses: a process for each line, for nothing.",
+                nothing(),
+            ),
         };
-        return needs(what, format!("{section} ignorecommand = (nothing behind it)."));
     }
     if command.is_empty() {
         return needs(

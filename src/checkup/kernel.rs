@@ -6,8 +6,9 @@ use super::Finding;
 use super::Subject::Kernel;
 use crate::config::Config;
 use crate::firewall::{self, Variant};
-use crate::kernel_sets::Ipset;
+use crate::kernel_sets::{Ipset, SETS};
 use crate::matcher::{Wanted, bpf};
+use crate::state_file;
 
 /// No trial takes longer.
 const TIME: Duration = Duration::from_secs(10);
@@ -30,15 +31,44 @@ const MATCHES: [(&str, &str, &str); 5] = [
 pub fn sets() -> Finding {
     match Ipset::open().and_then(|mut kernel| kernel.names()) {
         Ok(_) => Finding::fine(Kernel, "ipset", "it has sets (ip_set)"),
+        Err(error) if state_file::effective_user() != 0 => Finding::unknown(
+            Kernel,
+            "ipset",
+            format!("Whether the kernel has sets is not known: {error}."),
+            "Run ringfence doctor as root.",
+        ),
         Err(error) => Finding::needs(
             Kernel,
             "ipset",
             format!(
                 "The kernel has no sets: {error}. Lists, allowed phones and bans of ringfence-ban cannot come into the kernel."
             ),
-            "modprobe ip_set (in a container: on its host). Without root, run ringfence doctor as root.",
+            "modprobe ip_set (in a container: on its host)",
         ),
     }
+}
+
+/// Whether the sets of lists are there, where the settings have some: what names them, as saved rules do, needs them.
+#[must_use]
+pub fn list_sets(config: &Config) -> Option<Finding> {
+    const CHECK: &str = "sets";
+    if config.lists.is_empty() {
+        return None;
+    }
+    // Where it has no sets at all, that is said.
+    let there = Ipset::open().and_then(|mut kernel| kernel.names()).ok()?;
+    let wanted = SETS.into_iter().map(|set| set.name);
+    let missing: Vec<_> = wanted.filter(|name| !there.iter().any(|set| set == name)).collect();
+    if missing.is_empty() {
+        return Some(Finding::fine(Kernel, CHECK, "the sets of lists are there"));
+    }
+    let what = format!("There are lists, and their sets are not in the kernel: {}.", missing.join(", "));
+    Some(Finding::needs(
+        Kernel,
+        CHECK,
+        what,
+        "ringfence-lists load (or refresh, if nothing was downloaded yet)",
+    ))
 }
 
 /// The matches of our rules, tried in a network namespace that is gone a moment later. Nothing of this host's rules is touched.

@@ -120,3 +120,72 @@ fn rounded(age: Duration) -> String {
     let whole = if age.as_secs() > 0 { Duration::from_secs(age.as_secs()) } else { age };
     spelled(Duration::from_millis(u64::try_from(whole.as_millis()).unwrap_or(u64::MAX)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::checkup::{Verdict, host};
+    use crate::registrations::live::Feed;
+
+    fn soon() -> Deadline {
+        Deadline::after(Instant::now(), Duration::from_secs(5))
+    }
+
+    #[test]
+    fn a_source_is_found_and_can_be_read() {
+        let (dir, root) = host::with(&[("/db/core.db", "no database")]);
+        let settings = |more: &str| -> Config {
+            let db = dir.path().join("db");
+            let none = dir.path().join("none");
+            toml::from_str(&format!("[registrations]\nfreeswitch-config = {none:?}\nfusionpbx-config = {none:?}\nsqlite-dir = {db:?}\n{more}")).unwrap()
+        };
+        let found = source(&settings(""), &root, Timestamp::now(), soon());
+        assert!(
+            found.verdict == Verdict::NeedsDoing
+                && found.what.contains("cannot be read: ")
+                && found.what.contains("core.db: "),
+            "{found:?}"
+        );
+        let socket =
+            "source = \"event-socket\"\nevent-socket = { address = \"127.0.0.1:1\", password = \"x\" }";
+        let found = source(&settings(socket), &root, Timestamp::now(), soon());
+        assert!(found.what.starts_with("event-socket 127.0.0.1:1 cannot be read: "), "{found:?}");
+        std::fs::remove_file(dir.path().join("db/core.db")).unwrap();
+        let found = source(&settings("source = \"sqlite\""), &root, Timestamp::now(), soon());
+        assert!(
+            found.what.starts_with("Who is registered is not known: no sofia_reg_*.db or core.db"),
+            "{found:?}"
+        );
+        assert_eq!(directory(&settings(""), soon()), None);
+        let found =
+            directory(&settings("[fusionpbx]\npostgres = \"host=/nonexistent dbname=x user=y\""), soon())
+                .unwrap();
+        assert!(found.what.starts_with("FusionPBX's database cannot be read: "), "{found:?}");
+    }
+
+    #[test]
+    fn events_must_be_fresh_where_a_jail_reads_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { run_dir: dir.path().join("run"), ..Config::default() };
+        let now = Timestamp::now();
+        assert_eq!(
+            snapshots(&config, false, now).what,
+            "no snapshot yet: nobody has asked since the last boot"
+        );
+        assert!(
+            snapshots(&config, true, now)
+                .what
+                .starts_with("ringfence-events has not said who is registered, since")
+        );
+        crate::state_file::make_dir(&config.run_dir, 0o755).unwrap();
+        Feed::new(&config).write([], true, now.as_millisecond()).unwrap();
+        assert_eq!(snapshots(&config, true, now).what, "ringfence-events keeps them up: 0s ago");
+        let later = now + jiff::SignedDuration::from_mins(2);
+        assert_eq!(
+            snapshots(&config, true, later).what,
+            "ringfence-events has not said who is registered for 2m."
+        );
+    }
+}

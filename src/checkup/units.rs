@@ -78,7 +78,7 @@ pub fn needed(config: &Config, jails: &[Jail]) -> Vec<Job> {
     let lists = config.lists.keys().any(|list| *list != ListName::carriers());
     let reads_events = jails.iter().any(|jail| jail.logs.contains(&config.events_path()));
     [
-        (true, ALLOW),
+        (lists || rules || acts("ringfence-allow"), ALLOW),
         (acts("ringfence-ban"), BAN),
         (acts("ringfence-block") || config.ledger_path().exists(), BLOCK),
         (rules, FIREWALL),
@@ -258,13 +258,11 @@ mod tests {
             actions: vec![Action { ban: ban.into(), ..Action::default() }],
             ..Jail::default()
         };
-        assert_eq!(needed(&config, &[]), [ALLOW]);
-        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-ban ban")]), [ALLOW, BAN, SETS_AT_BOOT]);
-        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-block ban")]), [ALLOW, BLOCK]);
-        assert_eq!(
-            needed(&config, &[Jail { logs: vec![config.events_path()], ..Jail::default() }]),
-            [ALLOW, LOG]
-        );
+        assert_eq!(needed(&config, &[]), []);
+        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-ban ban")]), [BAN, SETS_AT_BOOT]);
+        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-block ban")]), [BLOCK]);
+        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-allow add")]), [ALLOW]);
+        assert_eq!(needed(&config, &[Jail { logs: vec![config.events_path()], ..Jail::default() }]), [LOG]);
         let list =
             toml::from_str::<Config>("[lists.office]\nkind = \"allow\"\nentries = [\"192.0.2.1\"]").unwrap();
         let config = Config { lists: list.lists, ..config };

@@ -1,9 +1,14 @@
 //! `ringfence doctor`: a host on which all is well, and each of a dozen that are broken in one thing. All of it is real (fail2ban, its
 //! filters, FreeSWITCH's files and tables, the kernel's rules), but systemd, which answers as its tools would.
 
+use std::time::{Duration, Instant};
+
+use ringfence::deadline::Deadline;
+use ringfence::fusionpbx::profiles;
+use ringfence::postgres::Target;
 use serde_json::Value;
 
-use crate::support::{Container, call, data, wait_for};
+use crate::support::{Container, Postgres, call, data, wait_for};
 
 const JAIL_LOCAL: &str = "\
 [DEFAULT]
@@ -54,7 +59,7 @@ fn host() -> Container {
     host.write("/var/log/fail2ban.log", "");
     host.shell(
         "mkdir -p /run/systemd/system /etc/systemd/system/timers.target.wants /etc/systemd/system/sysinit.target.wants
-         for unit in allow ban block; do touch /etc/systemd/system/timers.target.wants/ringfence-$unit.timer; done
+         for unit in ban block; do touch /etc/systemd/system/timers.target.wants/ringfence-$unit.timer; done
          touch /etc/systemd/system/sysinit.target.wants/ringfence-sets.service",
     );
     host.has_program("/usr/bin/systemctl", SYSTEMCTL);
@@ -93,7 +98,7 @@ struct Broken {
     mend: &'static str,
 }
 
-const BROKEN: [Broken; 24] = [
+const BROKEN: [Broken; 27] = [
     Broken {
         by: "sed -i 's/^source/sorce/' /etc/ringfence/ringfence.toml",
         subject: "settings",
@@ -133,7 +138,7 @@ const BROKEN: [Broken; 24] = [
         by: "printf '[ringfence-account]\\nignorecommand = exec /usr/bin/ringfence-ignore \"<ip>\"\\n' > /etc/fail2ban/jail.d/zz.local",
         subject: "jail",
         check: "ignorecommand",
-        says: &["ringfence-account: it has an ignorecommand"],
+        says: &["ringfence-account: it bans ", ", and has an ignorecommand"],
         mend: "rm /etc/fail2ban/jail.d/zz.local",
     },
     Broken {
@@ -195,6 +200,34 @@ const BROKEN: [Broken; 24] = [
         says: &["Who is registered is not known: no sofia_reg_*.db or core.db in "],
         mend: "mv /tmp/sofia_reg_internal.db /var/lib/freeswitch/db/",
     },
+    // A kernel without xt_string, as its tools tell it.
+    Broken {
+        by: "for kind in nft legacy; do file=/usr/sbin/iptables-$kind-restore; mv $file /tmp/; printf \
+             '#!/bin/bash\\nrules=$(cat); case \"$rules\" in *\"-m string\"*) exit 2;; esac; \
+             exec -a iptables-%s-restore /usr/sbin/xtables-%s-multi \"$@\" <<< \"$rules\"\\n' $kind $kind > $file; chmod 755 $file; done",
+        subject: "kernel",
+        check: "matches",
+        says: &["The kernel takes no rules with string", "modprobe -a xt_string"],
+        mend: "mv /tmp/iptables-*-restore /usr/sbin/",
+    },
+    Broken {
+        by: "printf '[lists.office]\\nkind = \"allow\"\\nentries = [\"203.0.113.0/24\"]\\n' >> /etc/ringfence/ringfence.toml; \
+             cd /etc/systemd/system/timers.target.wants; touch ringfence-lists.timer ringfence-allow.timer",
+        subject: "kernel",
+        check: "sets",
+        says: &["There are lists, and their sets are not in the kernel: rf-allow-ip4, ", "ringfence-lists load"],
+        mend: "sed -i '/^.lists/,$d' /etc/ringfence/ringfence.toml; cd /etc/systemd/system/timers.target.wants; \
+               rm ringfence-lists.timer ringfence-allow.timer",
+    },
+    // It hangs, as a program that waits for what never comes.
+    Broken {
+        by: "mv /usr/bin/fail2ban-client /tmp/; printf '#!/bin/sh\\nexec /usr/bin/sleep 60\\n' > /usr/bin/fail2ban-client; \
+             chmod 755 /usr/bin/fail2ban-client",
+        subject: "fail2ban",
+        check: "version",
+        says: &["fail2ban-client did not get done within 10 s."],
+        mend: "mv /tmp/fail2ban-client /usr/bin/",
+    },
     Broken {
         by: "sed -i 's/true/false/' /etc/freeswitch/sip_profiles/internal.xml",
         subject: "freeswitch",
@@ -247,13 +280,13 @@ const BROKEN: [Broken; 24] = [
     },
     Broken {
         by: "cp /usr/bin/systemctl /tmp/; sed -i 's/=active/=inactive/' /usr/bin/systemctl; \
-             rm /etc/systemd/system/timers.target.wants/*-ban.timer /etc/systemd/system/timers.target.wants/*-block.timer; \
-             printf '* * * * * root exec ringfence-ban sync\\n* * * * * root exec ringfence-block expire\\n' > /etc/cron.d/ringfence",
+             rm /etc/systemd/system/timers.target.wants/*-block.timer; \
+             echo '* * * * * root exec ringfence-block expire' > /etc/cron.d/ringfence",
         subject: "timers",
         check: "running",
-        says: &["ringfence-allow.timer is enabled, but does not run", "systemctl start ringfence-allow.timer"],
-        mend: "mv /tmp/systemctl /usr/bin/; rm /etc/cron.d/ringfence; touch /etc/systemd/system/timers.target.wants/ringfence-ban.timer \
-               /etc/systemd/system/timers.target.wants/ringfence-block.timer",
+        says: &["ringfence-ban.timer is enabled, but does not run", "systemctl start ringfence-ban.timer"],
+        mend: "mv /tmp/systemctl /usr/bin/; rm /etc/cron.d/ringfence; \
+               touch /etc/systemd/system/timers.target.wants/ringfence-block.timer",
     },
     Broken {
         by: "printf '#!/bin/sh\\necho no\\n' > /usr/bin/timedatectl",
@@ -369,4 +402,49 @@ fn without_fail2ban_the_rest_is_examined() {
         found[0].2.starts_with("fail2ban-client is not there; install the package fail2ban. -> "),
         "{found:?}"
     );
+}
+
+/// As FusionPBX 5.5 has them, and 5.4 with text for boolean.
+const PROFILES: &str = "
+    CREATE TABLE v_sip_profiles (sip_profile_uuid uuid PRIMARY KEY, sip_profile_name text, sip_profile_enabled KIND);
+    CREATE TABLE v_sip_profile_settings (sip_profile_setting_uuid uuid PRIMARY KEY, sip_profile_uuid uuid, \
+        sip_profile_setting_name text, sip_profile_setting_value text, sip_profile_setting_enabled KIND);
+    INSERT INTO v_sip_profiles VALUES
+        ('31111111-1111-1111-1111-111111111111', 'internal', 'true'),
+        ('32222222-2222-2222-2222-222222222222', 'external', 'true'),
+        ('33333333-3333-3333-3333-333333333333', 'internal-ipv6', 'true'),
+        ('34444444-4444-4444-4444-444444444444', 'unset', 'true'),
+        ('35555555-5555-5555-5555-555555555555', 'off', 'false');
+    INSERT INTO v_sip_profile_settings VALUES
+        (gen_random_uuid(), '31111111-1111-1111-1111-111111111111', 'log-auth-failures', 'true', 'true'),
+        (gen_random_uuid(), '31111111-1111-1111-1111-111111111111', 'auth-calls', 'false', 'true'),
+        (gen_random_uuid(), '32222222-2222-2222-2222-222222222222', 'log-auth-failures', 'false', 'true'),
+        (gen_random_uuid(), '33333333-3333-3333-3333-333333333333', 'log-auth-failures', 'true', 'false');";
+
+#[test]
+fn fusionpbx_says_which_profiles_log_failures() {
+    let server = Postgres::start();
+    let read = |database: &str| {
+        let dir = server.socket_dir().display();
+        let target = format!("host={dir} port={} dbname={database} user=ringfence", server.port);
+        let deadline = Deadline::after(Instant::now(), Duration::from_secs(10));
+        profiles::read(&Target::parse(&target).unwrap(), deadline)
+    };
+    for (database, kind) in [("new", "boolean"), ("old", "text")] {
+        server.psql_in("postgres", &format!("CREATE DATABASE {database}"));
+        let missing = format!("{:#}", read(database).unwrap_err());
+        assert!(missing.contains("it has no v_sip_profiles or no v_sip_profile_settings"), "{missing}");
+        server.psql_in(database, &PROFILES.replace("KIND", kind));
+        let denied = format!("{:#}", read(database).unwrap_err());
+        assert!(
+            denied.contains("must be granted SELECT on v_sip_profiles and v_sip_profile_settings"),
+            "{denied}"
+        );
+        server.psql_in(database, "GRANT SELECT ON v_sip_profiles, v_sip_profile_settings TO ringfence");
+        let profiles = read(database).unwrap();
+        let found: Vec<_> =
+            profiles.iter().map(|profile| (profile.name.as_str(), profile.logs_failures)).collect();
+        let expected = [("external", false), ("internal", true), ("internal-ipv6", false), ("unset", false)];
+        assert_eq!(found, expected, "{database}");
+    }
 }

@@ -102,6 +102,7 @@ impl Host<'_> {
         findings.extend(self.freeswitch(jails));
         findings.extend(checkup::asterisk::settings(root, jails));
         findings.push(checkup::kernel::sets());
+        findings.extend(checkup::kernel::list_sets(config));
         findings.push(checkup::kernel::program(config));
         match Scheduler::read(root) {
             Ok(scheduler) => {
