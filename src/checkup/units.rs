@@ -194,11 +194,11 @@ pub fn running(jobs: &[Job], scheduler: &Scheduler, states: Option<&anyhow::Resu
     }
     if findings.is_empty() {
         let names: Vec<_> = jobs.iter().map(|job| job.unit.trim_start_matches("ringfence-")).collect();
-        findings.push(Finding::fine(
-            Timers,
-            "running",
-            format!("all that is needed runs: {}", names.join(", ")),
-        ));
+        let what = match names[..] {
+            [] => "nothing is in use that needs one".to_owned(),
+            _ => format!("all that is needed runs: {}", names.join(", ")),
+        };
+        findings.push(Finding::fine(Timers, "running", what));
     }
     findings
 }
@@ -288,6 +288,7 @@ mod tests {
         let systemd = wants("/run/systemd/system/x");
         let enable = "systemctl enable --now ringfence-allow.timer".to_owned();
         assert_eq!(checks(&[systemd], &[ALLOW], ""), [("enabled", enable)]);
+        assert_eq!(checks(&[systemd], &[], ""), [("running", String::new())]);
         let fine = ("running", String::new());
         let cron = (
             "/etc/cron.d/ringfence",
