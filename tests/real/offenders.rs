@@ -145,6 +145,29 @@ fn freeswitchs_own_log_will_do() {
 }
 
 #[test]
+fn freeswitchs_own_log_has_the_hosts_times() {
+    let world = World::with_databases();
+    let log = world.path("freeswitch.log");
+    let time = Timestamp::now() - SignedDuration::from_mins(10) + SignedDuration::from_hours(9);
+    let text = format!(
+        "{} 0.00% [WARNING] sofia_reg.c:1787 SIP auth failure (REGISTER) on sofia profile 'internal' for \
+         [101@a.example.com] from ip 203.0.113.66\n",
+        time.strftime("%Y-%m-%d %H:%M:%S.%6f")
+    );
+    std::fs::write(&log, text.repeat(2)).unwrap();
+    for (zone, count) in [("JST-9", 1), ("UTC", 0)] {
+        let args = ["offenders", "--json", "--since", "30m", "--freeswitch-log", log.to_str().unwrap()];
+        let found = call(world.admin_command(&args).env("TZ", zone));
+        let found: serde_json::Value = serde_json::from_str(&found.stdout).unwrap();
+        let ago = |time: &serde_json::Value| {
+            Timestamp::now().duration_since(time.as_str().unwrap().parse().unwrap()).as_mins()
+        };
+        let recent = found.as_array().unwrap().iter().filter(|entry| ago(&entry["accounts"][0]["last"]) >= 0);
+        assert_eq!(recent.count(), count, "{zone}");
+    }
+}
+
+#[test]
 fn a_log_that_others_could_have_written_is_not_read() {
     use std::os::unix::fs::PermissionsExt;
     let world = world(&[(1, NOBODY)]);
