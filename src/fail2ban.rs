@@ -11,6 +11,7 @@ use crate::deadline::Deadline;
 
 mod held;
 pub mod jails;
+pub mod past;
 mod python;
 pub mod regex;
 mod remembered;

@@ -21,6 +21,8 @@ pub struct Failure {
     pub why: Why,
     /// What the client calls itself, as well; empty if that is not known.
     pub agent: String,
+    /// Whether it was part of an alarm, so that no jail counts it.
+    pub excused: bool,
 }
 
 /// A user at a domain, each as people read it.

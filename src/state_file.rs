@@ -148,6 +148,11 @@ pub fn publish(path: &Path, content: &[u8]) -> io::Result<()> {
     replace_as(path, content, Durability::Volatile, None, 0o644)
 }
 
+/// [`replace`] by a file that its group may read, too.
+pub fn hand_out(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_as(path, content, Durability::Durable, None, 0o640)
+}
+
 /// [`replace`], and the new file belongs to `owner`.
 pub fn replace_for(
     path: &Path,

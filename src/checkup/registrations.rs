@@ -15,8 +15,6 @@ use crate::fusionpbx::{self, accounts};
 use crate::registrations::discovery::{self, Discovery, Nothing};
 use crate::registrations::{Question, Registry};
 
-/// `ringfence-events` writes every second.
-
 /// Whether the source is found and can be read, as `ringfence-ignore` does it.
 #[must_use]
 pub fn source(config: &Config, root: &Root, now: Timestamp, deadline: Deadline) -> Finding {

@@ -1,6 +1,6 @@
 //! Decisions of the past, as the journal has them.
 
-use std::io;
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -55,6 +55,23 @@ pub fn since(log_dir: &Path, since: Timestamp, mut each: impl FnMut(Past)) -> io
     Ok(odd)
 }
 
+/// When the first decision was made that the journal still has; `None` if it has none.
+pub fn begins(log_dir: &Path) -> io::Result<Option<Timestamp>> {
+    let path = log_dir.join("decisions.jsonl");
+    for name in [path.with_extension("jsonl.1"), path] {
+        let file = match state_file::open_regular(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            file => file?,
+        };
+        let mut first = vec![];
+        BufReader::new(file).take(LONGEST as u64).read_until(b'\n', &mut first)?;
+        if let Ok(past) = serde_json::from_slice::<Past>(&first) {
+            return Ok(Some(past.when));
+        }
+    }
+    Ok(None)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +89,7 @@ mod tests {
             (all, odd.unwrap())
         };
         assert_eq!(all(at(0)), (vec![], 0));
+        assert_eq!(begins(&dir.path().join("log")).unwrap(), None);
         let journal =
             Journal::new(&dir.path().join("log"), &dir.path().join("run"), &dir.path().join("none"));
         let decision = |subject: &str| Decision::new("ringfence-ban", subject, "ban", "jail", "jail");
@@ -87,5 +105,6 @@ mod tests {
         let (first, later) = ((at(0), a.clone(), 1), [(at(10), steers, 1), (at(70), a, 2), (at(80), b, 1)]);
         assert_eq!(all(at(1)), (later.to_vec(), 1));
         assert_eq!(all(at(0)), ([vec![first], later.to_vec()].concat(), 1));
+        assert_eq!(begins(&dir.path().join("log")).unwrap(), Some(at(0)));
     }
 }

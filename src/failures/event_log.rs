@@ -56,6 +56,7 @@ pub fn failure(line: &Line) -> Option<Failure> {
         account: Account { user: readable(user.into()), domain: readable(domain.into()) },
         why: why(failure),
         agent: readable(agent.into()),
+        excused: matches!(line.entry, Entry::Excused(_)),
     })
 }
 

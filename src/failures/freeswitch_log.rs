@@ -149,7 +149,14 @@ impl Reader {
             false => Why::WrongPassword,
         };
         let [user, domain] = [user, domain].map(|text| visible_within(text, MAX_TEXT));
-        Some(Failure { time, address, account: Account { user, domain }, why, agent: String::new() })
+        Some(Failure {
+            time,
+            address,
+            account: Account { user, domain },
+            why,
+            agent: String::new(),
+            excused: false,
+        })
     }
 }
 

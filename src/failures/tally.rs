@@ -78,7 +78,7 @@ impl Default for Tally {
 impl Tally {
     /// Adds one.
     pub fn add(&mut self, failure: Failure) {
-        let Failure { time, address, account, why, agent } = failure;
+        let Failure { time, address, account, why, agent, .. } = failure;
         // It is the one that was used last, now.
         if self.sources.get(&address).is_none() {
             if self.sources.len() == MAX_ADDRESSES
@@ -156,6 +156,7 @@ mod tests {
             account: Account { user: user.into(), domain: "a.example.com".into() },
             why,
             agent: if second == 0 { String::new() } else { format!("Lab {second}") },
+            excused: false,
         }
     }
 

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::dated::Dated;
+use super::store::Store;
 use super::web::Validators;
 use crate::address_set::{AddressRange, AddressSet};
 use crate::config::Secret;
-use crate::config::lists::{List, Source};
+use crate::config::lists::{List, ListName, Source};
 
 /// What a list said when it was last good.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +37,16 @@ pub struct Part {
     pub notes: Vec<String>,
 }
 
+/// The end of its file's name in the store, behind the list's name.
+pub const ENDING: &str = ".copy";
+
 impl Copy {
+    /// The last good copy of a list; `None` where there is none, or it is of another source. What was damaged is an error.
+    pub fn read(store: &Store, name: &ListName, list: &List) -> anyhow::Result<Option<Self>> {
+        let copy: Option<Self> = store.read(&format!("{name}{ENDING}"))?;
+        Ok(copy.filter(|copy| copy.source == fingerprint(list)))
+    }
+
     /// The addresses.
     #[must_use]
     pub fn set(&self) -> AddressSet {

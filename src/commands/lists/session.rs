@@ -16,7 +16,7 @@ use crate::evidence::Decision;
 use crate::exit::Exit;
 use crate::feeds::apiban;
 use crate::feeds::compile::{self, Compiled, Outcome};
-use crate::feeds::copy::{Copy, fingerprint};
+use crate::feeds::copy::{Copy, ENDING};
 use crate::feeds::due::{is_due, least_pause};
 use crate::feeds::fetch::Fetched;
 use crate::feeds::guard::{self, Hit, Protected};
@@ -30,9 +30,6 @@ mod download;
 
 /// The lists put together, in the store.
 pub(super) const COMPILED: &str = "compiled";
-
-/// The ending of the copies in the store.
-pub(super) const COPY: &str = ".copy";
 
 /// A crash may leave one such file of a list.
 const UNFINISHED: &str = ".copy.new";
@@ -220,7 +217,7 @@ impl<'a> Session<'a> {
     pub(super) fn keep(&self) -> anyhow::Result<()> {
         for (name, copy) in &self.after {
             if self.before.get(name).is_none_or(|before| !Arc::ptr_eq(before, copy)) {
-                self.store.write(&format!("{name}{COPY}"), &**copy)?;
+                self.store.write(&format!("{name}{ENDING}"), &**copy)?;
             }
         }
         self.remembered.write(self.store)?;
@@ -234,7 +231,7 @@ impl<'a> Session<'a> {
             let _ = Registry::new(self.config).remember(&self.registered, self.now.as_millisecond());
         }
         self.status.write(self.store)?;
-        for ending in [COPY, UNFINISHED] {
+        for ending in [ENDING, UNFINISHED] {
             for name in self.store.names(ending)? {
                 if !self.lists.contains_key(name.as_str()) {
                     self.store.remove(&format!("{name}{ending}"))?;
@@ -309,8 +306,8 @@ pub(super) fn read_copies(
     let mut copies = BTreeMap::new();
     let mut lost = vec![];
     for (name, list) in lists {
-        match store.read::<Copy>(&format!("{name}{COPY}")) {
-            Ok(Some(mut copy)) if copy.source == fingerprint(list) => {
+        match Copy::read(store, name, list) {
+            Ok(Some(mut copy)) => {
                 if matches!(list.source, Source::Apiban { .. }) {
                     for part in &mut copy.parts {
                         part.content = apiban::let_go(&part.content, now);
@@ -318,7 +315,7 @@ pub(super) fn read_copies(
                 }
                 copies.insert(name.clone(), Arc::new(copy));
             }
-            Ok(_) => {}
+            Ok(None) => {}
             Err(error) => lost.push(format!("{name}: its last good copy is lost: {error:#}")),
         }
     }

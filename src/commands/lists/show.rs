@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::session::{self, COPY};
+use super::session;
 use crate::commands::{an_address, screen};
 use crate::config::Config;
 use crate::config::lists::{List, ListName};
 use crate::exit::Exit;
-use crate::feeds::copy::{Copy, fingerprint};
+use crate::feeds::copy::Copy;
 use crate::feeds::store::Store;
 
 mod of_address;
@@ -63,11 +63,8 @@ struct Row {
 
 impl Row {
     fn read(name: ListName, list: List, store: &Store) -> anyhow::Result<Self> {
-        Ok(match store.read::<Copy>(&format!("{name}{COPY}")) {
-            Ok(copy) => {
-                let copy = copy.filter(|copy| copy.source == fingerprint(&list));
-                Self { name, list, copy, damaged: None }
-            }
+        Ok(match Copy::read(store, &name, &list) {
+            Ok(copy) => Self { name, list, copy, damaged: None },
             Err(error) if Store::is_forbidden(&error) => return Err(error),
             Err(error) => Self { name, list, copy: None, damaged: Some(format!("{error:#}")) },
         })

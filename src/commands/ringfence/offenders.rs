@@ -61,7 +61,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-fn a_time(text: &str) -> Result<Duration, String> {
+pub(super) fn a_time(text: &str) -> Result<Duration, String> {
     duration(text, Duration::from_secs(1)..=Duration::from_hours(24 * 366))
 }
 
@@ -90,29 +90,51 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
 fn read(config: &Config, args: &Args, now: Timestamp) -> anyhow::Result<(Tally, PathBuf)> {
     let since = now - SignedDuration::try_from(args.since).context("--since")?;
     let mut tally = Tally::default();
-    let mut add = |failure: Failure| {
+    let log = each_failure(config, args.freeswitch_log.as_deref(), since, |failure| {
         let of_domain = |domain: &String| failure.account.domain.eq_ignore_ascii_case(domain);
         if args.address.is_none_or(|address| failure.address == address.to_canonical())
             && args.domain.as_ref().is_none_or(of_domain)
         {
             tally.add(failure);
         }
-    };
-    let log = match &args.freeswitch_log {
-        Some(path) => path.clone(),
-        None => config.events_path(),
-    };
+    })?;
+    if let Some(odd) = log.odd() {
+        complain(&odd);
+    }
+    Ok((tally, log.path))
+}
+
+/// A log that says what failed.
+pub(super) struct Log {
+    pub(super) path: PathBuf,
+    /// So many lines are none of its format.
+    odd: u64,
+}
+
+impl Log {
+    /// What was passed over, if anything.
+    pub(super) fn odd(&self) -> Option<String> {
+        let lines = counted(self.odd, "line is", "lines are");
+        (self.odd > 0)
+            .then(|| format!("{lines} none of the format of {}, and passed over", self.path.display()))
+    }
+}
+
+/// Hands over what failed since then: as the log of `ringfence-events` says, or where there is none, or another is named, FreeSWITCH's.
+pub(super) fn each_failure(
+    config: &Config,
+    freeswitch_log: Option<&Path>,
+    since: Timestamp,
+    each: impl FnMut(Failure),
+) -> anyhow::Result<Log> {
+    let log = freeswitch_log.map_or_else(|| config.events_path(), Path::to_owned);
     let cannot_read = |log: &Path| format!("cannot read {}", log.display());
-    if args.freeswitch_log.is_none() && log.try_exists().with_context(|| cannot_read(&log))? {
-        let odd = event_log::since(&log, since, &mut add).with_context(|| cannot_read(&log))?;
-        if odd > 0 {
-            let lines = counted(odd, "line is", "lines are");
-            complain(&format!("{lines} none of the format of {}, and passed over", log.display()));
-        }
-        return Ok((tally, log));
+    if freeswitch_log.is_none() && log.try_exists().with_context(|| cannot_read(&log))? {
+        let odd = event_log::since(&log, since, each).with_context(|| cannot_read(&log))?;
+        return Ok(Log { path: log, odd });
     }
     let usual = || freeswitch_log::USUAL.map(Path::new).into_iter().find(|path| path.exists());
-    let Some(log) = args.freeswitch_log.clone().or_else(|| usual().map(Path::to_owned)) else {
+    let Some(log) = freeswitch_log.or_else(usual).map(Path::to_owned) else {
         bail!(
             "there is no log to read: neither {} (ringfence-events run writes it) nor FreeSWITCH's own in {}; \
              --freeswitch-log names another",
@@ -122,8 +144,8 @@ fn read(config: &Config, args: &Args, now: Timestamp) -> anyhow::Result<(Tally, 
     };
     // A log that is not there would be one that says nothing.
     state_file::open_regular(&log).with_context(|| cannot_read(&log))?;
-    freeswitch_log::since(&log, since, &TimeZone::system(), &mut add).with_context(|| cannot_read(&log))?;
-    Ok((tally, log))
+    freeswitch_log::since(&log, since, &TimeZone::system(), each).with_context(|| cannot_read(&log))?;
+    Ok(Log { path: log, odd: 0 })
 }
 
 /// An address that failed, as JSON has it.
