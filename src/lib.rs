@@ -38,5 +38,6 @@ pub mod netlink;
 pub mod pause;
 pub mod postgres;
 pub mod registrations;
+pub mod report;
 pub mod services;
 pub mod state_file;

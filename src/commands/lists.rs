@@ -21,6 +21,7 @@ mod session;
 pub(super) mod show;
 
 use fetch::Then;
+pub(super) use session::all_lists;
 
 const TOOL: &str = "ringfence-lists";
 

@@ -13,6 +13,7 @@ mod look;
 mod offenders;
 mod pause;
 mod release;
+mod report;
 mod status;
 mod test;
 mod validate;
@@ -55,6 +56,8 @@ enum Command {
     Test(test::Args),
     /// Lift all blocking of ours for a while, after which the kernel blocks again by itself
     Pause(pause::Args),
+    /// What was blocked and why, as one page for the customer or the boss
+    Report(report::Args),
     /// Whether the settings and the installed filters and jails are right
     Validate(validate::Args),
 }
@@ -126,6 +129,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
         Command::Release(args) => release::run(&config(&[])?, file, args),
         Command::Test(args) => test::run(&config(&[])?, args),
         Command::Pause(args) => pause::run(&config(&pause::UNNEEDED)?, args),
+        Command::Report(args) => report::run(&config(&report::UNNEEDED)?, args),
         Command::Validate(args) => validate::run(file, args),
     }
 }

@@ -26,6 +26,7 @@ mod accounts;
 mod admin_doctor;
 mod admin_pause;
 mod admin_release;
+mod admin_report;
 mod admin_status;
 mod admin_test;
 mod admin_validate;

@@ -281,7 +281,7 @@ impl<'a> Session<'a> {
 }
 
 /// The lists of the settings, and the carriers where there is a FusionPBX.
-pub(super) fn all_lists(config: &Config, store: &Store) -> BTreeMap<ListName, List> {
+pub(in crate::commands) fn all_lists(config: &Config, store: &Store) -> BTreeMap<ListName, List> {
     with_carriers(config, carriers::database(config, store).is_some())
 }
 

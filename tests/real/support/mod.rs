@@ -3,6 +3,7 @@
 mod allower;
 mod banner;
 mod blocker;
+mod browser;
 mod container;
 pub mod event_source;
 mod fail2ban;
@@ -25,6 +26,7 @@ use ringfence::account::Offender;
 pub use allower::Allower;
 pub use banner::Banner;
 pub use blocker::Blocker;
+pub use browser::Browser;
 pub use container::Container;
 pub use event_source::{EventSource, Events};
 pub use fail2ban::{Fail2ban, failures, found_in};

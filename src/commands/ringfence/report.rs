@@ -1,0 +1,294 @@
+//! `ringfence report`: what was blocked, as a page for the customer or the boss.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use super::complain;
+use super::offenders::{a_time, each_failure};
+use crate::commands::lists::all_lists;
+use crate::commands::screen::counted;
+use crate::commands::{causes, say};
+use crate::config::Config;
+use crate::config::lists::{List, ListName, Source};
+use crate::deadline::Deadline;
+use crate::evidence::{past, visible};
+use crate::exemption::{self, Exemption};
+use crate::exit::Exit;
+use crate::fail2ban;
+use crate::feeds::copy::Copy;
+use crate::feeds::store::Store;
+use crate::registrations;
+use crate::report::axis::Axis;
+use crate::report::{Gathering, Report, Standing};
+use crate::state_file;
+
+mod chart;
+mod country;
+mod html;
+mod page;
+mod words;
+
+use page::Page;
+use words::Clock;
+
+/// Settings of other tools.
+pub(super) const UNNEEDED: [&str; 3] = ["block", "ledger", "events"];
+
+/// fail2ban's database is read in this time.
+const READING: Duration = Duration::from_secs(20);
+
+/// Whether one address is exempt is found out in this time, and whether all are, in that.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE_IN_ALL: Duration = Duration::from_secs(10);
+
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+
+/// The command line of `report`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Write the page to this file; -: print it
+    #[arg(long, value_name = "FILE", required_unless_present = "json")]
+    html: Option<PathBuf>,
+
+    /// What happened in this time up to now
+    #[arg(long, value_name = "T", default_value = "7d", value_parser = a_time)]
+    since: Duration,
+
+    /// Only what concerns this domain: for the customer's copy
+    #[arg(long, short, value_name = "DOMAIN")]
+    domain: Option<String>,
+
+    /// Read this log of FreeSWITCH, and its rotated files, instead of that of ringfence-events
+    #[arg(long, value_name = "FILE")]
+    freeswitch_log: Option<PathBuf>,
+
+    /// Print the figures as JSON, with times as of RFC 3339
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
+    let is_printed = args.html.as_deref() == Some(Path::new("-"));
+    if is_printed && args.json {
+        bail!("--html - and --json would both be printed; give --html a file");
+    }
+    if let Some(path) = args.html.as_deref().filter(|_| !is_printed) {
+        check_target(path)?;
+    }
+    let now = Timestamp::now();
+    let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
+    let since = now.checked_sub(SignedDuration::try_from(args.since)?).context("--since")?;
+    let axis = Axis::new(since, now, &zone).context("--since")?;
+    let domain = args.domain.as_deref().map(visible);
+    let clock = Clock(zone);
+    let mut reading = Reading::new(config, &clock, since, now);
+    let gathering = reading.gather(axis, domain.as_deref(), args.freeswitch_log.as_deref());
+    let report = reading.finish(gathering);
+
+    let host = std::fs::read_to_string(HOSTNAME).unwrap_or_default();
+    let host = match host.trim() {
+        "" => "this host".to_owned(),
+        host => visible(host),
+    };
+    let page = Page {
+        host: &host,
+        report: &report,
+        clock: &clock,
+        faults: &reading.faults,
+        sources: &reading.sources,
+        knows_failures: reading.knows_failures,
+        knows_decisions: reading.knows_decisions,
+    };
+    match &args.html {
+        Some(_) if is_printed => io::stdout().lock().write_all(page.render().as_bytes())?,
+        Some(path) => {
+            state_file::hand_out(path, page.render().as_bytes())
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            if !args.json {
+                say(&format!("The page is in {}.", path.display()));
+            }
+        }
+        None => {}
+    }
+    if args.json {
+        print_json(&report, &reading.faults)?;
+    }
+    reading.faults.iter().for_each(|fault| complain(fault));
+    Ok(if reading.faults.is_empty() { Exit::Yes } else { Exit::No })
+}
+
+/// A file may be replaced; a device, a pipe or a link may not.
+fn check_target(path: &Path) -> anyhow::Result<()> {
+    match path.symlink_metadata() {
+        Ok(about) if !about.is_file() => {
+            bail!("{} is there and no regular file; --html - prints the page", path.display())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn print_json(report: &Report, faults: &[String]) -> anyhow::Result<()> {
+    let mut value = serde_json::to_value(report)?;
+    if let Some(object) = value.as_object_mut() {
+        object.insert("unread".to_owned(), faults.into());
+    }
+    let text = serde_json::to_string_pretty(&value)? + "\n";
+    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+/// Reads everything, and remembers what could not be read.
+struct Reading<'a> {
+    config: &'a Config,
+    clock: &'a Clock,
+    since: Timestamp,
+    now: Timestamp,
+    /// What could not be read, and what to do about it.
+    faults: Vec<String>,
+    /// What was read.
+    sources: Vec<String>,
+    knows_failures: bool,
+    knows_decisions: bool,
+}
+
+impl<'a> Reading<'a> {
+    fn new(config: &'a Config, clock: &'a Clock, since: Timestamp, now: Timestamp) -> Self {
+        Self {
+            config,
+            clock,
+            since,
+            now,
+            faults: vec![],
+            sources: vec![],
+            knows_failures: false,
+            knows_decisions: false,
+        }
+    }
+
+    fn gather(&mut self, axis: Axis, domain: Option<&str>, freeswitch_log: Option<&Path>) -> Gathering {
+        let mut gathering = Gathering::new(self.since, self.now, axis, domain);
+        self.failures(&mut gathering, freeswitch_log);
+        self.decisions(&mut gathering);
+        self.bans(&mut gathering);
+        self.lists(&mut gathering);
+        gathering
+    }
+
+    fn failures(&mut self, gathering: &mut Gathering, freeswitch_log: Option<&Path>) {
+        match each_failure(self.config, freeswitch_log, self.since, |failure| gathering.failure(failure)) {
+            Ok(log) => {
+                self.knows_failures = true;
+                self.sources.push(format!("Failed logins are from {}.", log.path.display()));
+                self.faults.extend(log.odd());
+            }
+            Err(error) => self.faults.push(format!("Failed logins: {}.", causes(&error))),
+        }
+    }
+
+    fn decisions(&mut self, gathering: &mut Gathering) {
+        let journal = self.config.log_dir.join("decisions.jsonl");
+        let journal = journal.display();
+        let log_dir = &self.config.log_dir;
+        let read = past::since(log_dir, self.since, |past| gathering.decision(&past))
+            .and_then(|odd| Ok((odd, past::begins(log_dir)?)));
+        match read {
+            Ok((odd, begins)) => {
+                self.knows_decisions = true;
+                self.sources.push(match begins {
+                    None => format!("The journal {journal} has no decisions."),
+                    Some(begins) if begins > self.since => format!(
+                        "Decisions are from the journal {journal}, which begins at {}.",
+                        self.clock.minute(begins)
+                    ),
+                    Some(_) => format!("Decisions are from the journal {journal}."),
+                });
+                if odd > 0 {
+                    let lines = counted(odd, "line is", "lines are");
+                    self.faults.push(format!("{lines} none of the format of {journal}, and passed over"));
+                }
+            }
+            Err(error) => {
+                let hint = match error.kind() {
+                    io::ErrorKind::PermissionDenied => "; run as root",
+                    _ => "",
+                };
+                self.faults.push(format!("Decisions: cannot read {journal}: {error}{hint}."));
+            }
+        }
+    }
+
+    fn bans(&mut self, gathering: &mut Gathering) {
+        let database = &self.config.fail2ban.database;
+        let deadline = Deadline::after(Instant::now(), READING);
+        let since = self.since.as_second();
+        match fail2ban::past::since(database, since, deadline, |ban| gathering.ban(&ban)) {
+            Ok(true) => self.sources.push(
+                "Bans that fail2ban made with another action are from its own database, which keeps them for its dbpurgeage, a \
+                 day unless it is set, and none that were lifted by hand."
+                    .to_owned(),
+            ),
+            // What is not there says nothing, and only of a host without fail2ban is that all.
+            Ok(false) => self.sources.push(format!("There is no database of fail2ban at {}.", database.display())),
+            Err(error) => self.faults.push(format!("Bans: {}.", causes(&error))),
+        }
+    }
+
+    fn lists(&mut self, gathering: &mut Gathering) {
+        let store = match Store::peek(&self.config.state_dir) {
+            Ok(store) => store,
+            Err(error) => {
+                self.faults.push(format!("Lists: {}.", causes(&error)));
+                return;
+            }
+        };
+        for (name, list) in all_lists(self.config, &store) {
+            let copy = Copy::read(&store, &name, &list).unwrap_or_else(|error| {
+                self.faults.push(format!("List {name}: {}.", causes(&error)));
+                None
+            });
+            gathering.list(&name, list.kind, country(self.config, &name, &list).as_deref(), copy.as_ref());
+        }
+    }
+
+    fn finish(&mut self, gathering: Gathering) -> Report {
+        let end = Deadline::after(Instant::now(), PATIENCE_IN_ALL);
+        let mut unknown = 0;
+        let report = gathering.finish(|address| {
+            let deadline = Deadline::after(Instant::now(), PATIENCE.min(end.remaining()));
+            let (exemption, _) = exemption::find(self.config, address, self.now, deadline);
+            unknown += u64::from(exemption.holds().is_none());
+            standing(exemption)
+        });
+        if unknown > 0 {
+            let addresses = counted(unknown, "address that fails", "addresses that fail");
+            self.faults.push(format!(
+                "Nobody knows whether {addresses} may be left alone; ringfence-ignore --explain says why."
+            ));
+        }
+        report
+    }
+}
+
+fn standing(exemption: Exemption) -> Option<Standing> {
+    Some(match exemption {
+        Exemption::Allowed { list } => Standing::Allowed { list: Some(list) },
+        Exemption::Standing(registrations::Standing::Registered { .. }) => Standing::Registered,
+        Exemption::Standing(registrations::Standing::SeenLately { .. }) => Standing::RegisteredLately,
+        _ => return None,
+    })
+}
+
+/// Of which country a list is: of its `country`, of its name where that is a code, or, if others keep it and a port is restricted to
+/// it, of its name as well.
+fn country(config: &Config, name: &ListName, list: &List) -> Option<String> {
+    let text = name.as_str();
+    let is_code = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_lowercase());
+    let is_restriction =
+        || config.firewall.restrict.iter().any(|restrict| restrict.to.iter().any(|to| to == text));
+    let is_foreign = matches!(list.source, Source::Web { .. });
+    list.country.clone().or_else(|| (is_code || is_foreign && is_restriction()).then(|| text.to_owned()))
+}
