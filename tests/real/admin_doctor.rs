@@ -98,7 +98,7 @@ struct Broken {
     mend: &'static str,
 }
 
-const BROKEN: [Broken; 27] = [
+const BROKEN: [Broken; 29] = [
     Broken {
         by: "sed -i 's/^source/sorce/' /etc/ringfence/ringfence.toml",
         subject: "settings",
@@ -263,6 +263,27 @@ const BROKEN: [Broken; 27] = [
         check: "ipv6-open",
         says: &["IPv4 is closed but for what rules accept, IPv6 is open"],
         mend: "iptables -P INPUT ACCEPT; iptables -D INPUT -i lo -j ACCEPT",
+    },
+    // Another program flushed our rules, and no timer puts them back.
+    Broken {
+        by: "cd /etc/systemd/system/timers.target.wants; touch ringfence-firewall.timer ringfence-allow.timer; \
+             ringfence-firewall apply > /dev/null; iptables -F RINGFENCE",
+        subject: "firewall",
+        check: "order",
+        says: &[
+            "Not as applied: the rules of IPv4, and their jump directly behind the bans. They are not as they were applied",
+            "-> ringfence-firewall restore",
+        ],
+        mend: "ringfence-firewall remove > /dev/null; cd /etc/systemd/system/timers.target.wants; \
+               rm ringfence-firewall.timer ringfence-allow.timer",
+    },
+    // A jail's own log through syslog.
+    Broken {
+        by: "printf '*.* -/var/log/freeswitch/freeswitch.log\\n' > /etc/rsyslog.conf",
+        subject: "syslog",
+        check: "late",
+        says: &["/etc/rsyslog.conf writes /var/log/freeswitch/freeswitch.log without sync (`-`)"],
+        mend: "rm /etc/rsyslog.conf",
     },
     Broken {
         by: "mkdir /etc/iptables; iptables-save > /etc/iptables/rules.v4",

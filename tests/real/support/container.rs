@@ -41,9 +41,14 @@ impl Container {
             project("fail2ban").display(),
         ));
         let container = Self { host, dir };
-        for program in
-            ["ringfence", "ringfence-ignore", "ringfence-ban", "ringfence-block", "ringfence-allow"]
-        {
+        for program in [
+            "ringfence",
+            "ringfence-ignore",
+            "ringfence-ban",
+            "ringfence-block",
+            "ringfence-allow",
+            "ringfence-firewall",
+        ] {
             let from = cargo_bin(program);
             let to = container.dir.path().join(program);
             // A link where it can be one.
