@@ -138,7 +138,7 @@ fn refusal(
         ports: vec![],
         asks_more: false,
     };
-    let mut named = false;
+    let mut by_source = false;
     for expression in expressions {
         let Some(matched) = expression.get("match") else {
             let counts = ["counter", "log", "drop", "reject", "comment"];
@@ -161,7 +161,7 @@ fn refusal(
                 if inside == negated {
                     return None;
                 }
-                named = true;
+                by_source = true;
                 refusal.set = set.map(str::to_owned);
                 refusal.unless = negated;
             }
@@ -188,7 +188,7 @@ fn refusal(
             _ => refusal.asks_more = true,
         }
     }
-    named.then_some(refusal)
+    by_source.then_some(refusal)
 }
 
 fn protocol(name: &str) -> Option<Protocol> {
@@ -201,8 +201,7 @@ fn protocol(name: &str) -> Option<Protocol> {
 
 /// What stands in `{ }`, or the one that stands there alone.
 fn each(value: &Value) -> impl Iterator<Item = &Value> {
-    let many = value["set"].as_array();
-    many.map(Vec::as_slice).unwrap_or_else(|| std::slice::from_ref(value)).iter()
+    value["set"].as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice).iter()
 }
 
 fn holds(value: &Value, address: IpAddr) -> bool {

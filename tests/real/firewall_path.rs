@@ -21,7 +21,7 @@ const SETS: &str = "\
     ipset create t-ports bitmap:port range 0-65535; ipset add t-ports 5061
     ipset create t-list list:set; ipset add t-list t-net; ipset add t-list t-ip";
 
-const CONDITIONS: [&str; 38] = [
+const CONDITIONS: [&str; 40] = [
     "",
     "-s 198.51.100.1",
     "! -s 198.51.100.0/30",
@@ -59,14 +59,17 @@ const CONDITIONS: [&str; 38] = [
     "-m comment --comment \"-j DROP, says \\\"nobody\\\"\"",
     "-m addrtype --dst-type LOCAL",
     "-m addrtype ! --dst-type LOCAL",
-    "-m multiport -p udp --ports 5061",
+    "-m multiport -p udp --ports 5070:5080",
+    "-p udp -m udp --sport 1024:65535",
+    "-p tcp -m multiport --sports 1:1023",
 ];
 
 const TARGETS: [&str; 6] = ["-j ACCEPT", "-j DROP", "-j RETURN", "-j REJECT", "", "-j LOG"];
 
 /// Rules in four chains, each of which leads to later ones only. The same number makes the same ones.
 fn rules(seed: u64) -> String {
-    let mut random = fastrand_of(seed);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut random = |below| random.usize(..below);
     let chains = ["INPUT", "A", "B", "C"];
     let mut text = String::from("*filter\n:INPUT ");
     text += ["ACCEPT", "DROP"][random(2)];
@@ -85,17 +88,6 @@ fn rules(seed: u64) -> String {
         }
     }
     text + "COMMIT\n"
-}
-
-/// Numbers below one: SplitMix64.
-fn fastrand_of(seed: u64) -> impl FnMut(usize) -> usize {
-    let mut state = seed;
-    move |below| {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % u64::try_from(below).unwrap()).unwrap()
-    }
 }
 
 /// The same packet twice: for the kernel, and for us.
@@ -133,7 +125,10 @@ fn the_kernel_does_what_is_foreseen(variant: &'static str) {
     let (sent, foreseen): (Vec<_>, Vec<_>) = packets().into_iter().unzip();
     let arriving = |packet: &path::Packet| {
         assert_eq!(packet.state, State::New);
-        packet.clone().arriving(Some(PBX[0].parse().unwrap()), Some("eth0".to_owned()))
+        // They come from others, of which no rule tells them apart.
+        let mut packet = packet.clone();
+        packet.source_port = Some(40_000);
+        packet.arriving(Some(PBX[0].parse().unwrap()), Some("eth0".to_owned()))
     };
     let foreseen: Vec<_> = foreseen.iter().map(arriving).collect();
     let mut met = BTreeSet::new();

@@ -15,6 +15,7 @@ use crate::config::{Config, Mode};
 use crate::evidence::{visible, visible_within};
 use crate::exit::Exit;
 use crate::firewall::path::{Holds, Step};
+use crate::state_file;
 
 mod failing;
 mod packets;
@@ -63,10 +64,15 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     if args.walk {
         return walk::run(config, args);
     }
-    let answer = Answer::find(config, args, Timestamp::now())?;
+    let answer = Answer::find(config, args, Timestamp::now()).map_err(|error| {
+        let root = state_file::effective_user() == 0;
+        if root { error } else { error.context("this needs root") }
+    })?;
     screen::print(args.json, &answer, || answer.render())?;
     if !args.json {
-        answer.problems.iter().for_each(|problem| complain(problem));
+        for problem in &answer.problems {
+            complain(problem);
+        }
     }
     Ok(answer.exit())
 }
@@ -130,10 +136,9 @@ impl Answer {
     fn summary(&self) -> String {
         let who = self.account.as_ref().map_or_else(String::new, |account| format!(" of {account}"));
         let ways = ways(&self.packets);
-        let through = |over: &str| ways.iter().any(|way| *way == over);
         let packet = format!("a REGISTER{who}");
         let mut text = match self.let_in {
-            Some(true) if through("UDP") && through("TCP") => {
+            Some(true) if ways.len() > 1 => {
                 format!("{} is let in: {packet} gets through over UDP and TCP.\n", self.address)
             }
             Some(true) => {

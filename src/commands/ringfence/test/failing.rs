@@ -89,6 +89,11 @@ impl Counts {
 }
 
 impl Counting {
+    /// Whether enough failures ban the address, as far as anybody knows.
+    pub(super) fn bans_address(&self) -> bool {
+        self.counts == Counts::Address && (self.spared.is_none() || !self.certain)
+    }
+
     /// What comes of it, for people.
     pub(super) fn then(&self) -> String {
         let length = if self.for_seconds < 0 {

@@ -19,7 +19,7 @@ use crate::matcher::bpf::InKernel;
 /// No program is waited for longer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What comes before it, of the ports in one row.
+/// So many ports are named in one row.
 const MOST_PORTS: usize = 16;
 
 /// What is sent.

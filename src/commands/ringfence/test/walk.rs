@@ -80,7 +80,9 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let mut problems = vec![];
     let otherwise = Failing::foresee(config, address, account, now, &mut problems);
-    problems.iter().for_each(|problem| complain(problem));
+    for problem in &problems {
+        complain(problem);
+    }
     if let Some(jail) = otherwise.jails.iter().find(|jail| jail.bans_at_once) {
         bail!(
             "the jail {} may ban {address} at its first failure, whoever allows it; let it ask ringfence-ignore, or raise maxretry",
@@ -183,7 +185,7 @@ impl Telling {
         }
     }
 
-    fn tell(&self, seen: &Seen) -> io::Result<()> {
+    fn tell(&self, seen: &Seen, fail2ban: Option<bool>) -> io::Result<()> {
         let time = seen.time.to_zoned(self.zone.clone()).strftime("%T").to_string();
         let why = seen.why.map_or_else(String::new, |why| format!(", {why}"));
         let agent = seen.user_agent.as_ref().map_or_else(String::new, |agent| format!(" ({agent})"));
@@ -200,6 +202,7 @@ impl Telling {
             "excused" => {
                 self.say("          An alarm is on, so that no jail counts it: very many fail at once.")
             }
+            "failure" if fail2ban == Some(false) => self.say("          fail2ban does not run."),
             "failure" if seen.jails.is_empty() => self.say("          No jail of fail2ban counts it."),
             _ => Ok(()),
         }
@@ -226,7 +229,13 @@ impl Telling {
                 self.say(&format!("No failure of {address} was seen within {}. {hint}", spelled(time)))?
             );
         }
-        self.say(&format!("The failure of {address} was seen, and cost it nothing."))?;
+        let at_risk = walked.seen.iter().flat_map(|seen| &seen.jails).find(|jail| jail.bans_address());
+        self.say(&match at_risk {
+            None => format!("The failure of {address} was seen, and no jail bans {address} for it."),
+            Some(jail) => {
+                format!("The failure of {address} was seen; {} counted it: {}.", jail.jail, jail.then())
+            }
+        })?;
         let jails = walked.otherwise.jails.iter();
         let bans =
             jails.filter(|jail| jail.counts == Counts::Address && (jail.spared.is_none() || !jail.certain));
@@ -263,7 +272,7 @@ impl Watch<'_> {
         let mut end = Instant::now() + time;
         let mut failed = false;
         while Instant::now() < end {
-            log.read(|event| self.take(event))?;
+            log.read(|event| self.take(&event))?;
             if !failed && self.seen.iter().any(|seen| matches!(seen.kind, "failure" | "excused")) {
                 failed = true;
                 end = end.min(Instant::now() + GRACE);
@@ -275,12 +284,12 @@ impl Watch<'_> {
         Ok(())
     }
 
-    fn take(&mut self, event: Event) -> io::Result<()> {
-        let failure = match &event {
+    fn take(&mut self, event: &Event) -> io::Result<()> {
+        let failure = match event {
             Event::Failure { failure, .. } => Some(failure),
             Event::Success { .. } => None,
         };
-        let (time, address, kind, account) = match &event {
+        let (time, address, kind, account) = match event {
             Event::Failure { failure, excused } => {
                 let kind = if *excused { "excused" } else { "failure" };
                 (failure.time, failure.address, kind, failure.account.to_string())
@@ -300,7 +309,7 @@ impl Watch<'_> {
             user_agent: failure.map(|failure| failure.agent.clone()).filter(|agent| !agent.is_empty()),
             jails: if kind == "failure" { self.jails(why) } else { vec![] },
         };
-        self.telling.tell(&seen)?;
+        self.telling.tell(&seen, self.during.fail2ban)?;
         self.seen.push(seen);
         Ok(())
     }
