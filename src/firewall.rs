@@ -29,7 +29,7 @@ mod programs;
 mod saved;
 mod turn;
 
-pub use banned::Banned;
+pub use banned::{Banned, tables_beside};
 pub use layout::{BANS, Chain, Hook, Layout, Rule, Tag};
 pub use pattern::{Case, Pattern};
 pub use saved::Saved;

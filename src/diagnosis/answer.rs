@@ -196,3 +196,6 @@ impl Diagnosis {
         all
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,7 @@ impl Facts {
             address.and_then(|of| of.allowed.as_ref().err()),
             address.and_then(|of| of.listed.as_ref().err()),
             address.and_then(|of| of.in_sets.as_ref().err()),
+            address.and_then(|of| of.beside.as_ref().err()),
             address.and_then(|of| of.walks.as_ref().err()),
             account.and_then(|of| of.existence.as_ref().err()),
             account.and_then(|of| of.failures.as_ref().err()),
@@ -124,6 +125,8 @@ pub struct OfAddress {
     pub in_sets: Found<InSets>,
     /// Ringfence's own order of checks is there.
     pub ordered: bool,
+    /// The tables of nftables that are neither of iptables nor of fail2ban, which nobody looks at here.
+    pub beside: Found<Vec<String>>,
     /// What becomes of its packets.
     pub walks: Found<Vec<Walk>>,
 }

@@ -1,5 +1,6 @@
 //! Whom the chains of fail2ban and `event_guard` ban, rule by rule.
 
+use std::io;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -8,7 +9,7 @@ use super::layout::{BANS, INPUT};
 use super::path::{Protocol, Step};
 use super::programs::Program;
 use super::saved::{Saved, SavedRule, Verdict, holds_bans};
-use super::{Firewall, Layout, Table, Version};
+use super::{Firewall, Layout, Table, Version, nft};
 use crate::matcher::strings;
 
 /// A rule of theirs that refuses an address.
@@ -86,6 +87,13 @@ impl Firewall {
     pub fn delete_ban(banned: &Banned) -> anyhow::Result<()> {
         Program::delete(&banned.delete())
     }
+}
+
+/// The tables of nftables of this network namespace that are neither of iptables nor of fail2ban, as `nft` names them.
+pub fn tables_beside() -> io::Result<Vec<String>> {
+    let tables = nft::tables()?;
+    let others = tables.iter().filter(|table| !table.is_of_iptables() && !holds_bans(&table.name));
+    Ok(others.map(ToString::to_string).collect())
 }
 
 fn bans_in(Table { program, saved }: &Table, address: IpAddr) -> Vec<Banned> {

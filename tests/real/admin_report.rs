@@ -351,6 +351,8 @@ fn what_cannot_be_read_is_said_and_the_rest_is_shown() {
         assert!(text.contains(said), "{said}: {text}");
     }
     assert_eq!(done.stderr.lines().count(), 3, "{}", done.stderr);
+    let text = text_of(&report(&world, &["--html", "-", "-d", "a.example.com"]).stdout);
+    assert!(text.contains("What was blocked in the last 7 days cannot be said."), "{text}");
 }
 
 #[test]

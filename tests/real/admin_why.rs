@@ -12,11 +12,12 @@ pub const OFFICE: &str = PHONES[0][0];
 pub const ACCOUNT: &str = "999@a.example.com";
 
 /// A jail of `ringfence-ban`'s, and one each with an action of fail2ban's own.
-const JAILS: [(&str, &str); 4] = [
+const JAILS: [(&str, &str); 5] = [
     ("sip", "port = 5060,5080:5081\nprotocol = tcp,udp"),
     ("ssh", "port = 22\nprotocol = tcp\nbanaction = iptables-multiport"),
     ("sets", "banaction = iptables-ipset-proto6-allports"),
     ("native", "port = 5060\nprotocol = udp\nbanaction = nftables-multiport"),
+    ("accounts", "action = ringfence-block[ringfence-block=ringfence-block]"),
 ];
 
 /// A host with Ringfence's rules, lists and restrictions, and with fail2ban where a test starts it.
@@ -44,6 +45,14 @@ pub fn goes_live(banner: &Banner) {
 
 #[track_caller]
 pub fn jails(banner: &Banner) -> Fail2ban<'_> {
+    banner.has_program(
+        "ringfence-block",
+        &format!(
+            "RINGFENCE_CONFIG='{}' exec '{}' \"$@\"",
+            banner.pbx.world.config().display(),
+            cargo_bin("ringfence-block").display()
+        ),
+    );
     banner.fail2ban(&JAILS)
 }
 
@@ -218,7 +227,10 @@ fn event_guards_rules_and_its_log_are_named() {
     let banner = site(&fusionpbx(&postgres));
     goes_live(&banner);
     let only_logged = ask(&banner, &[BAD]).stdout;
-    assert!(only_logged.contains("its log says blocked, but no rule of this host does: "), "{only_logged}");
+    assert!(
+        only_logged.contains("its log says blocked, but no rule of iptables on this host does: "),
+        "{only_logged}"
+    );
     assert_eq!(blocked_by(&banner, BAD), [""; 0]);
     // As it does itself; a restart doubles its jumps, and here even the rule.
     for chain in ["sip-auth-ip", "sip-auth-fail"] {
@@ -502,7 +514,7 @@ fn an_account_has_its_whole_story() {
          \n\
          CHECK          VERDICT  WHY\n\
          blocks         blocks   101@a.example.com from 203.0.113.21: it fails there, and is not registered (by hand), met by 0 packets, since …, until …\n\
-         fail2ban       -\n\
+         fail2ban       -        does not run\n\
          FusionPBX      known    FusionPBX has the extension\n\
          registrations  known    from 203.0.113.20 (Yealink \u{fffd}), until …\n\
          failures       known    wrong password, 2 times within the last hour, from 203.0.113.21 (Snom)\n\
@@ -600,4 +612,85 @@ fn everybody_is_named_who_is_banned_with_his_network_or_over_ipv6() {
             "is blocked by fail2ban's jail sip on 5060,",
         );
     }
+}
+
+#[test]
+fn what_fail2ban_blocks_of_accounts_is_let_go_by_both() {
+    let banner = site("");
+    let fail2ban = jails(&banner);
+    let other = "o'neil@b.example.com";
+    let device = format!("{other},{OFFICE}");
+    for (id, subject, check, sentence) in [
+        (ACCOUNT, ACCOUNT, "blocks", "is blocked by ringfence-block, everywhere"),
+        (device.as_str(), OFFICE, "accounts", "is not blocked."),
+        (device.as_str(), other, "blocks", "is blocked by ringfence-block, from 203.0.113.20"),
+    ] {
+        fail2ban.client(&["set", "accounts", "banip", id]).unwrap();
+        wait_for(id, || banner.pbx.list().len() == 1);
+        wait_for("the database", || fail2ban.remembered("accounts") == 1);
+        let commands = printed(&ask(&banner, &[subject]).stdout);
+        assert!(commands[0].contains(" set accounts unbanip "), "{commands:?}");
+        assert!(commands[1].contains(" unban --jail=accounts -- "), "{commands:?}");
+        is_named_and_undone(&banner, subject, "account", check, sentence);
+        assert_eq!(fail2ban.banned("accounts"), [""; 0]);
+    }
+    // What fail2ban has and nothing blocks is said, for it counts no new failures meanwhile.
+    fail2ban.client(&["set", "accounts", "banip", ACCOUNT]).unwrap();
+    wait_for("the block", || banner.pbx.list().len() == 1);
+    assert_eq!(banner.pbx.block(&["unban", "--", ACCOUNT]).code, 0);
+    let shown = ask(&banner, &[ACCOUNT]);
+    assert_eq!(shown.code, 0, "{}", shown.stdout);
+    assert!(shown.stdout.contains("jail accounts has 999@a.example.com among its bans"), "{}", shown.stdout);
+    assert!(shown.stdout.contains("\nfail2ban counts new failures only after:\n"), "{}", shown.stdout);
+}
+
+#[test]
+fn a_jail_with_a_chain_for_each_protocol_is_let_go_once() {
+    let banner = site("");
+    let of = |protocol: &str| {
+        format!("%(banaction)s[name=%(__name__)s-{protocol}, protocol=\"{protocol}\", port=\"5060\"]")
+    };
+    let action = format!("action = {}\n    {}", of("tcp"), of("udp"));
+    let fail2ban = banner.fail2ban(&[("twice", &action)]);
+    bans(&banner, &fail2ban, "twice", BAD);
+    wait_for("both sets", || ["twice-tcp", "twice-udp"].iter().all(|jail| banner.banned(jail).len() == 1));
+    assert_eq!(blocked_by(&banner, BAD), ["fail2ban", "fail2ban"]);
+    let shown = ask(&banner, &[BAD]).stdout;
+    assert!(!shown.contains("does not have it any more"), "{shown}");
+    let commands = printed(&shown);
+    let unbans = commands.iter().filter(|command| command.contains(" set twice unbanip "));
+    assert_eq!(unbans.count(), 1, "{commands:?}");
+    for command in commands {
+        paste(&banner, &command);
+    }
+    assert_eq!(blocked_by(&banner, BAD), [""; 0]);
+}
+
+#[test]
+fn tables_that_nobody_looks_at_are_said() {
+    let banner = site("");
+    banner.pbx.host.shell("nft add table inet custom");
+    let shown = ask(&banner, &[BAD]);
+    assert_eq!(shown.code, 0, "{}", shown.stdout);
+    let says = "\nother rules    known    tables of nftables are not looked at: inet custom; `nft list ruleset` shows them\n";
+    assert!(shown.stdout.contains(says), "{}", shown.stdout);
+}
+
+#[test]
+fn nothing_hangs_where_nobody_answers() {
+    let postgres = Postgres::with_fusionpbx("");
+    let banner = site(&fusionpbx(&postgres));
+    // It takes the call, and never says a word.
+    std::fs::create_dir_all(banner.pbx.world.path("fail2ban")).unwrap();
+    let _deaf = std::os::unix::net::UnixListener::bind(banner.pbx.world.path("fail2ban/socket")).unwrap();
+    postgres.freeze();
+    for subject in [BAD, ACCOUNT] {
+        let asked = ask(&banner, &[subject]);
+        assert_eq!(asked.code, 2, "{}", asked.stdout);
+        assert!(asked.took < std::time::Duration::from_secs(15), "{:?}", asked.took);
+        let says = "\n  fail2ban cannot be asked whom it bans: fail2ban-client did not get done within 5 s\n";
+        assert!(asked.stdout.contains(says), "{}", asked.stdout);
+        assert!(asked.stdout.contains("no answer in time"), "{}", asked.stdout);
+    }
+    postgres.thaw();
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ringfence::deadline::Deadline;
 use ringfence::registrations::Source;
+use ringfence::registrations::devices::Whose;
 
 use crate::support::{World, data, now, wanted};
 
@@ -113,6 +114,16 @@ fn everyone_and_their_accounts() {
         ("203.0.113.66", vec![]),
     ] {
         assert_eq!(source.accounts(address.parse().unwrap(), now, soon()).unwrap(), accounts, "{address}");
+    }
+    for whose in [
+        Whose::Address("203.0.113.20".parse().unwrap()),
+        Whose::Account(&"102@a.example.com".parse().unwrap()),
+    ] {
+        let devices: Vec<_> = source.devices(whose, now, soon()).unwrap().into_iter().collect();
+        let [device] = devices.as_slice() else { panic!("{devices:?}") };
+        assert_eq!((device.account.as_str(), device.until), ("102@a.example.com", now + 3657));
+        assert_eq!(device.address.to_string(), "203.0.113.20");
+        assert!(!device.user_agent.is_empty());
     }
 }
 

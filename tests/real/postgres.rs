@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use ringfence::deadline::Deadline;
 use ringfence::postgres::Target;
 use ringfence::registrations::Source;
+use ringfence::registrations::devices::Whose;
 
 use crate::support::{Postgres, World, now, wanted};
 
@@ -278,6 +279,16 @@ fn everyone_and_their_accounts() {
     assert_eq!(accounts("::ffff:203.0.113.20"), ["1\u{fffd} 3@b.example.com", "102@a.example.com"]);
     assert_eq!(accounts("2001:db8:66::11"), ["104@a.example.com"]);
     assert_eq!(accounts("10.0.0.7"), [""; 0]);
+    let named = |whose: Whose<'_>| {
+        let devices = source.devices(whose, now(), soon()).unwrap().into_iter();
+        let named =
+            devices.map(|device| format!("{} {} {}", device.account, device.address, device.user_agent));
+        named.collect::<Vec<_>>()
+    };
+    let yealink = "104@a.example.com 2001:db8:66::11 Yealink SIP-T46S 66.85.0.5";
+    assert_eq!(named(Whose::Account(&"104@A.example.com".parse().unwrap())), [yealink]);
+    assert_eq!(named(Whose::Address("2001:db8:66::11".parse().unwrap())), [yealink]);
+    assert_eq!(named(Whose::Account(&"nobody@a.example.com".parse().unwrap())), [""; 0]);
     server
         .psql(&format!("UPDATE sip_registrations SET network_ip = '198.51.100.9' WHERE expires > {}", now()));
     assert_eq!(accounts("198.51.100.9").len(), 20);
@@ -289,6 +300,7 @@ fn everyone_and_their_accounts() {
     server.psql("DROP TABLE sip_registrations");
     assert_eq!(everyone().notes, ["registrations: 5 live registrations"]);
     assert_eq!(accounts("198.51.100.12"), ["102@b.example.com"]);
+    assert_eq!(named(Whose::Address("198.51.100.12".parse().unwrap())), ["102@b.example.com 198.51.100.12 "]);
     server.psql("DROP TABLE registrations");
     let error = source.everyone(now(), soon()).unwrap_err();
     assert!(format!("{error:#}").contains("it has neither sip_registrations nor registrations"), "{error:#}");

@@ -26,7 +26,7 @@ use crate::fail2ban;
 use crate::failures::tally::{Offense, Tally};
 use crate::failures::{Failure, event_log};
 use crate::firewall::path::{Packet, Protocol, Sets, Side};
-use crate::firewall::{Firewall, Version, order};
+use crate::firewall::{Firewall, Version, order, tables_beside};
 use crate::fusionpbx::accounts::{self, Existence};
 use crate::fusionpbx::{event_guard, own_database};
 use crate::kernel_sets::{Entry, Family, Ipset, names};
@@ -244,6 +244,7 @@ fn address(config: &Config, address: IpAddr, now: Timestamp) -> OfAddress {
         damaged,
         in_sets: in_sets(address).map_err(said),
         ordered: firewall.as_ref().is_ok_and(|firewall| firewall.has_rules_of(order::PREFIX)),
+        beside: tables_beside().map_err(|error| format!("the tables of nftables cannot be listed: {error}")),
         walks,
     }
 }

@@ -15,7 +15,7 @@ use super::why::a_subject;
 use crate::commands::screen::{self, span};
 use crate::commands::{a_span, allow, ban, block, causes, record};
 use crate::config::Config;
-use crate::diagnosis::{Act, By, Closed, Diagnosis, Facts, Subject, Undo};
+use crate::diagnosis::{Act, By, Closed, Diagnosis, Facts, Subject, Undo, command_line};
 use crate::evidence::{Decision, visible};
 use crate::exit::Exit;
 use crate::firewall::{self, Firewall, take_turn};
@@ -119,7 +119,7 @@ pub(super) fn run(config: &Config, settings: Option<&Path>, args: &Args) -> anyh
 
 fn note_hints(diagnosis: &Diagnosis, outcome: &mut Outcome) {
     for Closed { hint, by, .. } in &diagnosis.closed {
-        if !hint.is_empty() && *by != By::Rules && !outcome.notes.contains(hint) {
+        if !hint.is_empty() && *by == By::EventGuard && !outcome.notes.contains(hint) {
             outcome.notes.push(hint.clone());
         }
     }
@@ -195,9 +195,11 @@ fn finish(args: &Args, facts: &Facts, diagnosis: &Diagnosis, outcome: &mut Outco
         && let Ok(Some(remembered)) = &facts.remembered
     {
         for ban in remembered {
+            let undo = ["fail2ban-client", "set", &ban.jail, "unbanip", &ban.id].map(str::to_owned);
             outcome.left.push(format!(
-                "fail2ban does not run, and bans {} again when it starts: then fail2ban-client set {} unbanip {}",
-                ban.id, ban.jail, ban.id
+                "fail2ban does not run, and bans {} again when it starts; then: {}",
+                ban.id,
+                command_line(&undo)
             ));
         }
     }

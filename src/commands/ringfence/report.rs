@@ -175,6 +175,12 @@ impl<'a> Reading<'a> {
         self.decisions(&mut gathering);
         self.bans(&mut gathering);
         self.lists(&mut gathering);
+        if let Some(domain) = domain.filter(|_| !self.knows_failures) {
+            self.knows_decisions = false;
+            self.faults.push(format!(
+                "Which addresses concern {domain}, only failed logins say: of what was blocked, at most its accounts are here."
+            ));
+        }
         gathering
     }
 

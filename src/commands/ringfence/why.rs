@@ -1,10 +1,10 @@
 //! `ringfence why`: what blocks an address or an account, since when, until when, and what undoes it.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use std::path::Path;
 
 use super::look::look;
 use crate::commands::screen::{self, Columns, span};
@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::diagnosis::{Check, Closed, Diagnosis, Facts, Found, Said, Subject, Undo, command_line};
 use crate::evidence::{Recorded, visible};
 use crate::exit::Exit;
+use crate::state_file;
 
 /// The command line of `why`.
 #[derive(Debug, clap::Args)]
@@ -142,7 +143,8 @@ pub(super) fn sentences(facts: &Facts, diagnosis: &Diagnosis) -> Vec<String> {
         }
     }
     if !diagnosis.unread.is_empty() {
-        sentences.push("Not everything could be asked; what could not is below.".to_owned());
+        let root = if state_file::effective_user() == 0 { "" } else { " Most of it needs root." };
+        sentences.push(format!("Not everything could be asked; what could not is below.{root}"));
     }
     sentences.iter().map(|sentence| visible(sentence)).collect()
 }

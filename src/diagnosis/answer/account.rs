@@ -1,7 +1,7 @@
 //! What is known of an account.
 
 use super::super::facts::{Facts, OfAccount};
-use super::bans::{Held, accounts, held, unban};
+use super::bans::{Held, accounts, held, not_running, unban};
 use super::{Check, Diagnosis, Said, Verdict};
 use crate::registrations::devices::Device;
 
@@ -36,8 +36,9 @@ fn fail2ban(facts: &Facts) -> Check {
             .until(record.and_then(|record| record.until))
     });
     let said: Vec<_> = said.collect();
-    let check = Check::new(CHECK, if said.is_empty() { Verdict::Nothing } else { Verdict::Known }, said);
-    check.in_part(facts.held.is_err() || facts.remembered.is_err())
+    let judged = if said.is_empty() { Verdict::Nothing } else { Verdict::Known };
+    let said = if said.is_empty() { not_running(facts) } else { said };
+    Check::new(CHECK, judged, said).in_part(facts.held.is_err() || facts.remembered.is_err())
 }
 
 /// Who is registered, each in these words.

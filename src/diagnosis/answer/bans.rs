@@ -77,6 +77,11 @@ pub(super) fn held(facts: &Facts) -> Vec<Held<'_>> {
     all
 }
 
+/// What is said of fail2ban where nothing else is.
+pub(super) fn not_running(facts: &Facts) -> Vec<Said> {
+    if facts.held == Ok(None) { vec![Said::new("does not run")] } else { vec![] }
+}
+
 /// The blocks of accounts, and those of them that are in force.
 pub(super) fn accounts(facts: &Facts) -> (Check, Vec<Closed>) {
     const CHECK: &str = "accounts";
@@ -136,7 +141,10 @@ fn undo(facts: &Facts, block: &Block) -> Vec<Undo> {
     let all = held(facts);
     let of_block = all.iter().filter(|held| held.lasts() && held.id.parse() == Ok(block.offender.clone()));
     let mut undo: Vec<_> = of_block.map(|held| unban(&facts.host, &held.jail, &held.id)).collect();
-    let argv = ours(&facts.host, "ringfence-block", ["unban", "--", &id]);
+    // On a jail's word, it is no error that fail2ban has seen to it by then.
+    let jail = (!block.jail.is_empty()).then(|| format!("--jail={}", block.jail));
+    let call = ["unban"].into_iter().chain(jail.as_deref()).chain(["--", &id]);
+    let argv = ours(&facts.host, "ringfence-block", call);
     undo.push(Undo::new(format!("ringfence-block lets {id} go"), argv, Act::Unblock(block.offender.clone())));
     undo
 }

@@ -1,0 +1,205 @@
+//! fail2ban's jails: in the kernel, and in its own words.
+
+use super::super::bans::{Held, held, not_running, take_out, unban};
+use super::super::{By, Check, Closed, Said};
+use super::{Case, closed, delete, forget, note, verdict};
+use crate::bans::Jail;
+use crate::diagnosis::facts::{InBan, InJail, Ledgered};
+use crate::diagnosis::undo::Undo;
+use crate::fail2ban::Remembered;
+
+impl Case<'_> {
+    /// fail2ban's jails, in the kernel and in its own words.
+    pub(super) fn fail2ban(&self) -> (Check, Vec<Closed>, Vec<Undo>) {
+        const CHECK: &str = "fail2ban";
+        let (facts, of) = (self.facts, self.of);
+        let (mut said, mut all, mut loose) = (vec![], vec![], vec![]);
+        let mut bans = held(facts);
+        // A device's id closes nothing but the account: that is told of the accounts.
+        for device in bans.extract_if(.., |held| held.id.contains('@')) {
+            let blocked = |of: &Ledgered| device.id.parse() == Ok(of.block.offender.clone());
+            if device.lasts() && !facts.ledgered.iter().flatten().any(blocked) {
+                loose.push(unban(&facts.host, &device.jail, &device.id));
+            }
+        }
+        // A jail of fail2ban's may have several sets or chains, one for each protocol.
+        let mut elsewhere: Vec<&Held<'_>> = bans.iter().collect();
+        for jail in of.in_jails.iter().flatten() {
+            let bans: Vec<_> = bans.iter().filter(|held| is_of(&jail.jail, &held.jail)).collect();
+            elsewhere.retain(|held| !is_of(&jail.jail, &held.jail));
+            let state = match &jail.reach {
+                _ if !facts.host.enforces.bans => Err("mode is observe".to_owned()),
+                None => Err("the jail has not started".to_owned()),
+                Some(_) => self.is_closed(jail.probe),
+            };
+            self.in_jail(jail, &bans, state, &mut said, &mut all);
+        }
+        for ban in of.in_bans.iter().flatten().filter(|ban| !ban.is_event_guards()) {
+            let bans: Vec<_> = bans.iter().filter(|held| ban.is_of(&held.jail)).collect();
+            elsewhere.retain(|held| !ban.is_of(&held.jail));
+            let state = match &ban.rule.reach {
+                None => Err(format!("no rule of INPUT leads to {}", ban.rule.chain)),
+                Some(_) => self.is_closed(ban.probe),
+            };
+            self.in_chain(ban, &bans, state, &mut said, &mut all);
+        }
+        for ban in elsewhere {
+            self.elsewhere(ban, &mut said, &mut all, &mut loose);
+        }
+        let unread =
+            facts.held.is_err() || facts.remembered.is_err() || of.in_jails.is_err() || of.in_bans.is_err();
+        let judged = verdict(&said, &all);
+        let said = if said.is_empty() { not_running(facts) } else { said };
+        let check = Check::new(CHECK, judged, said).in_part(unread);
+        (check, all, loose)
+    }
+
+    fn in_jail(
+        &self,
+        jail: &InJail,
+        bans: &[&Held<'_>],
+        state: Result<(), String>,
+        said: &mut Vec<Said>,
+        all: &mut Vec<Closed>,
+    ) {
+        let now = self.facts.now;
+        let record = bans.iter().find_map(|held| held.record);
+        let since = record.map(|record| record.since);
+        let until = jail.entry.left.map(|left| now + i64::from(left));
+        let times = bans.first().map(|held| held.times()).unwrap_or_default();
+        let unknown = match &self.facts.held {
+            Ok(Some(_)) if !bans.iter().any(|held| held.now == Some(true)) => {
+                "; fail2ban does not have it any more: ringfence-ban sync takes it out"
+            }
+            _ => "",
+        };
+        let text = format!("jail {}{times}, in the set {}{unknown}", jail.jail, jail.set);
+        let mut undo: Vec<Undo> = bans
+            .iter()
+            .filter(|held| held.lasts())
+            .map(|held| unban(&self.facts.host, &held.jail, &held.id))
+            .collect();
+        undo.push(take_out(&self.facts.host, jail));
+        let ban = Closed {
+            reach: jail.reach.clone().filter(|reach| reach != "everything"),
+            ends: until.is_none().then_some("for good"),
+            lines: record.map(|record| record.lines.clone()).unwrap_or_default(),
+            undo,
+            hint: self.comes_back(record),
+            ..closed(
+                By::Fail2ban,
+                Said::new(format!("fail2ban's jail {}", jail.jail)).since(since).until(until),
+            )
+        };
+        note(state, Said::new(text).since(since).until(until), ban, said, all);
+    }
+
+    fn in_chain(
+        &self,
+        ban: &InBan,
+        bans: &[&Held<'_>],
+        state: Result<(), String>,
+        said: &mut Vec<Said>,
+        all: &mut Vec<Closed>,
+    ) {
+        let host = &self.facts.host;
+        let record = bans.iter().find_map(|held| held.record);
+        let since = record.map(|record| record.since);
+        let left = ban.entry.and_then(|entry| entry.left);
+        let until =
+            left.map(|left| self.facts.now + i64::from(left)).or(record.and_then(|record| record.until));
+        let times = bans.first().map(|held| held.times()).unwrap_or_default();
+        let place = match &ban.rule.set {
+            Some(set) => format!("in the set {set}"),
+            None => format!("in the chain {} ({})", ban.rule.chain, ban.rule.program),
+        };
+        let lasting: Vec<_> = bans.iter().filter(|held| held.lasts()).collect();
+        let left_over =
+            if lasting.is_empty() { "; fail2ban does not know of it: it was left there" } else { "" };
+        let undo = match (&ban.rule.set, ban.entry) {
+            _ if !lasting.is_empty() => {
+                lasting.iter().map(|held| unban(host, &held.jail, &held.id)).collect()
+            }
+            (Some(set), Some(entry)) => vec![forget(set, entry.network)],
+            _ => vec![delete(&ban.rule, "fail2ban")],
+        };
+        let name = bans.first().map_or_else(|| ban.jail().to_owned(), |held| held.jail.clone());
+        let text = format!("jail {name}{times}, {place}{left_over}");
+        let block = Closed {
+            reach: ban.rule.reach.clone().filter(|reach| reach != "all ports"),
+            ends: until.is_none().then_some("for good"),
+            lines: record.map(|record| record.lines.clone()).unwrap_or_default(),
+            undo,
+            hint: self.comes_back(record),
+            ..closed(By::Fail2ban, Said::new(format!("fail2ban's jail {name}")).since(since).until(until))
+        };
+        note(state, Said::new(text).since(since).until(until), block, said, all);
+    }
+
+    /// What fail2ban's database has while it does not run.
+    fn comes_back(&self, record: Option<&Remembered>) -> String {
+        match (&self.facts.held, record) {
+            (Ok(None), Some(record)) => format!(
+                "fail2ban does not run, and bans {} again when it starts, unless it is then told to let go",
+                record.id
+            ),
+            _ => String::new(),
+        }
+    }
+
+    /// What fail2ban bans and neither sets nor chains of iptables have.
+    fn elsewhere(&self, ban: &Held<'_>, said: &mut Vec<Said>, all: &mut Vec<Closed>, loose: &mut Vec<Undo>) {
+        let since = ban.record.map(|record| record.since);
+        let until = ban.record.and_then(|record| record.until);
+        let say = |what: &str| {
+            Said::new(format!("jail {}{}, {what}", ban.jail, ban.times())).since(since).until(until)
+        };
+        let ours = self.of.jails.iter().any(|jail| is_of(jail, &ban.jail));
+        match ban.now {
+            // What was let go stands in the database until the next ban.
+            Some(false) => {}
+            Some(true) if ours => {
+                said.push(say("not in its set; ringfence-ban sync puts it there"));
+                loose.push(unban(&self.facts.host, &ban.jail, &ban.id));
+            }
+            Some(true) if self.of.in_bans.is_ok() => {
+                let text = say("by an action that is neither of iptables nor of Ringfence");
+                let block = Closed {
+                    ends: until.is_none().then_some("for good"),
+                    lines: ban.record.map(|record| record.lines.clone()).unwrap_or_default(),
+                    undo: vec![unban(&self.facts.host, &ban.jail, &ban.id)],
+                    ..closed(
+                        By::Fail2ban,
+                        Said::new(format!("fail2ban's jail {}", ban.jail)).since(since).until(until),
+                    )
+                };
+                note(Ok(()), text, block, said, all);
+            }
+            Some(true) => said.push(say("the kernel could not be asked")),
+            None if self.facts.held.is_ok() => {
+                said.push(say("fail2ban does not run, and bans it again when it starts"));
+            }
+            None => said.push(say("by its database")),
+        }
+    }
+}
+
+impl InBan {
+    /// Whether it is of this jail of fail2ban's. Names of chains have at most 28 characters, those of sets 31.
+    fn is_of(&self, jail: &str) -> bool {
+        let cut = self.rule.set.as_deref().unwrap_or(&self.rule.chain).len() >= 28;
+        self.jail() == jail || cut && jail.starts_with(self.jail())
+    }
+
+    /// The jail's name, perhaps cut, by its chain or set.
+    fn jail(&self) -> &str {
+        let name = self.rule.set.as_deref().unwrap_or(&self.rule.chain);
+        let name = name.strip_prefix("f2b-").or_else(|| name.strip_prefix("fail2ban-")).unwrap_or(name);
+        if self.rule.set.is_some() { name.strip_suffix('6').unwrap_or(name) } else { name }
+    }
+}
+
+/// Whether a jail of `ringfence-ban` is one of fail2ban's of this name.
+fn is_of(ours: &str, name: &str) -> bool {
+    Jail::names_of(ours).any(|known| known == name)
+}

@@ -1,0 +1,192 @@
+//! What comes behind the bans: lists, limits, restrictions, and the host's own rules.
+
+use super::super::rules::{Culprit, culprit, ports};
+use super::super::{By, Check, Closed, Said, Verdict};
+use super::{Case, Found, closed, forget, verdict};
+use crate::diagnosis::facts::{Listed, Walk};
+use crate::diagnosis::undo::{Act, Undo};
+use crate::firewall::path::Verdict as Fate;
+
+impl<'a> Case<'a> {
+    pub(super) fn block_lists(&self) -> Found {
+        const CHECK: &str = "block lists";
+        let (listed, because) = match &self.of.listed {
+            Ok((listed, because)) => (listed.as_slice(), because.as_deref()),
+            Err(_) => return (Check::unknown(CHECK), vec![]),
+        };
+        let mut said: Vec<_> = listed
+            .iter()
+            .map(|Listed { list, range, since, confirmed, observed }| {
+                let age = confirmed
+                    .map_or_else(String::new, |at| format!(", a list of {} ago", age(self.facts.now - at)));
+                let observed = if *observed { ", only observed" } else { "" };
+                Said::new(format!("{list} as {range}{age}{observed}")).since(*since)
+            })
+            .collect();
+        let in_kernel = self.sets.block;
+        let by_path =
+            self.walks().any(|walk| culprit(&walk.path).is_some_and(|culprit| culprit.by == By::BlockList));
+        let in_force = by_path
+            || in_kernel.is_some() && self.of.ordered && self.facts.host.enforces.rules && !self.passes();
+        if listed.is_empty() && in_kernel.is_some() {
+            said.push(Said::new(
+                "in the kernel's set, but on no list any more; ringfence-lists load takes it out",
+            ));
+        }
+        if !in_force {
+            let judged = match in_kernel {
+                Some(_) if self.passes() => Verdict::PassedOver,
+                Some(_) => Verdict::WouldBlock,
+                None if said.is_empty() => Verdict::Nothing,
+                None => Verdict::PassedOver,
+            };
+            let why = match in_kernel {
+                Some(_) if self.passes() => None,
+                Some(_) if !self.facts.host.enforces.rules => Some("mode is observe".to_owned()),
+                Some(_) => {
+                    Some("no rule asks for the lists; ringfence-firewall apply brings them in".to_owned())
+                }
+                None if said.is_empty() => None,
+                None => Some(because.map_or_else(
+                    || "not in the kernel; ringfence-lists load brings it in".to_owned(),
+                    |because| format!("cut out of it: {because}"),
+                )),
+            };
+            said.extend(why.map(Said::new));
+            return (Check::new(CHECK, judged, said).in_part(self.of.in_sets.is_err()), vec![]);
+        }
+        let names: Vec<_> = listed.iter().filter(|listed| !listed.observed).collect();
+        let text = match names.as_slice() {
+            [] => "a block list".to_owned(),
+            [one] => format!("the block list {} as {}", one.list, one.range),
+            many => format!(
+                "the block lists {}",
+                many.iter().map(|listed| listed.list.as_str()).collect::<Vec<_>>().join(" and ")
+            ),
+        };
+        let since = names.iter().map(|listed| listed.since).min();
+        let block = Closed {
+            ends: Some("as long as it is listed"),
+            undo: vec![self.allow()],
+            ..closed(By::BlockList, Said::new(text).since(since))
+        };
+        (Check::new(CHECK, Verdict::Blocks, said), vec![block])
+    }
+
+    pub(super) fn limits(&self) -> Found {
+        const CHECK: &str = "rate limits";
+        if self.of.in_sets.is_err() {
+            return (Check::unknown(CHECK), vec![]);
+        }
+        let Some((set, entry)) = &self.sets.slamming else {
+            return (Check::new(CHECK, Verdict::Nothing, []), vec![]);
+        };
+        let until = entry.left.map(|left| self.facts.now + i64::from(left));
+        let mut said = Said::new(format!("exceeded a limit, in the set {set}")).until(until);
+        if self.passes() {
+            return (Check::new(CHECK, Verdict::PassedOver, [said]), vec![]);
+        }
+        if !(self.of.ordered && self.facts.host.enforces.rules) {
+            said.text += if self.of.ordered { " (mode is observe)" } else { " (no rule asks for it)" };
+            return (Check::new(CHECK, Verdict::WouldBlock, [said]), vec![]);
+        }
+        let block = Closed {
+            reach: Some("SIP".to_owned()),
+            ends: Some("as long as it goes on"),
+            // The set has a netmask, and takes addresses alone.
+            undo: vec![forget(set, entry.network.ip().into())],
+            ..closed(By::RateLimit, Said::new("a rate limit").until(until))
+        };
+        (Check::new(CHECK, Verdict::Blocks, [said]), vec![block])
+    }
+
+    /// Who drops what is left, and on which ports.
+    fn rest(&self, meant: impl Fn(&Walk, &Culprit) -> bool) -> Vec<(Culprit, Vec<&'a Walk>)> {
+        let mut all: Vec<(Culprit, Vec<&Walk>)> = vec![];
+        for walk in self.walks() {
+            let Some(found) = culprit(&walk.rest).filter(|culprit| meant(walk, culprit)) else { continue };
+            match all.iter_mut().find(|(other, _)| *other == found) {
+                Some((_, walks)) => walks.push(walk),
+                None => all.push((found, vec![walk])),
+            }
+        }
+        all
+    }
+
+    pub(super) fn restrictions(&self) -> Found {
+        const CHECK: &str = "restrictions";
+        // The same restriction has a rule for each protocol.
+        let mut restricted: Vec<(String, Vec<&Walk>)> = vec![];
+        for (culprit, walks) in self.rest(|_, culprit| culprit.by == By::Restriction) {
+            let lists = culprit.lists.join(" or ");
+            match restricted.iter_mut().find(|(other, _)| *other == lists) {
+                Some((_, all)) => all.extend(walks),
+                None => restricted.push((lists, walks)),
+            }
+        }
+        let (mut said, mut all) = (vec![], vec![]);
+        for (lists, walks) in restricted {
+            let ports = ports(walks.into_iter());
+            said.push(Said::new(format!("on none of {lists}, for whom alone {ports} is open")));
+            all.push(Closed {
+                reach: Some(ports),
+                ends: Some("as long as it is on none of these lists"),
+                undo: vec![self.allow()],
+                ..closed(By::Restriction, Said::new(format!("a restriction to {lists}")))
+            });
+        }
+        (Check::new(CHECK, verdict(&said, &all), said), all)
+    }
+
+    pub(super) fn rules(&self) -> Found {
+        const CHECK: &str = "other rules";
+        if self.of.walks.is_err() {
+            return (Check::unknown(CHECK), vec![]);
+        }
+        let (mut said, mut all) = (vec![], vec![]);
+        // A port of other services that is closed to everybody is no block.
+        for (culprit, walks) in
+            self.rest(|walk, culprit| culprit.by == By::Rules && (walk.sip || culprit.names_source))
+        {
+            let ports = ports(walks.into_iter());
+            said.push(Said::new(format!("{}: closes {ports}", culprit.rule)));
+            let by_hand = Undo::new("the host's own rule is taken away", culprit.delete.clone(), Act::ByHand);
+            all.push(Closed {
+                reach: Some(ports),
+                ends: Some("until somebody changes it"),
+                undo: if culprit.names_source { vec![by_hand] } else { vec![] },
+                hint: "the host's own rules are not Ringfence's to change".to_owned(),
+                ..closed(By::Rules, Said::new(culprit.rule))
+            });
+        }
+        let judged = verdict(&said, &all);
+        let (beside, unknown) = match &self.of.beside {
+            Ok(beside) => (beside.as_slice(), false),
+            Err(_) => (&[][..], true),
+        };
+        for walk in self.walks().filter(|walk| walk.sip) {
+            if let Fate::Unknown { why } = &walk.rest.verdict {
+                let port = ports(std::iter::once(walk));
+                said.push(Said::new(format!("what becomes of packets to {port} cannot be told: {why}")));
+            }
+        }
+        if !beside.is_empty() {
+            let names = beside.join(", ");
+            said.push(Said::new(format!(
+                "tables of nftables are not looked at: {names}; `nft list ruleset` shows them"
+            )));
+        }
+        let judged = if judged == Verdict::Nothing && !said.is_empty() { Verdict::Known } else { judged };
+        (Check::new(CHECK, judged, said).in_part(unknown), all)
+    }
+}
+
+/// Seconds in the largest unit.
+fn age(seconds: i64) -> String {
+    match seconds.max(0) {
+        seconds @ 0..60 => format!("{seconds}s"),
+        seconds @ 60..3_600 => format!("{}m", seconds / 60),
+        seconds @ 3_600..86_400 => format!("{}h", seconds / 3_600),
+        seconds => format!("{}d", seconds / 86_400),
+    }
+}
