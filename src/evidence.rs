@@ -15,11 +15,9 @@ use crate::config::Mode;
 use crate::state_file;
 
 pub mod past;
-mod read;
 mod recent;
 mod syslog;
 
-pub use read::{Recorded, last_about};
 use recent::{Ear, Recent, Turn};
 
 /// One file of the journal is renamed at this size.

@@ -93,9 +93,9 @@ fn open<T>(
                 .busy_timeout(deadline.remaining())
                 .connect()
                 .await?;
-            let found = read(&mut connection).await;
+            let found = tokio::time::timeout(deadline.remaining(), read(&mut connection)).await;
             let _ = connection.close().await;
-            found.map(Some)
+            found.context("it takes too long")?.map(Some)
         })
         .with_context(|| format!("cannot read fail2ban's database {}", database.display()))
 }

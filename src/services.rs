@@ -13,18 +13,58 @@ pub struct Unit {
     pub name: &'static str,
     /// What it calls, as it stands in a crontab; empty where cron cannot do it.
     pub call: &'static str,
+    /// What does not happen without it, for people.
+    pub without: &'static str,
 }
 
+/// Brings the rules back.
+pub const FIREWALL: Unit = Unit {
+    name: "ringfence-firewall.timer",
+    call: "ringfence-firewall restore",
+    without: "the rules do not come back after a boot or a flush",
+};
+
+/// Follows fail2ban.
+pub const BAN: Unit = Unit {
+    name: "ringfence-ban.timer",
+    call: "ringfence-ban sync",
+    without: "bans that fail2ban let go without a word stay in the kernel",
+};
+
+/// Lets accounts go.
+pub const BLOCK: Unit = Unit {
+    name: "ringfence-block.timer",
+    call: "ringfence-block expire",
+    without: "blocked accounts are let go late, and flushed rules do not come back",
+};
+
+/// Brings registered phones into the sets.
+pub const ALLOW: Unit = Unit {
+    name: "ringfence-allow.timer",
+    call: "ringfence-allow sync",
+    without: "registered phones do not come into the kernel's sets",
+};
+
+/// Downloads lists.
+pub const LISTS: Unit = Unit {
+    name: "ringfence-lists.timer",
+    call: "ringfence-lists refresh",
+    without: "black- and whitelists grow old",
+};
+
+/// Makes the sets at boot.
+pub const SETS: Unit = Unit {
+    name: "ringfence-sets.service",
+    call: "ringfence-lists load",
+    without: "the sets are not there when saved rules are loaded at boot",
+};
+
+/// Writes the log of events.
+pub const EVENTS: Unit =
+    Unit { name: "ringfence-events.service", call: "", without: "the log that jails read is not written" };
+
 /// All of them.
-pub const UNITS: [Unit; 7] = [
-    Unit { name: "ringfence-firewall.timer", call: "ringfence-firewall restore" },
-    Unit { name: "ringfence-ban.timer", call: "ringfence-ban sync" },
-    Unit { name: "ringfence-block.timer", call: "ringfence-block expire" },
-    Unit { name: "ringfence-allow.timer", call: "ringfence-allow sync" },
-    Unit { name: "ringfence-lists.timer", call: "ringfence-lists refresh" },
-    Unit { name: "ringfence-sets.service", call: "ringfence-lists load" },
-    Unit { name: "ringfence-events.service", call: "" },
-];
+pub const UNITS: [&Unit; 7] = [&FIREWALL, &BAN, &BLOCK, &ALLOW, &LISTS, &SETS, &EVENTS];
 
 /// What runs a unit of ours, or why nothing does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,60 +128,74 @@ impl Paths {
 
 /// The state of each of [`UNITS`], in their order. An error says that systemd does not answer within `time`.
 pub fn look(paths: &Paths, time: Duration) -> anyhow::Result<Vec<(&'static Unit, State)>> {
-    let shown = if paths.has_systemd() { show(time)? } else { BTreeMap::new() };
+    let shown = if paths.has_systemd() { Shown::ask(time)? } else { Shown::default() };
     let cron = crontabs(&paths.crontabs);
     let state = |unit: &'static Unit| {
-        let own = systemd(&shown, unit.name);
+        let own = shown.state(unit);
         let by_cron = !unit.call.is_empty() && cron.iter().any(|line| calls(line, unit.call));
         // A failure is the one thing that cron does not mend.
         (unit, if by_cron && matches!(own, State::Stopped | State::Missing) { State::Cron } else { own })
     };
-    Ok(UNITS.iter().map(state).collect())
+    Ok(UNITS.into_iter().map(state).collect())
 }
+
+/// What systemd says of all units.
+#[derive(Debug, Default)]
+pub struct Shown(BTreeMap<String, Properties>);
 
 type Properties = BTreeMap<String, String>;
 
-fn show(time: Duration) -> anyhow::Result<BTreeMap<String, Properties>> {
-    let mut args = vec!["show", "--no-pager", "--property=Id,LoadState,ActiveState,SubState,Result"];
-    let services: Vec<String> = UNITS.iter().filter_map(|unit| service(unit.name)).collect();
-    args.extend(UNITS.iter().map(|unit| unit.name).chain(services.iter().map(String::as_str)));
-    firewall::run("systemd", "systemctl", &args, "", time).map(|text| parse(&text))
-}
-
 /// What a timer starts.
-fn service(unit: &str) -> Option<String> {
-    unit.strip_suffix(".timer").map(|name| format!("{name}.service"))
+#[must_use]
+pub fn service(unit: &Unit) -> Option<String> {
+    unit.name.strip_suffix(".timer").map(|name| format!("{name}.service"))
 }
 
-/// Units are apart by empty lines.
-fn parse(text: &str) -> BTreeMap<String, Properties> {
-    let properties = |block: &str| -> Properties {
-        let pairs = block.lines().filter_map(|line| line.split_once('='));
-        pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
-    };
-    let named = |block: Properties| Some((block.get("Id")?.clone(), block));
-    text.split("\n\n").map(properties).filter_map(named).collect()
-}
+impl Shown {
+    /// Asks systemd. An error says that it does not answer within `time`.
+    pub fn ask(time: Duration) -> anyhow::Result<Self> {
+        let mut args = vec!["show", "--no-pager", "--property=Id,LoadState,ActiveState,SubState,Result"];
+        let services: Vec<String> = UNITS.into_iter().filter_map(service).collect();
+        args.extend(UNITS.iter().map(|unit| unit.name).chain(services.iter().map(String::as_str)));
+        firewall::run("systemd", "systemctl", &args, "", time).map(|text| Self::parse(&text))
+    }
 
-fn systemd(shown: &BTreeMap<String, Properties>, unit: &str) -> State {
-    let value = |unit: &str, key: &str| -> &str {
-        shown.get(unit).and_then(|unit| unit.get(key)).map_or("", String::as_str)
-    };
-    let failure = |unit: &str| match (value(unit, "ActiveState"), value(unit, "SubState")) {
-        // It is started again and again.
-        ("failed", _) | ("activating", "auto-restart") => Some(value(unit, "Result").to_owned()),
-        _ => None,
-    };
-    if !shown.contains_key(unit) || value(unit, "LoadState") == "not-found" {
-        return State::Missing;
+    /// Units are apart by empty lines.
+    pub(crate) fn parse(text: &str) -> Self {
+        let properties = |block: &str| -> Properties {
+            let pairs = block.lines().filter_map(|line| line.split_once('='));
+            pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+        };
+        let named = |block: Properties| Some((block.get("Id")?.clone(), block));
+        Self(text.split("\n\n").map(properties).filter_map(named).collect())
     }
-    if let Some(why) = failure(unit).or_else(|| failure(&service(unit)?)) {
-        return State::Failed(why);
+
+    fn value(&self, unit: &str, key: &str) -> &str {
+        self.0.get(unit).and_then(|unit| unit.get(key)).map_or("", String::as_str)
     }
-    // A oneshot is activating while it is at work.
-    match value(unit, "ActiveState") {
-        "active" | "activating" | "reloading" => State::Systemd,
-        _ => State::Stopped,
+
+    fn failure(&self, unit: &str) -> Option<String> {
+        match (self.value(unit, "ActiveState"), self.value(unit, "SubState")) {
+            // It is started again and again.
+            ("failed", _) | ("activating", "auto-restart") => Some(self.value(unit, "Result").to_owned()),
+            _ => None,
+        }
+    }
+
+    /// Whether a unit runs; never by cron.
+    #[must_use]
+    pub fn state(&self, unit: &Unit) -> State {
+        if !self.0.contains_key(unit.name) || self.value(unit.name, "LoadState") == "not-found" {
+            return State::Missing;
+        }
+        if let Some(why) = self.failure(unit.name).or_else(|| self.failure(&service(unit)?)) {
+            return State::Failed(why);
+        }
+        // A oneshot is activating while it is at work.
+        match self.value(unit.name, "ActiveState") {
+            "active" | "activating" | "reloading" => State::Systemd,
+            _ => State::Stopped,
+        }
     }
 }
 
@@ -162,7 +216,9 @@ fn crontabs(paths: &[PathBuf]) -> Vec<String> {
     lines
 }
 
-fn calls(line: &str, call: &str) -> bool {
+/// Whether a line of a crontab calls it.
+#[must_use]
+pub fn calls(line: &str, call: &str) -> bool {
     !line.trim_start().starts_with('#') && line.contains(call)
 }
 
@@ -219,12 +275,11 @@ mod tests {
                 State::Missing,
             ),
         ] {
-            assert_eq!(systemd(&parse(&units.join("\n")), timer), expected, "{what}");
+            assert_eq!(Shown::parse(&units.join("\n")).state(&BAN), expected, "{what}");
         }
-        let events = "ringfence-events.service";
-        let again = unit(events, "loaded", "activating", "auto-restart", "exit-code");
-        assert_eq!(systemd(&parse(&again), events), State::Failed("exit-code".to_owned()));
-        assert_eq!(systemd(&parse(""), events), State::Missing);
+        let again = unit(EVENTS.name, "loaded", "activating", "auto-restart", "exit-code");
+        assert_eq!(Shown::parse(&again).state(&EVENTS), State::Failed("exit-code".to_owned()));
+        assert_eq!(Shown::parse("").state(&EVENTS), State::Missing);
     }
 
     #[test]
@@ -249,8 +304,8 @@ mod tests {
     #[test]
     fn each_unit_is_one_that_is_packaged() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd");
-        for unit in &UNITS {
-            let name = service(unit.name).unwrap_or_else(|| unit.name.to_owned());
+        for unit in UNITS {
+            let name = service(unit).unwrap_or_else(|| unit.name.to_owned());
             let text = std::fs::read_to_string(dir.join(name)).unwrap();
             assert!(
                 text.contains(&format!("/usr/bin/{}", unit.call)) || unit.call.is_empty(),

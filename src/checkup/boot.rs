@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::Subject::Boot;
-use super::units::{self, Scheduler};
+use super::units::Scheduler;
 use super::{Finding, Root, text, unreadable};
+use crate::services;
 
 /// What netfilter-persistent and the services of other distributions load.
 const SAVED: [&str; 4] = [
@@ -30,7 +31,7 @@ pub fn saved_rules(root: &Root, scheduler: &Scheduler) -> Vec<Finding> {
             Ok(None) => {}
             Ok(Some(rules)) => {
                 there.push(path);
-                findings.extend(of(Path::new(path), &rules, scheduler.has(units::SETS)));
+                findings.extend(of(Path::new(path), &rules, scheduler.has(services::SETS.name)));
             }
             Err(error) => findings.push(unreadable(Boot, "saved-rules", &root.at(path), &error)),
         }
@@ -74,7 +75,7 @@ fn of(path: &Path, rules: &str, sets_first: bool) -> Option<Finding> {
             Boot,
             "saved-rules",
             format!("{} of {path} name sets of Ringfence's, which nothing makes before they are loaded.{without_sets}", super::counted(naming, "rule", "rules")),
-            format!("systemctl enable {}", units::SETS),
+            format!("systemctl enable {}", services::SETS.name),
         )
     })
 }

@@ -14,7 +14,7 @@ use crate::state_file;
 const TIME: Duration = Duration::from_secs(10);
 
 /// A rule with each match that rules of ours have, and the kernel's module for it.
-const MATCHES: [(&str, &str, &str); 5] = [
+const MATCHES: [(&str, &str, &str); 6] = [
     ("comment", "xt_comment", "-m comment --comment x"),
     ("multiport", "xt_multiport", "-p udp -m multiport --dports 5060"),
     ("string", "xt_string", "-p udp -m string --algo bm --string x"),
@@ -24,6 +24,7 @@ const MATCHES: [(&str, &str, &str); 5] = [
         "-m hashlimit --hashlimit-name rf-doctor --hashlimit-mode srcip --hashlimit-above 1/second",
     ),
     ("conntrack", "xt_conntrack", "-m conntrack --ctstate ESTABLISHED"),
+    ("time", "xt_time", "-m time --datestop 2026-01-01T00:00:00"),
 ];
 
 /// The kernel's sets.

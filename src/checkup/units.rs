@@ -1,6 +1,5 @@
 //! What runs by itself, every minute or all the time: systemd's units, or the lines of cron in their place.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -9,13 +8,7 @@ use super::{Finding, Root};
 use crate::config::Config;
 use crate::config::lists::ListName;
 use crate::fail2ban::jails::Jail;
-use crate::firewall;
-
-/// Makes the sets at boot.
-pub const SETS: &str = "ringfence-sets.service";
-
-/// Writes the log of events.
-pub const EVENTS: &str = "ringfence-events.service";
+use crate::services::{self, ALLOW, BAN, BLOCK, EVENTS, FIREWALL, LISTS, SETS, Shown, State, Unit};
 
 /// No question to systemd takes longer.
 const TIME: Duration = Duration::from_secs(5);
@@ -27,67 +20,24 @@ const CRONTAB: &str = "/etc/crontab";
 /// Where units are enabled.
 const WANTS: [&str; 3] = ["timers.target.wants", "sysinit.target.wants", "multi-user.target.wants"];
 
-/// Something that must run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Job {
-    /// What systemd calls it.
-    unit: &'static str,
-    /// What cron would call in its place; empty where it is no job for cron.
-    command: &'static str,
-    /// What does not happen without it.
-    without: &'static str,
-}
-
-const ALLOW: Job = Job {
-    unit: "ringfence-allow.timer",
-    command: "ringfence-allow sync",
-    without: "registered phones do not come into the kernel's sets",
-};
-const BAN: Job = Job {
-    unit: "ringfence-ban.timer",
-    command: "ringfence-ban sync",
-    without: "bans that fail2ban let go without a word stay in the kernel",
-};
-const BLOCK: Job = Job {
-    unit: "ringfence-block.timer",
-    command: "ringfence-block expire",
-    without: "blocked accounts are let go late, and flushed rules do not come back",
-};
-const FIREWALL: Job = Job {
-    unit: "ringfence-firewall.timer",
-    command: "ringfence-firewall restore",
-    without: "the rules do not come back after a boot or a flush",
-};
-const LISTS: Job = Job {
-    unit: "ringfence-lists.timer",
-    command: "ringfence-lists refresh",
-    without: "black- and whitelists grow old",
-};
-const SETS_AT_BOOT: Job = Job {
-    unit: SETS,
-    command: "ringfence-lists load",
-    without: "the sets are not there when saved rules are loaded at boot",
-};
-const LOG: Job = Job { unit: EVENTS, command: "", without: "the log that jails read is not written" };
-
 /// What must run on this host: by its settings, its jails, and whether rules were confirmed.
 #[must_use]
-pub fn needed(config: &Config, jails: &[Jail]) -> Vec<Job> {
+pub fn needed(config: &Config, jails: &[Jail]) -> Vec<&'static Unit> {
     let acts = |program: &str| jails.iter().any(|jail| jail.acts_with(program));
     let rules = config.firewall_dir().join("confirmed.toml").exists();
     let lists = config.lists.keys().any(|list| *list != ListName::carriers());
     let reads_events = jails.iter().any(|jail| jail.logs.contains(&config.events_path()));
     [
-        (lists || rules || acts("ringfence-allow"), ALLOW),
-        (acts("ringfence-ban"), BAN),
-        (acts("ringfence-block") || config.ledger_path().exists(), BLOCK),
-        (rules, FIREWALL),
-        (lists, LISTS),
-        (lists || rules || acts("ringfence-ban"), SETS_AT_BOOT),
-        (reads_events, LOG),
+        (lists || rules || acts("ringfence-allow"), &ALLOW),
+        (acts("ringfence-ban"), &BAN),
+        (acts("ringfence-block") || config.ledger_path().exists(), &BLOCK),
+        (rules, &FIREWALL),
+        (lists, &LISTS),
+        (lists || rules || acts("ringfence-ban"), &SETS),
+        (reads_events, &EVENTS),
     ]
     .into_iter()
-    .filter_map(|(needed, job)| needed.then_some(job))
+    .filter_map(|(needed, unit)| needed.then_some(unit))
     .collect()
 }
 
@@ -131,8 +81,7 @@ impl Scheduler {
     }
 
     fn cron_has(&self, command: &str) -> bool {
-        let mut lines = self.cron.lines().filter(|line| !line.trim_start().starts_with('#'));
-        !command.is_empty() && lines.any(|line| line.contains(command))
+        !command.is_empty() && self.cron.lines().any(|line| services::calls(line, command))
     }
 
     /// Whether systemd runs here.
@@ -142,58 +91,28 @@ impl Scheduler {
     }
 }
 
-/// What systemd says of units: whether they are active, and how they ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct States(BTreeMap<String, (String, String)>);
-
-impl States {
-    /// Asks systemd about these jobs, and the services of their timers.
-    pub fn ask(jobs: &[Job]) -> anyhow::Result<Self> {
-        let services: Vec<_> = jobs.iter().map(|job| job.unit.replace(".timer", ".service")).collect();
-        let mut args = vec!["show", "--property=Id,ActiveState,Result"];
-        args.extend(jobs.iter().map(|job| job.unit));
-        args.extend(services.iter().map(String::as_str));
-        firewall::run("systemd", "systemctl", &args, "", TIME).map(|text| Self::parse(&text))
-    }
-
-    /// Properties, a line each; an empty line between units.
-    fn parse(text: &str) -> Self {
-        let unit = |lines: &str| {
-            let value = |key: &str| {
-                let line = lines.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-                line.unwrap_or_default().to_owned()
-            };
-            (value("Id"), (value("ActiveState"), value("Result")))
-        };
-        Self(text.split("\n\n").map(unit).filter(|(id, _)| !id.is_empty()).collect())
-    }
-
-    fn is_active(&self, unit: &str) -> bool {
-        self.0
-            .get(unit)
-            .is_some_and(|(state, _)| matches!(state.as_str(), "active" | "activating" | "reloading"))
-    }
-
-    fn failed(&self, unit: &str) -> bool {
-        self.0
-            .get(unit)
-            .is_some_and(|(state, result)| state == "failed" || !matches!(result.as_str(), "" | "success"))
-    }
+/// What systemd says of our units.
+pub fn ask() -> anyhow::Result<Shown> {
+    Shown::ask(TIME)
 }
 
 /// Whether what must run does. `states` are those of systemd, if it runs here and answers.
 #[must_use]
-pub fn running(jobs: &[Job], scheduler: &Scheduler, states: Option<&anyhow::Result<States>>) -> Vec<Finding> {
+pub fn running(
+    units: &[&Unit],
+    scheduler: &Scheduler,
+    states: Option<&anyhow::Result<Shown>>,
+) -> Vec<Finding> {
     let mut findings = vec![];
-    for job in jobs {
-        findings.extend(one(*job, scheduler, states.and_then(|states| states.as_ref().ok())));
+    for unit in units {
+        findings.extend(one(unit, scheduler, states.and_then(|states| states.as_ref().ok())));
     }
     if let Some(Err(error)) = states {
         let what = format!("Whether timers and services run is not known: {error:#}.");
         findings.push(Finding::unknown(Timers, "running", what, "See: systemctl list-timers 'ringfence-*'"));
     }
     if findings.is_empty() {
-        let names: Vec<_> = jobs.iter().map(|job| job.unit.trim_start_matches("ringfence-")).collect();
+        let names: Vec<_> = units.iter().map(|unit| unit.name.trim_start_matches("ringfence-")).collect();
         let what = match names[..] {
             [] => "nothing is in use that needs one".to_owned(),
             _ => format!("all that is needed runs: {}", names.join(", ")),
@@ -203,45 +122,44 @@ pub fn running(jobs: &[Job], scheduler: &Scheduler, states: Option<&anyhow::Resu
     findings
 }
 
-fn one(job: Job, scheduler: &Scheduler, states: Option<&States>) -> Option<Finding> {
-    let Job { unit, command, without } = job;
-    if scheduler.cron_has(command) {
+fn one(unit: &Unit, scheduler: &Scheduler, states: Option<&Shown>) -> Option<Finding> {
+    let Unit { name, call, without } = unit;
+    if scheduler.cron_has(call) {
         return None;
     }
     let needs =
         |check: &'static str, what: String, remedy: String| Some(Finding::needs(Timers, check, what, remedy));
-    if !scheduler.has(unit) {
-        let remedy = match (scheduler.systemd, command) {
-            (true, _) | (_, "") => format!("systemctl enable --now {unit}"),
+    if !scheduler.has(name) {
+        let remedy = match (scheduler.systemd, *call) {
+            (true, _) | (_, "") => format!("systemctl enable --now {name}"),
             _ => format!(
-                "Take the line of `{command}` from packaging/cron.d/ringfence into /etc/cron.d/ringfence."
+                "Take the line of `{call}` from packaging/cron.d/ringfence into /etc/cron.d/ringfence."
             ),
         };
         return needs(
             "enabled",
-            format!("{unit} is not enabled, nor is there a line of cron in its place: {without}."),
+            format!("{name} is not enabled, nor is there a line of cron in its place: {without}."),
             remedy,
         );
     }
-    let states = states?;
-    let service = unit.replace(".timer", ".service");
-    // What runs once at boot is done by now.
-    if !states.is_active(unit) && unit != SETS {
-        return needs(
+    match states?.state(unit) {
+        State::Systemd | State::Cron => None,
+        // What runs once at boot is done by now.
+        State::Stopped | State::Missing if *unit == services::SETS => None,
+        State::Stopped | State::Missing => needs(
             "running",
-            format!("{unit} is enabled, but does not run: {without}."),
-            format!("systemctl start {unit}"),
-        );
+            format!("{name} is enabled, but does not run: {without}."),
+            format!("systemctl start {name}"),
+        ),
+        State::Failed(_) => {
+            let service = services::service(unit).unwrap_or_else(|| (*name).to_owned());
+            needs(
+                "failed",
+                format!("The last run of {service} failed: {without}."),
+                format!("See why: journalctl -u {service} -n 20; then: systemctl start {service}"),
+            )
+        }
     }
-    states.failed(&service).then(|| {
-        let what = format!("The last run of {service} failed: {without}.");
-        Finding::needs(
-            Timers,
-            "failed",
-            what,
-            format!("See why: journalctl -u {service} -n 20; then: systemctl start {service}"),
-        )
-    })
 }
 
 #[cfg(test)]
@@ -258,28 +176,31 @@ mod tests {
             actions: vec![Action { ban: ban.into(), ..Action::default() }],
             ..Jail::default()
         };
-        assert_eq!(needed(&config, &[]), []);
-        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-ban ban")]), [BAN, SETS_AT_BOOT]);
-        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-block ban")]), [BLOCK]);
-        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-allow add")]), [ALLOW]);
-        assert_eq!(needed(&config, &[Jail { logs: vec![config.events_path()], ..Jail::default() }]), [LOG]);
+        assert!(needed(&config, &[]).is_empty());
+        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-ban ban")]), [&BAN, &SETS]);
+        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-block ban")]), [&BLOCK]);
+        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-allow add")]), [&ALLOW]);
+        assert_eq!(
+            needed(&config, &[Jail { logs: vec![config.events_path()], ..Jail::default() }]),
+            [&EVENTS]
+        );
         let list =
             toml::from_str::<Config>("[lists.office]\nkind = \"allow\"\nentries = [\"192.0.2.1\"]").unwrap();
         let config = Config { lists: list.lists, ..config };
         std::fs::create_dir(config.firewall_dir()).unwrap();
         std::fs::write(config.firewall_dir().join("confirmed.toml"), "").unwrap();
-        assert_eq!(needed(&config, &[]), [ALLOW, FIREWALL, LISTS, SETS_AT_BOOT]);
+        assert_eq!(needed(&config, &[]), [&ALLOW, &FIREWALL, &LISTS, &SETS]);
     }
 
     const STATES: &str = "Id=ringfence-allow.timer\nActiveState=active\nResult=success\n\nId=ringfence-ban.timer\nActiveState=inactive\n\
-                          Result=success\n\nResult=exit-code\nActiveState=inactive\nId=ringfence-allow.service\n";
+                          Result=success\n\nResult=exit-code\nActiveState=failed\nId=ringfence-allow.service\n";
 
     #[test]
     fn what_must_run_is_enabled_and_runs() {
-        let checks = |files: &[(&str, &str)], jobs: &[Job], states: &str| -> Vec<(&str, String)> {
+        let checks = |files: &[(&str, &str)], units: &[&Unit], states: &str| -> Vec<(&str, String)> {
             let (_dir, root) = host::with(files);
-            let states = Ok(States::parse(states));
-            let found = running(jobs, &Scheduler::read(&root).unwrap(), Some(&states));
+            let states = Ok(Shown::parse(states));
+            let found = running(units, &Scheduler::read(&root).unwrap(), Some(&states));
             found.into_iter().map(|finding| (finding.check, finding.remedy)).collect()
         };
         let wants = |unit: &'static str| (unit, "");
@@ -287,20 +208,20 @@ mod tests {
         let ban = wants("/etc/systemd/system/timers.target.wants/ringfence-ban.timer");
         let systemd = wants("/run/systemd/system/x");
         let enable = "systemctl enable --now ringfence-allow.timer".to_owned();
-        assert_eq!(checks(&[systemd], &[ALLOW], ""), [("enabled", enable)]);
+        assert_eq!(checks(&[systemd], &[&ALLOW], ""), [("enabled", enable)]);
         assert_eq!(checks(&[systemd], &[], ""), [("running", String::new())]);
         let fine = ("running", String::new());
         let cron = (
             "/etc/cron.d/ringfence",
             "# * * * * * root x\n* * * * * root exec ringfence-allow sync 2>/dev/null\n",
         );
-        assert_eq!(checks(&[cron], &[ALLOW], "")[0], fine);
+        assert_eq!(checks(&[cron], &[&ALLOW], "")[0], fine);
         let other = ("/etc/cron.d/ringfence", "# * * * * * root exec ringfence-allow sync\n");
-        assert!(checks(&[other], &[ALLOW], "")[0].1.starts_with("Take the line of"));
+        assert!(checks(&[other], &[&ALLOW], "")[0].1.starts_with("Take the line of"));
         let start = "systemctl start ringfence-ban.timer".to_owned();
-        assert_eq!(checks(&[ban, systemd], &[BAN], STATES), [("running", start)]);
-        assert_eq!(checks(&[allow, systemd], &[ALLOW], STATES)[0].0, "failed");
-        let better = STATES.replace("exit-code", "success");
-        assert_eq!(checks(&[allow, systemd], &[ALLOW], &better), [fine]);
+        assert_eq!(checks(&[ban, systemd], &[&BAN], STATES), [("running", start)]);
+        assert_eq!(checks(&[allow, systemd], &[&ALLOW], STATES)[0].0, "failed");
+        let better = STATES.replace("failed", "inactive");
+        assert_eq!(checks(&[allow, systemd], &[&ALLOW], &better), [fine]);
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Subject;
 use crate::account::SipAccount;
-use crate::evidence::Recorded;
+use crate::evidence::past::Past;
 use crate::fail2ban::Remembered;
 use crate::failures::tally::Offense;
 use crate::firewall::Banned;
@@ -40,7 +40,7 @@ pub struct Facts {
     /// The devices that are registered.
     pub devices: Found<Vec<Device>>,
     /// What was recorded last, in order.
-    pub decisions: Found<Vec<Recorded>>,
+    pub decisions: Found<Vec<Past>>,
     /// Where the subject is an address.
     pub of_address: Option<OfAddress>,
     /// Where it is an account.

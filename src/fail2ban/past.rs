@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::Context;
 use serde::Deserialize;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::sqlite::SqliteConnection;
 
+use super::open;
 use crate::deadline::Deadline;
 
 /// So many bans are read at once.
@@ -41,36 +40,17 @@ pub fn since(
     deadline: Deadline,
     mut each: impl FnMut(Former),
 ) -> anyhow::Result<bool> {
-    let there = database.try_exists().with_context(|| format!("cannot look for {}", database.display()))?;
-    if !there {
-        return Ok(false);
-    }
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().build().context("no runtime")?;
-    let read = async {
-        let mut connection = SqliteConnectOptions::new()
-            .filename(database)
-            .read_only(true)
-            .busy_timeout(deadline.remaining())
-            .connect()
-            .await?;
+    let read = open(database, deadline, async |connection| {
         let mut last = 0;
         loop {
-            let bans = piece(&mut connection, since, last).await?;
+            let bans = piece(connection, since, last).await?;
             let Some(end) = bans.last().map(|ban| ban.row) else { break };
             last = end;
             bans.into_iter().for_each(&mut each);
         }
-        let _ = connection.close().await;
-        Ok::<_, sqlx::Error>(())
-    };
-    let cannot = || format!("cannot read fail2ban's database {}", database.display());
-    runtime
-        .block_on(async { tokio::time::timeout(deadline.remaining(), read).await })
-        .context("it takes too long")
-        .and_then(|read| Ok(read?))
-        .with_context(cannot)?;
-    Ok(true)
+        Ok(())
+    });
+    Ok(read?.is_some())
 }
 
 /// The next bans behind a row.

@@ -403,9 +403,9 @@ fine         registrations  no snapshot yet: nobody has asked since the last boo
 fine         registrations  sqlite in /var/lib/freeswitch/db can be read
 fine         freeswitch     the event socket is at 127.0.0.1:8021, with a password of its own
 fine         freeswitch     log-auth-failures is on in all SIP profiles
-fine         kernel         accounts are blocked by patterns, as the settings say
+fine         kernel         accounts are blocked by patterns, as it takes no program: no bpffs is mounted; run: mount -t bpf bpf /sys/fs/bpf
 fine         kernel         it has sets (ip_set)
-fine         kernel         it has the matches of our rules: comment, multiport, string, hashlimit, conntrack
+fine         kernel         it has the matches of our rules: comment, multiport, string, hashlimit, conntrack, time
 fine         firewall       no rules of ringfence-firewall were applied
 fine         firewall       the host's rules are those of iptables-VARIANT
 fine         boot           no rules are saved for the next boot

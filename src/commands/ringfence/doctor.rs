@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::checkup::units::{self, Scheduler, States};
+use crate::checkup::units::{self, Scheduler};
 use crate::checkup::{self, Finding, Root, Subject, Verdict};
 use crate::commands::firewall;
 use crate::commands::screen::{Columns, counted, print};
@@ -106,9 +106,9 @@ impl Host<'_> {
         findings.push(checkup::kernel::program(config));
         match Scheduler::read(root) {
             Ok(scheduler) => {
-                let jobs = units::needed(config, jails);
-                let states = scheduler.is_systemd().then(|| States::ask(&jobs));
-                findings.extend(units::running(&jobs, &scheduler, states.as_ref()));
+                let needed = units::needed(config, jails);
+                let states = scheduler.is_systemd().then(units::ask);
+                findings.extend(units::running(&needed, &scheduler, states.as_ref()));
                 findings.extend(checkup::boot::saved_rules(root, &scheduler));
                 findings.push(checkup::clock::synchronised(scheduler.is_systemd()));
             }

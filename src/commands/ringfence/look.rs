@@ -21,7 +21,7 @@ use crate::diagnosis::{
     Allowed, Enforces, Facts, Found, Host, InBan, InJail, InSets, Ledgered, OfAccount, OfAddress, Subject,
     Walk,
 };
-use crate::evidence::last_about;
+use crate::evidence::past::{Past, last_about};
 use crate::fail2ban;
 use crate::failures::tally::{Offense, Tally};
 use crate::failures::{Failure, event_log};
@@ -133,7 +133,7 @@ fn devices(config: &Config, subject: &Subject, now: Timestamp) -> Found<Vec<Devi
     }
 }
 
-fn decisions(config: &Config, subject: &Subject) -> Found<Vec<crate::evidence::Recorded>> {
+fn decisions(config: &Config, subject: &Subject) -> Found<Vec<Past>> {
     let is_about = |other: &str| subject.is_meant_by(other);
     last_about(&config.log_dir, &subject.to_string(), is_about, DECISIONS).map_err(|error| {
         format!("{} cannot be read: {error}", config.log_dir.join("decisions.jsonl").display())

@@ -10,7 +10,8 @@ use super::look::look;
 use crate::commands::screen::{self, Columns, span};
 use crate::config::Config;
 use crate::diagnosis::{Check, Closed, Diagnosis, Facts, Found, Said, Subject, Undo, command_line};
-use crate::evidence::{Recorded, visible};
+use crate::evidence::past::Past;
+use crate::evidence::visible;
 use crate::exit::Exit;
 use crate::state_file;
 
@@ -58,7 +59,7 @@ struct Printed<'a> {
     blocks: Option<&'a [crate::diagnosis::Ledgered]>,
     remembered: Option<&'a [crate::fail2ban::Remembered]>,
     event_guard: Option<&'a [crate::fusionpbx::event_guard::Entry]>,
-    decisions: Option<&'a [Recorded]>,
+    decisions: Option<&'a [Past]>,
     undo: Vec<Command>,
     /// What could not be read.
     unread: &'a [String],
@@ -215,9 +216,9 @@ fn render(facts: &Facts, diagnosis: &Diagnosis, printed: &Printed<'_>) -> String
     text
 }
 
-fn decided(decisions: &[Recorded], now: i64) -> String {
+fn decided(decisions: &[Past], now: i64) -> String {
     let mut columns = Columns::new(&["WHEN", "TOOL", "DECISION", "REASON", "DETAIL"], &[]);
-    for Recorded { when, decision, count } in decisions {
+    for Past { when, decision, count } in decisions {
         let times = if *count > 1 { format!(" ({count} times)") } else { String::new() };
         let observed = if decision.mode == "observe" { " (observed)" } else { "" };
         let source =

@@ -63,7 +63,7 @@ pub(super) fn look(used: &[Use], concerns: &mut Concerns) -> Option<Vec<Service>
 }
 
 fn wrong(unit: &Unit, state: &State, needed: bool, systemd: bool) -> Option<(String, String)> {
-    let Unit { name, call } = unit;
+    let Unit { name, call, .. } = unit;
     let manual = || format!("man {}", name.split('.').next().unwrap_or(name).replace("-sets", "-lists"));
     match state {
         State::Failed(why) => {
