@@ -8,6 +8,7 @@ use crate::commands::{Settings, give_up, parse};
 use crate::config::Config;
 use crate::exit::Exit;
 
+mod completions;
 mod doctor;
 mod look;
 mod offenders;
@@ -60,6 +61,8 @@ enum Command {
     Report(report::Args),
     /// Whether the settings and the installed filters and jails are right
     Validate(validate::Args),
+    /// Print what a shell needs to complete the command lines of our tools
+    Completions(completions::Args),
 }
 
 const ABOUT: &str = "The administrator's tool: why is it blocked, who fails, and is all well?";
@@ -131,6 +134,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
         Command::Pause(args) => pause::run(&config(&pause::UNNEEDED)?, args),
         Command::Report(args) => report::run(&config(&report::UNNEEDED)?, args),
         Command::Validate(args) => validate::run(file, args),
+        Command::Completions(args) => completions::run(args),
     }
 }
 

@@ -108,7 +108,18 @@ fn the_manual_pages_know_every_option_and_setting() {
         (
             &admin,
             World::admin_command,
-            &["why", "offenders", "status", "doctor", "release", "test", "pause", "report", "validate"],
+            &[
+                "why",
+                "offenders",
+                "status",
+                "doctor",
+                "release",
+                "test",
+                "pause",
+                "report",
+                "validate",
+                "completions",
+            ],
         ),
     ];
     for (page, tool, commands) in tools {
