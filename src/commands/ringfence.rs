@@ -70,15 +70,15 @@ const ABOUT: &str = "The administrator's tool: why is it blocked, who fails, and
 const LONG_ABOUT: &str = "\
 The administrator's tool: why is it blocked, who fails, and is all well?
 
-why asks all that may block an address or an account - fail2ban, event_guard, blocked accounts,
-lists, limits, restrictions, the host's own rules - and gives one answer, with the commands that undo
-it. release undoes all of it; test says beforehand what would become of an address.
+why asks all that may block an address or an account - fail2ban, event_guard, blocked accounts, lists, \
+limits, restrictions, the host's own rules - and gives one answer, with the commands that undo it. \
+release undoes it; test says beforehand what would become of an address.
 
-A whole office sits behind one address. offenders says which of its phones are refused, with which
+A whole office sits behind one address. offenders says which of its phones are refused, with which \
 account and why, and whether fail2ban would leave the address alone.
 
-status shows whether all is well, on one screen. doctor looks at the whole host, and says what to do
-where it is not as it should be; validate looks at settings, filters and jails. report is a page about
+status shows whether all is well, on one screen. doctor looks at the whole host, and says what to do \
+where it is not as it should be; validate looks at settings, filters and jails. report is a page about \
 what was blocked, for the customer or the boss. pause lifts all our blocking for a while.";
 
 const AFTER_HELP: &str = "\
@@ -86,20 +86,24 @@ Exit status: 0 done, shown or yes; 1 no, blocked, or something needs doing; 2 br
 
 const AFTER_LONG_HELP: &str = "\
 Exit status:
-  0  done, or shown; nothing blocks it (why, test); all is well (status, doctor, validate); there is
-     a pause (pause without a time)
-  1  it is blocked, be it on some ports or with some account (why, test); something is left (release);
-     something needs doing (status, doctor, validate); there is no pause (pause without a time);
-     something could not be read, which the page says (report)
-  2  broken, or wrong usage; for why, test and release also: nothing is known to block it, but not
-     everything could be asked
+  0  done, or shown
+     why, test: nothing blocks it
+     status, doctor, validate: all is well
+     pause without a time: there is a pause
+  1  why, test: it is blocked, be it on some ports or with some account
+     release: something is left
+     status, doctor, validate: something needs doing
+     pause without a time: there is none
+     report: something could not be read, which the page says
+  2  broken, or wrong usage
+     why, release, test: nothing is known to block it, but not everything could be asked
 
 Which way it fails:
-  What cannot be read is one line that says so, and the rest is shown. Nothing waits for longer than
-  its deadline.
-  A pause is ended by the kernel, by its clock, also if nothing of ours runs any more; and by a boot.
-  If it cannot be brought in, nothing is changed. Bans and blocks that are made meanwhile count from
-  its end on.
+  What cannot be read is one line that says so, and the rest is shown. Nothing waits for longer \
+than its deadline.
+  A pause is ended by the kernel, by its clock, also if nothing of ours runs any more; and by a \
+boot. If it cannot be brought in, nothing is changed. Bans and blocks that are made meanwhile \
+count from its end on.
 
 Files:
   /etc/ringfence/ringfence.toml         settings; RINGFENCE_CONFIG or --config names another file
