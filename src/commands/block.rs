@@ -1,6 +1,6 @@
 //! `ringfence-block`: one account is blocked, not its customer, and let go again.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::Path;
@@ -219,13 +219,15 @@ struct Call {
     now: Timestamp,
     /// At the ledger.
     look: Look,
+    /// The ledger is new: the kernel may hold what it does not know.
+    begun_anew: Cell<bool>,
     /// Found out when it is needed first.
     chosen: OnceCell<Chosen>,
 }
 
 impl Call {
     fn new(config: Config, now: Timestamp) -> Self {
-        Self { config, now, look: Look::Brief, chosen: OnceCell::new() }
+        Self { config, now, look: Look::Brief, begun_anew: Cell::new(false), chosen: OnceCell::new() }
     }
 
     /// Seconds since 1970.
@@ -268,11 +270,16 @@ impl Call {
 
     /// The ledger. One that was damaged is moved aside, and that is said loudly.
     fn ledger(&self) -> anyhow::Result<Ledger> {
-        let opened = Ledger::open(&self.config.ledger_path(), self.look, self.now)?;
+        let path = self.config.ledger_path();
+        let there = path.exists();
+        let opened = Ledger::open(&path, self.look, self.now)?;
+        if !there || opened.lost.is_some() {
+            self.begun_anew.set(true);
+        }
         if let Some(lost) = opened.lost {
             let detail = format!("it was damaged ({}) and is now {}", lost.fault, lost.file.display());
             complain(&format!("the ledger is lost, and with it who was blocked: {detail}"));
-            let subject = self.config.ledger_path().display().to_string();
+            let subject = path.display().to_string();
             self.record(&subject, "begin anew", "ledger-lost", "ledger", &detail);
         }
         Ok(opened.ledger)

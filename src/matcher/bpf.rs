@@ -23,12 +23,12 @@
 //! end with CR alone; TCP and TLS. That passes.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use aya::EbpfLoader;
 use aya::maps::{Map, MapData, MapError};
 use aya::programs::{ProgramError, SchedClassifier};
@@ -708,9 +708,8 @@ fn reason(log: &str) -> Option<&str> {
 
 fn new_secret() -> anyhow::Result<Secret> {
     let mut secret = [0; 16];
-    fs::File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut secret))
-        .context("cannot read /dev/urandom")?;
+    let got = rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty());
+    ensure!(got.context("no random numbers")? == secret.len(), "too few random numbers");
     Ok(secret)
 }
 

@@ -8,6 +8,23 @@ use serde_json::json;
 
 use crate::support::{Blocker, Postgres, call};
 
+with_both_matchers! {
+    only_accounts_that_nobody_can_have_are_blocked_everywhere
+    where_nobody_can_say_that_an_account_does_not_exist_it_is_not_blocked
+    only_an_address_that_fail2ban_leaves_alone_causes_blocks
+    while_registrations_cannot_be_read_the_seen_ones_count
+    a_device_is_blocked_at_an_address_only_if_it_is_not_registered_from_there
+    who_need_not_be_blocked_any_more_is_let_go
+    blocks_end_by_their_time_while_nobody_can_be_asked
+    what_fusionpbx_said_counts_for_a_minute
+    a_flood_of_known_good_addresses_suspends_blocks
+    by_hand_there_is_no_alarm
+    one_address_does_not_drive_out_everybody_else
+    a_device_is_named_in_two_ways_and_let_go_by_either
+    whoever_is_registered_exists_though_nobody_is_asked
+    the_oldest_makes_way
+}
+
 const ROWS: &str = "
     INSERT INTO v_domains (domain_uuid, domain_name, domain_enabled) VALUES
         ('11111111-1111-1111-1111-111111111111', 'a.example.com', 'true'),
@@ -32,15 +49,15 @@ fn fusionpbx(server: &Postgres) -> String {
 }
 
 /// A host with FusionPBX, and lines of `[block]`.
-fn pbx(block: &str) -> (Blocker, Postgres) {
+fn pbx(matcher: &'static str, block: &str) -> (Blocker, Postgres) {
     let server = Postgres::with_fusionpbx(ROWS);
-    let blocker = Blocker::new(&format!("{}[block]\n{block}\n", fusionpbx(&server)));
+    let blocker = Blocker::matching_by(matcher, &format!("{}[block]\n{block}\n", fusionpbx(&server)));
     (blocker, server)
 }
 
 /// A host where nobody asks FusionPBX, and lines of `[block]`.
-fn unverified(block: &str) -> Blocker {
-    Blocker::new(&format!("[block]\nverify = \"none\"\n{block}\n"))
+fn unverified(matcher: &'static str, block: &str) -> Blocker {
+    Blocker::matching_by(matcher, &format!("[block]\nverify = \"none\"\n{block}\n"))
 }
 
 fn destroy_registrations(blocker: &Blocker) {
@@ -50,9 +67,8 @@ fn destroy_registrations(blocker: &Blocker) {
     blocker.world.reboot();
 }
 
-#[test]
-fn only_accounts_that_nobody_can_have_are_blocked_everywhere() {
-    let (pbx, _server) = pbx("");
+fn only_accounts_that_nobody_can_have_are_blocked_everywhere(matcher: &'static str) {
+    let (pbx, _server) = pbx(matcher, "");
     let unknown = [
         ("999@a.example.com", "FusionPBX has no such extension in the domain"),
         ("101@b.example.com", "FusionPBX has no such domain"),
@@ -79,9 +95,8 @@ fn only_accounts_that_nobody_can_have_are_blocked_everywhere() {
     pbx.holds(&unknown.map(|(id, _)| id));
 }
 
-#[test]
-fn where_nobody_can_say_that_an_account_does_not_exist_it_is_not_blocked() {
-    let (pbx, server) = pbx("");
+fn where_nobody_can_say_that_an_account_does_not_exist_it_is_not_blocked(matcher: &'static str) {
+    let (pbx, server) = pbx(matcher, "");
     let id = "999@a.example.com";
     pbx.configure("");
     let line = pbx.refuses(1, "account-unverified", &[id]);
@@ -106,9 +121,8 @@ fn where_nobody_can_say_that_an_account_does_not_exist_it_is_not_blocked() {
     pbx.holds(&[id]);
 }
 
-#[test]
-fn only_an_address_that_fail2ban_leaves_alone_causes_blocks() {
-    let site = unverified("");
+fn only_an_address_that_fail2ban_leaves_alone_causes_blocks(matcher: &'static str) {
+    let site = unverified(matcher, "");
     let list = "[lists.office]\nkind = \"allow\"\nentries = [\"198.51.100.0/24\"]\nexempts = [\"fail2ban\"]\n\
                 [lists.other]\nkind = \"allow\"\nentries = [\"192.0.2.0/24\"]\nexempts = [\"blocklists\"]\n";
     site.configure(&format!("[block]\nverify = \"none\"\n{list}"));
@@ -145,9 +159,8 @@ fn only_an_address_that_fail2ban_leaves_alone_causes_blocks() {
     site.holds(&["1@d", "10@d", "2@d", "7@d", "9@d"]);
 }
 
-#[test]
-fn while_registrations_cannot_be_read_the_seen_ones_count() {
-    let site = unverified("");
+fn while_registrations_cannot_be_read_the_seen_ones_count(matcher: &'static str) {
+    let site = unverified(matcher, "");
     site.world.register(PROFILE, OFFICE, 3600);
     assert!(site.world.keeps(OFFICE));
     destroy_registrations(&site);
@@ -167,9 +180,8 @@ fn while_registrations_cannot_be_read_the_seen_ones_count() {
     site.holds(&["1@d"]);
 }
 
-#[test]
-fn a_device_is_blocked_at_an_address_only_if_it_is_not_registered_from_there() {
-    let (pbx, server) = pbx("");
+fn a_device_is_blocked_at_an_address_only_if_it_is_not_registered_from_there(matcher: &'static str) {
+    let (pbx, server) = pbx(matcher, "");
     // Nobody asks FusionPBX about a device: its account may well exist.
     drop(server);
     pbx.world.register(PROFILE, OFFICE, 3600);
@@ -189,9 +201,8 @@ fn a_device_is_blocked_at_an_address_only_if_it_is_not_registered_from_there() {
     pbx.holds(&others.each_ref().map(String::as_str));
 }
 
-#[test]
-fn who_need_not_be_blocked_any_more_is_let_go() {
-    let (pbx, server) = pbx("");
+fn who_need_not_be_blocked_any_more_is_let_go(matcher: &'static str) {
+    let (pbx, server) = pbx(matcher, "");
     let (here, there) = ("101@a.example.com,203.0.113.20", "101@a.example.com,203.0.113.66");
     for id in ["201@a.example.com", "202@a.example.com", here, there] {
         pbx.does(&["ban", id]);
@@ -220,9 +231,8 @@ fn who_need_not_be_blocked_any_more_is_let_go() {
     assert_eq!(ends, [ended("201@a.example.com", "account-exists"), ended(here, "registered")]);
 }
 
-#[test]
-fn blocks_end_by_their_time_while_nobody_can_be_asked() {
-    let (pbx, server) = pbx("");
+fn blocks_end_by_their_time_while_nobody_can_be_asked(matcher: &'static str) {
+    let (pbx, server) = pbx(matcher, "");
     let device = "101@a.example.com,203.0.113.66";
     for id in ["201@a.example.com", "202@a.example.com", device] {
         pbx.does(&["ban", id]);
@@ -252,9 +262,8 @@ fn blocks_end_by_their_time_while_nobody_can_be_asked() {
     pbx.holds(&["202@a.example.com,203.0.113.66"]);
 }
 
-#[test]
-fn what_fusionpbx_said_counts_for_a_minute() {
-    let (pbx, server) = pbx("");
+fn what_fusionpbx_said_counts_for_a_minute(matcher: &'static str) {
+    let (pbx, server) = pbx(matcher, "");
     pbx.does(&["ban", "999@a.example.com"]);
     pbx.refuses(1, "account-exists", &["101@a.example.com"]);
     pbx.does(&["unban", "999@a.example.com"]);
@@ -273,9 +282,8 @@ fn what_fusionpbx_said_counts_for_a_minute() {
     pbx.holds(&[]);
 }
 
-#[test]
-fn a_flood_of_known_good_addresses_suspends_blocks() {
-    let site = unverified("");
+fn a_flood_of_known_good_addresses_suspends_blocks(matcher: &'static str) {
+    let site = unverified(matcher, "");
     // A syslog of our own.
     let socket = site.world.path("syslog");
     let syslog = UnixDatagram::bind(&socket).unwrap();
@@ -349,9 +357,8 @@ fn a_flood_of_known_good_addresses_suspends_blocks() {
     site.holds(&["0@d", "7@d", "8@d", "hand@d"]);
 }
 
-#[test]
-fn by_hand_there_is_no_alarm() {
-    let site = unverified("");
+fn by_hand_there_is_no_alarm(matcher: &'static str) {
+    let site = unverified(matcher, "");
     let ids: Vec<String> = (0..8).map(|n| format!("{n}@d")).collect();
     for (n, id) in ids.iter().enumerate() {
         let address = format!("203.0.113.{n}");
@@ -361,9 +368,8 @@ fn by_hand_there_is_no_alarm() {
     site.holds(&ids.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
-#[test]
-fn one_address_does_not_drive_out_everybody_else() {
-    let site = unverified("max = 20\nonly-exempt = false");
+fn one_address_does_not_drive_out_everybody_else(matcher: &'static str) {
+    let site = unverified(matcher, "max = 20\nonly-exempt = false");
     for n in 0..10 {
         site.does(&["ban", "--jail=sip", "--seen-from", ELSEWHERE, &format!("{n}@d")]);
     }
@@ -389,9 +395,8 @@ fn one_address_does_not_drive_out_everybody_else() {
     site.refuses(0, "flood", &["--jail=sip", "--seen-from", ELSEWHERE, "25@d"]);
 }
 
-#[test]
-fn a_device_is_named_in_two_ways_and_let_go_by_either() {
-    let site = unverified("");
+fn a_device_is_named_in_two_ways_and_let_go_by_either(matcher: &'static str) {
+    let site = unverified(matcher, "");
     let (v4, v6) = ("101@a.example.com,203.0.113.66", "101@a.example.com,2001:db8:66::bad");
     site.does(&["ban", "--source", ELSEWHERE, "101@a.example.com"]);
     site.does(&["ban", "--source=2001:DB8:66::BAD", v6]);
@@ -422,9 +427,8 @@ fn a_device_is_named_in_two_ways_and_let_go_by_either() {
     site.holds(&[]);
 }
 
-#[test]
-fn whoever_is_registered_exists_though_nobody_is_asked() {
-    let site = unverified("");
+fn whoever_is_registered_exists_though_nobody_is_asked(matcher: &'static str) {
+    let site = unverified(matcher, "");
     site.world.register(PROFILE, "203.0.113.99", 3600);
     let line = site.refuses(1, "registered", &["101@a.example.com"]);
     assert!(line.ends_with("is not blocked: the account is registered"), "{line}");
@@ -438,9 +442,8 @@ fn whoever_is_registered_exists_though_nobody_is_asked() {
     site.holds(&[]);
 }
 
-#[test]
-fn the_oldest_makes_way() {
-    let site = unverified("max = 3\nonly-exempt = false");
+fn the_oldest_makes_way(matcher: &'static str) {
+    let site = unverified(matcher, "max = 3\nonly-exempt = false");
     let at = |ago: i64| format!("--at={}", crate::support::now() - ago);
     for (ago, id) in [(100, "1@d"), (300, "2@d"), (200, "3@d,203.0.113.66")] {
         site.does(&["ban", "--jail=sip", &at(ago), id]);

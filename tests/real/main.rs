@@ -22,6 +22,24 @@ macro_rules! with_both_variants {
     };
 }
 
+/// Each of these functions is a test by rules of iptables, and one by the program in the kernel.
+macro_rules! with_both_matchers {
+    ($($test:ident)*) => {
+        mod strings {
+            $(#[test]
+            fn $test() {
+                super::$test("strings");
+            })*
+        }
+        mod bpf {
+            $(#[test]
+            fn $test() {
+                super::$test("bpf");
+            })*
+        }
+    };
+}
+
 mod accounts;
 mod admin_doctor;
 mod admin_pause;

@@ -146,7 +146,7 @@ pub(super) fn settle_one(call: &Call, ledger: &mut Ledger, offender: &Offender) 
 /// `None` if more is to be done than that.
 fn settle_in_map(call: &Call, ledger: &mut Ledger, offender: &Offender) -> anyhow::Result<Option<bool>> {
     let possible = call.config.block_mode() == Mode::Enforce && !matches!(wanted(call), Wanted::Strings(_));
-    if !possible || !bpf::is_there() {
+    if !possible || call.begun_anew.get() || !bpf::is_there() {
         return Ok(None);
     }
     let _turn = take_turn(&call.config.run_dir)

@@ -20,8 +20,11 @@ pub(super) struct Args {
     tool: String,
 }
 
-/// The command lines of all our tools.
-const TOOLS: [(&str, fn() -> Command); 8] = [
+/// A tool's name, and its command line.
+type Tool = (&'static str, fn() -> Command);
+
+/// All our tools.
+const TOOLS: [Tool; 8] = [
     (super::TOOL, super::Args::command),
     ("ringfence-allow", allow::Args::command),
     ("ringfence-ban", ban::Args::command),

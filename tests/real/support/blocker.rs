@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 
+use aya::maps::{HashMap, Map, MapData};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use super::{Call, Host, World, call, run};
@@ -12,19 +14,36 @@ use super::{Call, Host, World, call, run};
 pub struct Blocker {
     pub host: Host,
     pub world: World,
+    /// `strings` or `bpf`: what matches, unless the settings name something.
+    matcher: &'static str,
 }
 
 impl Blocker {
     /// With these lines behind the settings, the first of them still of `[registrations]`.
     pub fn new(settings: &str) -> Self {
-        let blocker = Self { host: Host::new(), world: World::with_databases() };
+        Self::matching_by("strings", settings)
+    }
+
+    /// The same, matching by `strings` or `bpf`.
+    pub fn matching_by(matcher: &'static str, settings: &str) -> Self {
+        let blocker = Self { host: Host::new(), world: World::with_databases(), matcher };
+        if matcher == "bpf" {
+            blocker.host.shell("mount -t bpf bpf /sys/fs/bpf; ip link add eth0 type bridge; ip addr add 192.0.2.1/24 dev eth0");
+        }
         blocker.configure(settings);
         blocker
     }
 
     pub fn configure(&self, settings: &str) {
         // No look at the registrations is shared, and a machine that is busy is no fault.
-        self.world.configure(&format!("source = \"sqlite\"\ncache = \"0s\"\ndeadline = \"10s\"\n{settings}"));
+        let mut settings = format!("source = \"sqlite\"\ncache = \"0s\"\ndeadline = \"10s\"\n{settings}");
+        if self.matcher == "bpf" && !settings.contains("matcher = ") {
+            if !settings.contains("[block]\n") {
+                settings += "[block]\n";
+            }
+            settings = settings.replacen("[block]\n", "[block]\nmatcher = \"bpf\"\n", 1);
+        }
+        self.world.configure(&settings);
     }
 
     /// A call of `ringfence-block` that is ready to be run there. It is a process of that host, to which `/proc` tells its network.
@@ -107,10 +126,40 @@ impl Blocker {
         })
     }
 
+    /// Who is blocked in the kernel; by the program, as far as it is looked for by the ledger, and nobody else.
+    #[track_caller]
+    pub fn in_kernel(&self) -> BTreeSet<String> {
+        if self.matcher == "strings" {
+            let [v4, v6] = self.kernel("nft");
+            return v4.union(&v6).cloned().collect();
+        }
+        let held: BTreeSet<_> = self.list().iter().filter(|entry| entry["hits"].is_u64()).map(id).collect();
+        assert_eq!(self.entries(), held.len(), "{held:?}");
+        held
+    }
+
+    /// How many entries of the program's map are not over.
+    #[track_caller]
+    fn entries(&self) -> usize {
+        let pin = "/sys/fs/bpf/ringfence/1/blocked";
+        self.host.within(|| {
+            let Ok(data) = MapData::from_pin(pin) else { return 0 };
+            let map: HashMap<_, [u8; 32], [u8; 16]> = Map::from_map_data(data).unwrap().try_into().unwrap();
+            let time = clock_gettime(ClockId::Boottime);
+            let now = u64::try_from(time.tv_sec).unwrap() * 1_000_000_000;
+            let until = |value: [u8; 16]| u64::from_ne_bytes(value[..8].try_into().unwrap());
+            map.iter().filter(|entry| until(entry.as_ref().unwrap().1) > now).count()
+        })
+    }
+
     /// The kernel holds what the ledger says.
     #[track_caller]
     pub fn agree(&self) {
-        self.agree_as("nft");
+        if self.matcher == "bpf" {
+            assert_eq!(self.in_kernel(), self.blocked());
+        } else {
+            self.agree_as("nft");
+        }
     }
 
     #[track_caller]
