@@ -1,22 +1,46 @@
-//! What tables of nftables' own, which iptables knows nothing of, do with an address: fail2ban's bans through nftables, for one.
+//! What tables of nftables' own, which iptables knows nothing of, do with a packet: fail2ban's bans through nftables, for one.
 //!
-//! Only rules that name the source and drop or reject in the same rule are understood; jumps to other chains are not followed.
+//! The chains that packets for this host come by are walked in the order of the kernel, rule by rule, through chains and back. Of what
+//! a rule may ask, the usual is understood; what becomes of a packet is unclear where it hangs on the rest.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context;
-use ipnetwork::IpNetwork;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::nft::is_of_iptables;
-use super::path::Protocol;
+use super::nft::{self, is_of_iptables};
+use super::path::{Packet, Protocol};
+use super::programs::output;
 use super::run;
+
+mod asks;
+
+use asks::Asked;
 
 const PACKAGE: &str = "nftables";
 
-/// A rule that drops or rejects what comes from an address.
+/// No packet passes more rules here.
+const MOST_RULES: usize = 100_000;
+
+/// A port to try rules at that name none.
+const ANY_PORT: u16 = 5060;
+
+/// Whom a refusal is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum About {
+    /// The rule asks for the source.
+    Source,
+    /// The rule does not.
+    Anybody,
+    /// There is no rule: it is the policy of the chain.
+    Policy,
+}
+
+/// A rule that drops or rejects what comes from an address, or the policy of a chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Refusal {
@@ -24,6 +48,8 @@ pub struct Refusal {
     pub table: String,
     /// The chain of the rule.
     pub chain: String,
+    /// Whom it is about.
+    pub about: About,
     /// The set that it is by, if the rule does not name the address itself.
     pub set: Option<String>,
     /// Whether it is refused because the set does not have it.
@@ -34,7 +60,7 @@ pub struct Refusal {
     pub protocol: Option<Protocol>,
     /// To which ports, from the first to the last of each range; none: to all.
     pub ports: Vec<(u16, u16)>,
-    /// Whether the rule asks more of a packet, which is not understood here.
+    /// Whether it also hangs on what is not understood, of this rule or of others before it.
     pub asks_more: bool,
 }
 
@@ -56,10 +82,12 @@ impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let does = if self.rejects { "rejects" } else { "drops" };
         write!(f, "nftables, table {}: the chain {} {does} it", self.table, self.chain)?;
-        match &self.set {
-            Some(set) if self.unless => write!(f, ", as the set {set} does not have it")?,
-            Some(set) => write!(f, ", as the set {set} has it")?,
-            None => f.write_str(", by name")?,
+        match (self.about, &self.set) {
+            (About::Policy, _) => f.write_str(" by its policy")?,
+            (About::Anybody, _) => f.write_str(", whoever sends it")?,
+            (About::Source, Some(set)) if self.unless => write!(f, ", as the set {set} does not have it")?,
+            (About::Source, Some(set)) => write!(f, ", as the set {set} has it")?,
+            (About::Source, None) => f.write_str(", by name")?,
         }
         let mut of = vec![];
         of.extend(self.protocol.map(|protocol| protocol.to_string()));
@@ -77,229 +105,362 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// The rules that refuse an address; none where nft is not installed.
-pub fn refusals(address: IpAddr, time: Duration) -> anyhow::Result<Vec<Refusal>> {
-    if super::programs::find("nft").is_none() {
-        return Ok(vec![]);
-    }
-    // Without the elements: sets may have a million.
-    let text = run(PACKAGE, "nft", &["-j", "-t", "list", "ruleset"], "", time)?;
-    let ruleset: Value = serde_json::from_str(&text).context("nft -j list ruleset prints no JSON")?;
-    let mut has = |table: &Table<'_>, set: &str| {
-        let element = format!("{{ {address} }}");
-        let args = ["get", "element", table.family, table.name, set, &element];
-        // That it is not there is an error too.
-        run(PACKAGE, "nft", &args, "", time).is_ok()
-    };
-    Ok(find(&ruleset, address.to_canonical(), &mut has))
+/// What becomes of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing refuses it; but it may be otherwise when limits are exceeded, in words.
+    Passes(Vec<String>),
+    /// It is refused.
+    Refused(Refusal),
+    /// It hangs on what is not understood, in words.
+    Unclear(String),
 }
 
+/// The tables, as read for one address.
+#[derive(Debug, Default)]
+pub struct Native {
+    chains: Vec<Chain>,
+    /// Whether the address is in a set of a table; without those that could not be asked.
+    sets: BTreeMap<(String, String), bool>,
+}
+
+/// A chain of a table.
+#[derive(Debug)]
+struct Chain {
+    family: String,
+    table: String,
+    name: String,
+    /// Where packets for this host come by it, and its priority there; `None`: only from other chains.
+    hook: Option<(Hook, i64)>,
+    /// By its policy.
+    drops: bool,
+    rules: Vec<Rule>,
+}
+
+/// The expressions of a rule.
+type Rule = Vec<Value>;
+
+/// Where packets for this host come by, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Hook {
+    Ingress,
+    Prerouting,
+    Input,
+}
+
+/// What a rule does with a packet that it matches.
 #[derive(Clone, Copy)]
-struct Table<'a> {
-    family: &'a str,
-    name: &'a str,
+enum Effect<'a> {
+    GoesOn,
+    Accepts,
+    Refuses {
+        rejects: bool,
+    },
+    Returns,
+    Jumps(&'a str),
+    /// This chain is left for good.
+    Goes(&'a str),
+    /// This, which is not understood.
+    Other(&'a str),
 }
 
-fn find(ruleset: &Value, address: IpAddr, has: &mut dyn FnMut(&Table<'_>, &str) -> bool) -> Vec<Refusal> {
-    let items = ruleset["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut found = vec![];
-    for rule in items.iter().filter_map(|item| item.get("rule")) {
-        let text = |key: &str| rule[key].as_str().unwrap_or_default();
-        let table = Table { family: text("family"), name: text("table") };
-        if is_of_iptables(table.family, table.name) {
-            continue;
+/// How a chain is left.
+enum Left {
+    /// At its end, or before.
+    Back,
+    Accepted,
+    Refused(Refusal),
+    Unclear(String),
+}
+
+/// A packet on its way through a hooked chain.
+struct Walk<'a> {
+    native: &'a Native,
+    packet: &'a Packet,
+    /// Rules for which it is false are passed over.
+    counts: &'a dyn Fn(&Rule) -> bool,
+    rules: usize,
+    limits: Vec<String>,
+    /// What may have let it in already, or brought it elsewhere; in words.
+    may_accept: Option<String>,
+    /// What may have refused it already.
+    may_refuse: Option<String>,
+}
+
+/// The rules that refuse an address by its source, on some port at least; none where there are no such tables.
+pub fn refusals(address: IpAddr, time: Duration) -> anyhow::Result<Vec<Refusal>> {
+    Ok(Native::read(address, time)?.refusals(address))
+}
+
+impl Native {
+    /// The tables as they are; there may be none. No program runs longer than `time`.
+    pub fn read(address: IpAddr, time: Duration) -> anyhow::Result<Self> {
+        let address = address.to_canonical();
+        let tables = nft::tables().context("the tables of nftables cannot be listed")?;
+        if tables.iter().all(nft::NftTable::is_of_iptables) {
+            return Ok(Self::default());
         }
-        let expressions = rule["expr"].as_array().map(Vec::as_slice).unwrap_or_default();
-        found.extend(refusal(expressions, table, text("chain"), address, has));
+        // Without the elements: sets may have a million.
+        let text = run(PACKAGE, "nft", &["-j", "-t", "list", "ruleset"], "", time)?;
+        let ruleset: Value = serde_json::from_str(&text).context("nft -j list ruleset prints no JSON")?;
+        let mut native = Self { chains: chains(&ruleset), sets: BTreeMap::new() };
+        let element = format!("{{ {address} }}");
+        for chain in &native.chains {
+            for set in
+                chain.rules.iter().flatten().filter_map(|expression| asks::source_set(expression, address))
+            {
+                let key = (chain.full_table(), set.to_owned());
+                if native.sets.contains_key(&key) {
+                    continue;
+                }
+                let args = ["get", "element", &chain.family, &chain.table, set, &element];
+                let said = output(PACKAGE, "nft", &args, "", time)?;
+                // That it is not there is an error too.
+                if said.status.success() || said.stderr.contains("No such file or directory") {
+                    native.sets.insert(key, said.status.success());
+                }
+            }
+        }
+        Ok(native)
     }
-    found
+
+    /// What becomes of a packet from the address that the tables were read for.
+    #[must_use]
+    pub fn fate(&self, packet: &Packet) -> Fate {
+        self.fate_by(packet, &|_| true)
+    }
+
+    fn fate_by(&self, packet: &Packet, counts: &dyn Fn(&Rule) -> bool) -> Fate {
+        let mut hooked: Vec<_> = self.chains.iter().filter_map(|chain| Some((chain, chain.hook?))).collect();
+        hooked.retain(|(chain, _)| chain.sees(packet));
+        hooked.sort_by_key(|(_, hook)| *hook);
+        let mut limits = vec![];
+        for (chain, (hook, _)) in hooked {
+            let mut walk = Walk {
+                native: self,
+                packet,
+                counts,
+                rules: 0,
+                limits: vec![],
+                may_accept: None,
+                may_refuse: None,
+            };
+            let left = match walk.through(chain) {
+                Left::Back if chain.drops => Left::Refused(chain.refusal(About::Policy)),
+                left => left,
+            };
+            let doubt = match left {
+                Left::Unclear(why) => Some(why),
+                // Of which interface it is, nft does not always say.
+                Left::Refused(refusal) if hook == Hook::Ingress => Some(format!("perhaps {refusal}")),
+                Left::Refused(refusal) if walk.may_accept.is_none() => return Fate::Refused(refusal),
+                Left::Refused(_) => walk.may_accept,
+                Left::Back | Left::Accepted => walk.may_refuse,
+            };
+            if let Some(why) = doubt {
+                return Fate::Unclear(why);
+            }
+            limits.append(&mut walk.limits);
+        }
+        Fate::Passes(limits)
+    }
+
+    fn called(&self, from: &Chain, name: &str) -> Option<&Chain> {
+        let called = (&from.family, &from.table, name);
+        self.chains.iter().find(|chain| (&chain.family, &chain.table, &*chain.name) == called)
+    }
+
+    fn has(&self, chain: &Chain, set: &str) -> Option<bool> {
+        self.sets.get(&(chain.full_table(), set.to_owned())).copied()
+    }
+
+    /// Those that something else becomes of a packet by.
+    fn refusals(&self, address: IpAddr) -> Vec<Refusal> {
+        let mut all: Vec<(&Rule, Refusal)> = vec![];
+        for chain in &self.chains {
+            all.extend(chain.rules.iter().filter_map(|rule| {
+                let rejects = asks::refuses_source(rule, address, &|set| self.has(chain, set))?;
+                let refusal = Refusal { rejects, ..chain.refusal(About::Anybody) };
+                Some((rule, asks::described(rule, refusal)))
+            }));
+        }
+        let is_one = |rule: &Rule| all.iter().any(|(other, _)| std::ptr::eq(*other, rule));
+        let found = all.iter().filter_map(|(rule, refusal)| {
+            let port = refusal.ports.first().map_or(ANY_PORT, |(first, _)| *first);
+            let mut packets = vec![Packet::udp(address, port, []), Packet::syn(address, port)];
+            packets.retain(|packet| refusal.protocol.is_none_or(|protocol| protocol == packet.protocol));
+            let fates = packets.iter().filter_map(|packet| {
+                let with = self.fate_by(packet, &|other| std::ptr::eq(*rule, other) || !is_one(other));
+                (with != self.fate_by(packet, &|other| !is_one(other))).then_some(with)
+            });
+            let fates: Vec<Fate> = fates.collect();
+            let asks_more = !fates.iter().any(|fate| matches!(fate, Fate::Refused(_)));
+            (!fates.is_empty()).then(|| Refusal { asks_more, ..refusal.clone() })
+        });
+        found.collect()
+    }
 }
 
-fn refusal(
-    expressions: &[Value],
-    table: Table<'_>,
-    chain: &str,
-    address: IpAddr,
-    has: &mut dyn FnMut(&Table<'_>, &str) -> bool,
-) -> Option<Refusal> {
-    let does = |word: &str| expressions.iter().any(|expression| expression.get(word).is_some());
-    let rejects = does("reject");
-    if !(rejects || does("drop")) {
-        return None;
+impl Walk<'_> {
+    fn through(&mut self, chain: &Chain) -> Left {
+        for (at, rule) in chain.rules.iter().enumerate() {
+            self.rules += 1;
+            if self.rules > MOST_RULES {
+                return Left::Unclear(format!("there are more than {MOST_RULES} rules on its way"));
+            }
+            if !(self.counts)(rule) {
+                continue;
+            }
+            let place = || {
+                format!(
+                    "rule {} of the chain {} of nftables' table {}",
+                    at + 1,
+                    chain.name,
+                    chain.full_table()
+                )
+            };
+            let (asked, effect) = asks::rule(rule, self.packet, &|set| self.native.has(chain, set));
+            let limited = match asked {
+                Asked::No => continue,
+                Asked::Unknown => {
+                    self.perhaps(effect, chain, &place());
+                    continue;
+                }
+                Asked::Yes { limited } => limited.filter(|_| !matches!(effect, Effect::GoesOn)),
+            };
+            if let Some(exceeded) = limited {
+                self.limits.push(format!("otherwise when more come than {} allows", place()));
+                if exceeded {
+                    continue;
+                }
+            }
+            match effect {
+                Effect::GoesOn => {}
+                Effect::Accepts => return Left::Accepted,
+                Effect::Refuses { rejects } => {
+                    let refusal = Refusal { rejects, ..chain.refusal(About::Anybody) };
+                    return Left::Refused(asks::described(rule, refusal));
+                }
+                Effect::Returns => return Left::Back,
+                Effect::Jumps(name) | Effect::Goes(name) => match self.called(chain, name) {
+                    Left::Back if matches!(effect, Effect::Jumps(_)) => {}
+                    left => return left,
+                },
+                Effect::Other(what) => {
+                    return Left::Unclear(format!("{} has `{what}`, which is not understood", place()));
+                }
+            }
+        }
+        Left::Back
     }
-    let protocol_of_ip = if address.is_ipv4() { "ip" } else { "ip6" };
-    let mut refusal = Refusal {
-        table: format!("{} {}", table.family, table.name),
-        chain: chain.to_owned(),
-        set: None,
-        unless: false,
-        rejects,
-        protocol: None,
-        ports: vec![],
-        asks_more: false,
-    };
-    let mut by_source = false;
-    for expression in expressions {
-        let Some(matched) = expression.get("match") else {
-            let counts = ["counter", "log", "drop", "reject", "comment"];
-            refusal.asks_more |= !counts.iter().any(|word| expression.get(word).is_some());
-            continue;
+
+    fn called(&mut self, from: &Chain, name: &str) -> Left {
+        match self.native.called(from, name) {
+            Some(called) => self.through(called),
+            None => Left::Unclear(format!(
+                "the chain {name} of nftables' table {} is not there",
+                from.full_table()
+            )),
+        }
+    }
+
+    /// Remembers what a rule would do of which it is not known whether it matches.
+    fn perhaps(&mut self, effect: Effect<'_>, chain: &Chain, place: &str) {
+        let (accepts, refuses) = match effect {
+            Effect::GoesOn => (false, false),
+            Effect::Accepts | Effect::Returns => (true, false),
+            Effect::Refuses { .. } => (false, true),
+            Effect::Goes(_) | Effect::Other(_) => (true, true),
+            Effect::Jumps(name) => match self.called(chain, name) {
+                Left::Back => (false, false),
+                Left::Accepted => (true, false),
+                Left::Refused(_) => (false, true),
+                Left::Unclear(_) => (true, true),
+            },
         };
-        let (left, right) = (&matched["left"], &matched["right"]);
-        let negated = matched["op"] == "!=";
-        let payload = &left["payload"];
-        match (payload["protocol"].as_str(), payload["field"].as_str()) {
-            (Some(protocol @ ("ip" | "ip6")), Some("saddr")) => {
-                if protocol != protocol_of_ip {
-                    return None;
-                }
-                let set = right.as_str().and_then(|text| text.strip_prefix('@'));
-                let inside = match set {
-                    Some(set) => has(&table, set),
-                    None => holds(right, address),
-                };
-                if inside == negated {
-                    return None;
-                }
-                by_source = true;
-                refusal.set = set.map(str::to_owned);
-                refusal.unless = negated;
-            }
-            (Some(protocol), Some("dport")) if !negated => {
-                refusal.protocol = match protocol {
-                    "tcp" => Some(Protocol::Tcp),
-                    "udp" => Some(Protocol::Udp),
-                    _ => refusal.protocol,
-                };
-                match ports(right) {
-                    Some(ports) => refusal.ports = ports,
-                    None => refusal.asks_more = true,
-                }
-            }
-            _ if left["meta"]["key"] == "l4proto" && !negated => {
-                let names = each(right).filter_map(Value::as_str);
-                let known: Vec<Protocol> = names.filter_map(protocol).collect();
-                match known[..] {
-                    [] => return None,
-                    [one] => refusal.protocol = Some(one),
-                    _ => {}
-                }
-            }
-            _ => refusal.asks_more = true,
+        let why = || format!("{place} asks what is not understood");
+        if accepts {
+            self.may_accept.get_or_insert_with(why);
+        }
+        if refuses {
+            self.may_refuse.get_or_insert_with(why);
         }
     }
-    by_source.then_some(refusal)
 }
 
-fn protocol(name: &str) -> Option<Protocol> {
-    match name {
-        "tcp" => Some(Protocol::Tcp),
-        "udp" => Some(Protocol::Udp),
-        _ => None,
+impl Chain {
+    /// Family and name of its table.
+    fn full_table(&self) -> String {
+        format!("{} {}", self.family, self.table)
+    }
+
+    fn sees(&self, packet: &Packet) -> bool {
+        match self.family.as_str() {
+            "ip" => packet.source.is_ipv4(),
+            "ip6" => packet.source.is_ipv6(),
+            _ => true,
+        }
+    }
+
+    fn refusal(&self, about: About) -> Refusal {
+        Refusal {
+            table: self.full_table(),
+            chain: self.name.clone(),
+            about,
+            set: None,
+            unless: false,
+            rejects: false,
+            protocol: None,
+            ports: vec![],
+            asks_more: false,
+        }
     }
 }
 
-/// What stands in `{ }`, or the one that stands there alone.
-fn each(value: &Value) -> impl Iterator<Item = &Value> {
-    value["set"].as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice).iter()
-}
-
-fn holds(value: &Value, address: IpAddr) -> bool {
-    each(value).any(|one| {
-        // An element with a timeout or a counter.
-        let one = one.get("elem").and_then(|elem| elem.get("val")).unwrap_or(one);
-        let parse = |value: &Value| value.as_str()?.parse::<IpAddr>().ok();
-        if let Some([first, last]) = one["range"].as_array().map(Vec::as_slice) {
-            return parse(first)
-                .zip(parse(last))
-                .is_some_and(|(first, last)| (first..=last).contains(&address));
-        }
-        let prefix = &one["prefix"];
-        if let (Some(network), Some(length)) = (parse(&prefix["addr"]), prefix["len"].as_u64()) {
-            let network = u8::try_from(length).ok().and_then(|length| IpNetwork::new(network, length).ok());
-            return network.is_some_and(|network| network.contains(address));
-        }
-        parse(one) == Some(address)
-    })
-}
-
-fn ports(value: &Value) -> Option<Vec<(u16, u16)>> {
-    let number = |value: &Value| u16::try_from(value.as_u64()?).ok();
-    each(value)
-        .map(|one| match one["range"].as_array().map(Vec::as_slice) {
-            Some([first, last]) => Some((number(first)?, number(last)?)),
-            _ => number(one).map(|port| (port, port)),
+/// Those of tables that are not of iptables, and that see packets of IP.
+fn chains(ruleset: &Value) -> Vec<Chain> {
+    let items = ruleset["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let of = |kind: &'static str| items.iter().filter_map(move |item| item.get(kind));
+    let text = |item: &Value, key: &str| item[key].as_str().unwrap_or_default().to_owned();
+    let sleeps = |family: &str, table: &str| {
+        of("table").any(|item| {
+            let flag = |flag: &Value| flag.as_str().is_some_and(|flag| flag.starts_with("dorm"));
+            item["family"] == family && item["name"] == table && asks::each(&item["flags"]).any(flag)
         })
-        .collect()
+    };
+    let chain = |item: &Value| {
+        let (family, table) = (text(item, "family"), text(item, "table"));
+        let seen = ["inet", "ip", "ip6", "netdev"].contains(&family.as_str());
+        if !seen || is_of_iptables(&family, &table) || sleeps(&family, &table) {
+            return None;
+        }
+        let hook = match item["hook"].as_str() {
+            Some("ingress") => Some(Hook::Ingress),
+            Some("prerouting") => Some(Hook::Prerouting),
+            Some("input") => Some(Hook::Input),
+            _ => None,
+        };
+        let hook = hook.map(|hook| (hook, item["prio"].as_i64().unwrap_or(0)));
+        Some(Chain {
+            family,
+            table,
+            name: text(item, "name"),
+            hook,
+            drops: item["policy"] == "drop",
+            rules: vec![],
+        })
+    };
+    let mut chains: Vec<Chain> = of("chain").filter_map(chain).collect();
+    for rule in of("rule") {
+        let place = (text(rule, "family"), text(rule, "table"), text(rule, "chain"));
+        let its =
+            |chain: &&mut Chain| (&chain.family, &chain.table, &chain.name) == (&place.0, &place.1, &place.2);
+        if let Some(chain) = chains.iter_mut().find(its) {
+            chain.rules.push(rule["expr"].as_array().cloned().unwrap_or_default());
+        }
+    }
+    chains
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::Command;
-
-    use super::*;
-    use crate::netlink;
-
-    /// As fail2ban's action `nftables` makes it, and what administrators write.
-    const RULESET: &str = "\
-        table inet f2b-table {
-            set addr-set-sip { type ipv4_addr; elements = { 203.0.113.66 }; }
-            set addr6-set-sip { type ipv6_addr; elements = { 2001:db8::66 }; }
-            chain f2b-chain {
-                type filter hook input priority -1; policy accept;
-                udp dport { 5060, 5080-5081 } ip saddr @addr-set-sip reject
-                udp dport { 5060, 5080-5081 } ip6 saddr @addr6-set-sip reject
-            }
-        }
-        table ip own {
-            set nets { type ipv4_addr; flags interval; elements = { 198.51.100.0/24 }; }
-            set friends { type ipv4_addr; elements = { 203.0.113.66 }; }
-            chain in {
-                type filter hook input priority 0; policy accept;
-                ip saddr @nets counter drop
-                ip saddr 203.0.113.64/30 tcp dport 22 limit rate 5/second drop
-                ip saddr { 192.0.2.7, 192.0.2.9-192.0.2.11 } meta l4proto tcp drop
-                ip saddr != @friends tcp dport 8080 drop
-                ip saddr 203.0.113.66 accept
-            }
-        }";
-
-    #[test]
-    fn whom_rules_of_nftables_refuse_is_found() {
-        netlink::apart(|| {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("rules");
-            std::fs::write(&path, RULESET).unwrap();
-            let time = Duration::from_secs(10);
-            let of = |address: &str| {
-                let refusals = refusals(address.parse().unwrap(), time).unwrap();
-                refusals.iter().map(ToString::to_string).collect::<Vec<_>>()
-            };
-            assert_eq!(of("203.0.113.66"), [""; 0]);
-            assert!(Command::new("nft").arg("-f").arg(&path).status().unwrap().success());
-            let f2b = "nftables, table inet f2b-table: the chain f2b-chain rejects it, as the set";
-            let own = "nftables, table ip own: the chain in drops it";
-            let stranger = format!("{own}, as the set friends does not have it (TCP, port 8080)");
-            assert_eq!(
-                of("203.0.113.66"),
-                [
-                    format!("{f2b} addr-set-sip has it (UDP, port 5060, 5080-5081)"),
-                    format!("{own}, by name (TCP, port 22, and more that is not understood here)"),
-                ]
-            );
-            assert_eq!(
-                of("2001:db8::66"),
-                [format!("{f2b} addr6-set-sip has it (UDP, port 5060, 5080-5081)")]
-            );
-            assert_eq!(of("198.51.100.7"), [format!("{own}, as the set nets has it"), stranger.clone()]);
-            assert_eq!(of("192.0.2.10"), [format!("{own}, by name (TCP)"), stranger.clone()]);
-            assert_eq!(of("192.0.2.8"), [stranger]);
-            assert_eq!(of("2001:db8::67"), [""; 0]);
-            let refusal = refusals("203.0.113.66".parse().unwrap(), time).unwrap();
-            assert_eq!(refusal[0].meets(Protocol::Udp, 5081), Some(true));
-            assert_eq!(refusal[0].meets(Protocol::Tcp, 5081), Some(false));
-            assert_eq!(refusal[0].meets(Protocol::Udp, 5082), Some(false));
-            assert_eq!(refusal[1].meets(Protocol::Tcp, 22), None);
-        });
-    }
-}
+mod tests;

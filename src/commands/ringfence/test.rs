@@ -142,8 +142,9 @@ impl Answer {
                 format!("{} is let in: {packet} gets through over UDP and TCP.\n", self.address)
             }
             Some(true) => {
-                let over = ways.join(" and ");
-                format!("{} is let in over {over} alone: {packet} gets through there.\n", self.address)
+                let (over, unknown) = (ways.join(" and "), |trial: &Trial| trial.outcome == Outcome::Unknown);
+                let alone = if self.packets.iter().any(unknown) { "" } else { " alone" };
+                format!("{} is let in over {over}{alone}: {packet} gets through there.\n", self.address)
             }
             Some(false) => {
                 let first = self.packets.iter().find(|trial| trial.sip && trial.outcome != Outcome::LetIn);

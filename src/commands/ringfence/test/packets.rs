@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::account::{Offender, SipAccount};
 use crate::commands::{causes, firewall};
 use crate::config::Config;
-use crate::firewall::native::{self, Refusal};
+use crate::firewall::native::{Fate, Native};
 use crate::firewall::path::{End, Holds, Packet, Path, Protocol, Sets, Step, Verdict};
 use crate::firewall::{Firewall, Tag};
 use crate::host;
@@ -43,13 +43,6 @@ impl What {
             Self::RegisterAgain => "REGISTER over UDP, once answered",
             Self::Connection => "connection over TCP",
             Self::RegisterOverTcp => "REGISTER over TCP",
-        }
-    }
-
-    const fn protocol(self) -> Protocol {
-        match self {
-            Self::Register | Self::RegisterAgain => Protocol::Udp,
-            Self::Connection | Self::RegisterOverTcp => Protocol::Tcp,
         }
     }
 }
@@ -112,7 +105,8 @@ pub(super) struct Kernel {
     firewall: Firewall,
     sets: Option<Sets>,
     pub(super) words: HashMap<Tag, String>,
-    refusals: Vec<Refusal>,
+    /// `None`: they could not be read.
+    native: Option<Native>,
     listening: Vec<std::net::SocketAddr>,
     destination: Option<IpAddr>,
     interface: Option<String>,
@@ -129,10 +123,9 @@ impl Kernel {
         let mut note =
             |what: &str, error: &anyhow::Error| problems.push(format!("{what}: {}", causes(error)));
         let sets = Sets::open().map_err(|error| note("sets are not looked at", &error)).ok();
-        let refusals = native::refusals(sender.address, PATIENCE).unwrap_or_else(|error| {
-            note("tables of nftables' own are not looked at", &error);
-            vec![]
-        });
+        let native = Native::read(sender.address, PATIENCE)
+            .map_err(|error| note("tables of nftables' own are not looked at", &error))
+            .ok();
         let listening = host::listening().unwrap_or_else(|error| {
             note("where the host listens is not known", &error);
             vec![]
@@ -160,7 +153,7 @@ impl Kernel {
             destination: only(own.iter().filter(same).copied()),
             firewall,
             sets,
-            refusals,
+            native,
             listening,
             interface,
             blocked,
@@ -214,14 +207,23 @@ impl Kernel {
         });
         let (mut outcome, mut by) = (Outcome::of(&rules.verdict), by(&rules.verdict, &self.words));
         let mut unless: Vec<String> = unless(&rules);
-        if let Some((refusal, certain)) = self.refusal(what.protocol(), port) {
-            if certain && outcome == Outcome::LetIn {
+        let fate = self.native.as_ref().map_or_else(
+            || Fate::Unclear("tables of nftables' own, which could not be read".to_owned()),
+            |native| native.fate(&packet),
+        );
+        match fate {
+            Fate::Refused(refusal) if !rules.verdict.is_blocked() => {
                 outcome = if refusal.rejects { Outcome::Rejected } else { Outcome::Dropped };
                 by = refusal.to_string();
                 unless.clear();
-            } else if outcome == Outcome::LetIn {
-                unless.push(format!("perhaps refused: {refusal}"));
             }
+            Fate::Unclear(why) if outcome == Outcome::LetIn => {
+                outcome = Outcome::Unknown;
+                by = why;
+                unless.clear();
+            }
+            Fate::Passes(limits) if outcome == Outcome::LetIn => unless.extend(limits),
+            Fate::Refused(_) | Fate::Unclear(_) | Fate::Passes(_) => {}
         }
         let credentials = !packet.content.is_empty() && sender.account.is_some();
         if let Some(blocked) = self.blocked.as_ref().filter(|_| sip && credentials) {
@@ -242,18 +244,6 @@ impl Kernel {
             What::RegisterOverTcp => Packet::register(*address, Protocol::Tcp, port, *account),
         };
         packet.arriving(self.destination, self.interface.clone())
-    }
-
-    /// What refuses it in nftables, and whether it does for certain.
-    fn refusal(&self, protocol: Protocol, port: u16) -> Option<(&Refusal, bool)> {
-        let met = |certain: bool| {
-            let of = move |refusal: &&Refusal| match refusal.meets(protocol, port) {
-                Some(met) => certain && met,
-                None => !certain,
-            };
-            self.refusals.iter().find(of).map(|refusal| (refusal, certain))
-        };
-        met(true).or_else(|| met(false))
     }
 }
 
