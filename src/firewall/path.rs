@@ -6,7 +6,8 @@
 //!
 //! What comes before INPUT is not looked at here: programs on an interface, other tables, and tables of nftables.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Serialize;
@@ -142,6 +143,10 @@ impl Verdict {
         matches!(self, Self::Dropped { .. } | Self::Rejected { .. })
     }
 
+    fn differs(&self, other: &Self) -> bool {
+        (self.is_accepted(), self.is_blocked()) != (other.is_accepted(), other.is_blocked())
+    }
+
     /// What decided, if it is known.
     #[must_use]
     pub const fn end(&self) -> Option<&End> {
@@ -202,14 +207,18 @@ impl Path {
         Self { steps: vec![], verdict: Verdict::Accepted { by }, otherwise: vec![], passed: vec![] }
     }
 
-    /// Where the packet goes through another table behind this one.
+    /// Where what is let in goes through another table behind this one.
     fn then(mut self, next: Self) -> Self {
-        self.steps.extend(next.steps);
-        self.passed.extend(next.passed);
-        self.otherwise.extend(next.otherwise);
-        if !next.verdict.is_accepted() {
-            self.verdict = next.verdict;
+        for other in self.otherwise.iter_mut().filter(|other| other.verdict.is_accepted()) {
+            other.verdict = next.verdict.clone();
         }
+        if self.verdict.is_accepted() {
+            self.verdict = next.verdict;
+            self.steps.extend(next.steps);
+            self.passed.extend(next.passed);
+            self.otherwise.extend(next.otherwise);
+        }
+        self.otherwise.retain(|other| other.verdict.differs(&self.verdict));
         self
     }
 }
@@ -223,18 +232,9 @@ impl Firewall {
         let of = |table: &&Table| table.program.version == packet.version();
         let mut tables: Vec<&Table> = self.tables.iter().filter(of).collect();
         tables.sort_by_key(|table| table.program.variant != self.variant);
-        let mut whole: Option<Path> = None;
-        for Table { program, saved } in tables {
-            if whole.as_ref().is_some_and(|path| !path.verdict.is_accepted()) {
-                break;
-            }
-            let path = through(saved, &program.name(), packet, members);
-            whole = Some(match whole {
-                Some(before) => before.then(path),
-                None => path,
-            });
-        }
-        whole.unwrap_or_else(|| Path::nowhere(packet))
+        let paths =
+            tables.into_iter().map(|table| through(&table.saved, &table.program.name(), packet, members));
+        paths.reduce(Path::then).unwrap_or_else(|| Path::nowhere(packet))
     }
 }
 
@@ -245,7 +245,8 @@ fn through(saved: &Saved, program: &str, packet: &Packet, members: &mut Members<
         program,
         packet,
         members,
-        seen: HashSet::new(),
+        seen: HashMap::new(),
+        verdicts: vec![],
         rules: 0,
         passed: BTreeMap::new(),
         branches: VecDeque::new(),
@@ -254,14 +255,9 @@ fn through(saved: &Saved, program: &str, packet: &Packet, members: &mut Members<
     let start = vec![Frame { chain: INPUT, at: 0 }];
     let (steps, verdict) = walk.follow(start, &[]);
     let passed = std::mem::take(&mut walk.passed);
-    let verdict = verdict.unwrap_or_else(|| unknown("the chains lead in a circle"));
     walk.explore();
-    let differs = |other: &Otherwise| {
-        std::mem::discriminant(&other.verdict) != std::mem::discriminant(&verdict)
-            && !(other.verdict.is_blocked() && verdict.is_blocked())
-    };
     let mut otherwise = walk.ends;
-    otherwise.retain(differs);
+    otherwise.retain(|other| other.verdict.differs(&verdict));
     otherwise.truncate(MOST_OTHERWISE);
     let passed = passed.into_iter();
     let passed =
@@ -302,8 +298,10 @@ struct Walk<'a, 'p, 'm> {
     program: &'a str,
     packet: &'p Packet,
     members: &'p mut Members<'m>,
-    /// Where it was: each place leads on to the same end.
-    seen: HashSet<u64>,
+    /// Where it was, and on which of its ways: each place leads on to the same end.
+    seen: HashMap<u64, usize>,
+    /// What became of it on each way that was followed to its end.
+    verdicts: Vec<Verdict>,
     /// So many were looked at.
     rules: usize,
     passed: BTreeMap<&'a str, usize>,
@@ -312,8 +310,8 @@ struct Walk<'a, 'p, 'm> {
 }
 
 impl<'a> Walk<'a, '_, '_> {
-    /// To the end; without a verdict where it comes to a place that it was at.
-    fn follow(&mut self, mut frames: Vec<Frame<'a>>, on: &[Step]) -> (Vec<Step>, Option<Verdict>) {
+    /// To the end, or to a place that it was at on another way.
+    fn follow(&mut self, mut frames: Vec<Frame<'a>>, on: &[Step]) -> (Vec<Step>, Verdict) {
         let saved = self.saved;
         let mut steps = vec![];
         let verdict = loop {
@@ -323,8 +321,12 @@ impl<'a> Walk<'a, '_, '_> {
                 frames.pop();
                 continue;
             };
-            if !self.seen.insert(place(&frames)) {
-                return (steps, None);
+            match self.seen.entry(place(&frames)) {
+                Entry::Occupied(way) => {
+                    let known = self.verdicts.get(*way.get()).cloned();
+                    break known.unwrap_or_else(|| unknown("the chains lead in a circle"));
+                }
+                Entry::Vacant(place) => drop(place.insert(self.verdicts.len())),
             }
             self.rules += 1;
             if self.rules > MOST_RULES {
@@ -353,7 +355,8 @@ impl<'a> Walk<'a, '_, '_> {
                 break verdict;
             }
         };
-        (steps, Some(verdict))
+        self.verdicts.push(verdict.clone());
+        (steps, verdict)
     }
 
     /// Remembers the way that is not taken.
@@ -380,7 +383,8 @@ impl<'a> Walk<'a, '_, '_> {
     /// Follows the ways that were not taken, each until it comes to where another was.
     fn explore(&mut self) {
         while let Some(Branch { frames, on }) = self.branches.pop_front() {
-            if let (_, Some(verdict)) = self.follow(frames, &on) {
+            let (_, verdict) = self.follow(frames, &on);
+            if verdict.differs(&self.verdicts[0]) {
                 self.ends.push(Otherwise { on, verdict });
             }
         }

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use memchr::memmem;
 use serde::Serialize;
 
@@ -113,6 +115,7 @@ fn module(module: &Module, packet: &Packet, members: &mut Members<'_>) -> Vec<An
         "addrtype" => each(&mut address_type),
         "iprange" => each(&mut |condition| range(condition, packet)),
         "pkttype" => each(&mut |condition| (condition.value() == "unicast").into()),
+        "time" => vec![time(module, packet)],
         "limit" => vec![limit(module)],
         "hashlimit" => vec![hashlimit(module)],
         "connlimit" => vec![connlimit(module)],
@@ -319,6 +322,25 @@ fn range(condition: &Condition, packet: &Packet) -> Answer {
     match (ends(), address) {
         (Some((first, last)), Some(address)) => (first <= address && address <= last).into(),
         _ => unknown_condition(condition),
+    }
+}
+
+/// Dates, in UTC; the last second still counts. What asks for more than dates, or for the kernel's own zone, is not known.
+fn time(module: &Module, packet: &Packet) -> Answer {
+    let second = |text: &str| {
+        Some(text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second())
+    };
+    let end = |option, none| module.value(option).map_or(Some(none), second);
+    let (Some(first), Some(last)) = (end("--datestart", i64::MIN), end("--datestop", i64::MAX)) else {
+        return unknown(module);
+    };
+    let Some(now) = packet.time.filter(|_| !module.has("--kerneltz")) else { return unknown(module) };
+    let only_dates =
+        module.conditions.iter().all(|asked| ["--datestart", "--datestop"].contains(&&*asked.option));
+    match (first..=last).contains(&now.as_second()) {
+        false => Answer::No,
+        true if only_dates => Answer::Yes,
+        true => unknown(module),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::account::SipAccount;
@@ -79,6 +80,8 @@ pub struct Packet {
     pub interface: Option<String>,
     /// What connection tracking says of it.
     pub state: State,
+    /// When it comes, if that is known.
+    pub time: Option<Timestamp>,
     /// Of TCP.
     pub(super) flags: u8,
     /// What is behind the headers, SIP for the most part; may be empty.
@@ -97,6 +100,7 @@ impl Packet {
             destination: None,
             interface: None,
             state: State::New,
+            time: None,
             flags: 0,
             content: content.into(),
         }
@@ -136,6 +140,12 @@ impl Packet {
     #[must_use]
     pub fn arriving(self, destination: Option<IpAddr>, interface: Option<String>) -> Self {
         Self { destination, interface, ..self }
+    }
+
+    /// The same, coming then.
+    #[must_use]
+    pub fn at(self, time: Timestamp) -> Self {
+        Self { time: Some(time), ..self }
     }
 
     /// IPv4 or IPv6.

@@ -266,6 +266,26 @@ fn what_depends_is_said() {
 }
 
 #[test]
+fn dates_are_asked_of_the_clock_that_is_handed_in() {
+    let at = |time: &str| udp().at(time.parse().unwrap());
+    let pause = "-m time --datestop 2026-11-21T21:59:59";
+    let hours = "-m time --timestart 08:00:00 --timestop 18:00:00 --datestart 2026-11-01T00:00:00";
+    let local = "-m time --datestop 2026-11-21T21:59:59 --kerneltz";
+    answers(&[
+        (at("2026-11-21T21:59:59.9Z"), pause, "yes"),
+        (at("2026-11-21T22:00:00Z"), pause, "no"),
+        (udp(), pause, &format!("depends on `{pause}`")),
+        (at("2026-11-01T00:00:00Z"), "-m time --datestart 2026-11-01T00:00:00", "yes"),
+        (at("2026-10-31T23:59:59Z"), "-m time --datestart 2026-11-01T00:00:00", "no"),
+        (at("2026-10-31T23:59:59Z"), hours, "no"),
+        (at("2026-11-21T12:00:00Z"), hours, &format!("depends on `{hours}`")),
+        (at("2030-01-01T00:00:00Z"), local, &format!("depends on `{local}`")),
+        (at("2026-11-21T12:00:00Z"), "-m time --weekdays Sat", "depends on `-m time --weekdays Sat`"),
+        (at("2026-11-21T12:00:00Z"), "-m time --datestop soon", "depends on `-m time --datestop soon`"),
+    ]);
+}
+
+#[test]
 fn a_packet_goes_the_way_of_the_rules() {
     for (policy, rules, expected) in [
         ("ACCEPT", &[][..], "accepted by policy of INPUT"),
@@ -323,6 +343,20 @@ fn a_packet_goes_the_way_of_the_rules() {
             "ACCEPT",
             &["INPUT -j A", "A -m mark --mark 0x1 -g B", "A -j DROP", "B -j LOG"],
             "INPUT 1; A 1 (depends on `-m mark --mark 0x1`); A 2; dropped by A 2; else, on A 1: accepted by policy of INPUT",
+        ),
+        // Each cause is told, also where their ways join.
+        (
+            "ACCEPT",
+            &[
+                "INPUT -m mark --mark 0x1 -g A",
+                "INPUT -m mark --mark 0x2 -g A",
+                "INPUT -m mark --mark 0x3 -j B",
+                "A -j DROP",
+                "B -j A",
+            ],
+            "INPUT 1 (depends on `-m mark --mark 0x1`); INPUT 2 (depends on `-m mark --mark 0x2`); \
+             INPUT 3 (depends on `-m mark --mark 0x3`); accepted by policy of INPUT; \
+             else, on INPUT 1: dropped by A 1; else, on INPUT 2: dropped by A 1; else, on INPUT 3: dropped by A 1",
         ),
         (
             "DROP",
@@ -436,6 +470,29 @@ fn both_variants_and_only_its_own_version() {
     let path = firewall.path(&register(Protocol::Udp), &mut by_name);
     assert_eq!(told(&path), "INPUT 1; INPUT 1; dropped by INPUT 1");
     assert_eq!(path.steps[1].program, "iptables-legacy");
+    for (first, second, expected) in [
+        (
+            "-m mark --mark 0x1 -j DROP",
+            "-j DROP",
+            "INPUT 1 (depends on `-m mark --mark 0x1`); INPUT 1; dropped by INPUT 1",
+        ),
+        (
+            "-m limit --limit 1/sec -j DROP",
+            "-j ACCEPT",
+            "INPUT 1 (usually while no more than 1/sec come (burst 5)); dropped by INPUT 1; else, on INPUT 1: accepted by INPUT 1",
+        ),
+        (
+            "-m limit --limit 1/sec -j DROP",
+            "-j DROP",
+            "INPUT 1 (usually while no more than 1/sec come (burst 5)); dropped by INPUT 1",
+        ),
+        ("-j DROP", "-m mark --mark 0x1 -j ACCEPT", "INPUT 1; dropped by INPUT 1"),
+    ] {
+        let table = |variant, rule| of(variant, Version::V4, &[&format!("INPUT {rule}")]);
+        let tables = vec![table(Variant::Nft, first), table(Variant::Legacy, second)];
+        let both = Firewall { variant: Variant::Nft, tables };
+        assert_eq!(told(&both.path(&register(Protocol::Udp), &mut by_name)), expected);
+    }
     let v6 = Packet::syn("2001:db8::1".parse().unwrap(), 5061);
     assert_eq!(told(&firewall.path(&v6, &mut by_name)), "INPUT 1; rejected by INPUT 1 with -");
     let mapped = Packet::syn("::ffff:203.0.113.66".parse().unwrap(), 5061);
