@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::io;
 
 use anyhow::bail;
 use serde::{Deserialize, Serialize};
@@ -196,13 +197,14 @@ impl Firewall {
         self.tables.iter().any(|table| table.saved.tracks_connections())
     }
 
-    /// The chains and sets of fail2ban and `event_guard` that packets for this host meet.
-    #[must_use]
-    pub fn bans_of_others(&self) -> Vec<String> {
+    /// The chains, sets and tables of nftables of fail2ban and `event_guard` that packets for this host meet.
+    pub fn bans_of_others(&self) -> io::Result<Vec<String>> {
         let own = self.tables.iter().filter(|table| table.program.variant == self.variant);
         let rules = own.flat_map(|table| table.saved.rules(layout::INPUT));
         let names: BTreeSet<_> = rules.filter_map(saved::SavedRule::ban).collect();
-        names.into_iter().collect()
+        let tables = nft::tables()?;
+        let native = tables.iter().filter(|table| !table.is_of_iptables() && saved::holds_bans(&table.name));
+        Ok(names.into_iter().chain(native.map(ToString::to_string)).collect())
     }
 
     /// Whether rules that we wrote are in the chains that begin with `prefix`.
@@ -275,7 +277,7 @@ impl Firewall {
         let to = |pause| move |table: &Table, _| change::pause_text(&table.saved, owners, pause);
         let error = match self.make(&to(pause)) {
             Ok(changed) => return Ok(changed),
-            Err(error) => pause::explained(error),
+            Err(error) => self.try_pause(pause).err().unwrap_or(error),
         };
         match Self::read().and_then(|mut there| there.make(&to(before))) {
             Ok(_) => Err(error),
@@ -286,14 +288,16 @@ impl Firewall {
     /// Tries in a network namespace of its own whether the kernel can end a pause, for a host that has no rules of ours yet.
     pub fn try_pause(&self, pause: Pause) -> anyhow::Result<()> {
         let Some(until) = pause.until() else { return Ok(()) };
-        let text = pause::trial(until);
-        let mut programs = self.tables.iter().map(|table| &table.program);
-        let tried = programs.try_for_each(|program| program.try_apart(&text));
-        match tried {
-            Err(error) if pause::is_impossible(&error) => Err(pause::explained(error)),
+        let (with, without) = (pause::trial(Some(until)), pause::trial(None));
+        for Table { program, .. } in &self.tables {
             // Where there can be no namespace, nobody knows.
-            _ => Ok(()),
+            if let Err(error) = program.try_apart(&with)
+                && program.try_apart(&without).is_ok()
+            {
+                return Err(pause::impossible(error));
+            }
         }
+        Ok(())
     }
 
     /// What the owner of the layout has in a table.

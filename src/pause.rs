@@ -76,12 +76,16 @@ impl Pause {
         }
     }
 
-    /// Whether it is over and nobody knew; asked once, the answer is no. Only who has the turn to change rules may.
+    /// Whether it is over and nobody was told.
     #[must_use]
     pub fn is_news(run_dir: &Path, now: Timestamp) -> bool {
-        let Ok(Some(written)) = Written::read(run_dir) else { return false };
-        let over = matches!(Self::at(written.until, now), Self::Over(_));
-        over && !written.told && Written { told: true, ..written }.write(run_dir).is_ok()
+        let written = Written::read(run_dir).ok().flatten();
+        written.is_some_and(|written| !written.told && matches!(Self::at(written.until, now), Self::Over(_)))
+    }
+
+    /// Its end is no news any more. Only who has the turn to change rules may.
+    pub fn tell(run_dir: &Path) -> anyhow::Result<()> {
+        Written::read(run_dir)?.map_or(Ok(()), |written| Written { told: true, ..written }.write(run_dir))
     }
 }
 
@@ -136,6 +140,10 @@ mod tests {
         ] {
             assert_eq!(Pause::read(dir, at(now)).unwrap(), pause, "{now}");
             assert_eq!(Pause::is_news(dir, at(now)), news, "{now}");
+            if news {
+                assert!(Pause::is_news(dir, at(now)), "until it is told");
+                Pause::tell(dir).unwrap();
+            }
         }
         Pause::forget(dir).unwrap();
         Pause::forget(dir).unwrap();

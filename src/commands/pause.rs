@@ -6,7 +6,7 @@ use super::record;
 use super::screen::span;
 use crate::config::Config;
 use crate::evidence::Decision;
-use crate::firewall::{BANS, Firewall, order};
+use crate::firewall::{self, BANS, Firewall, order};
 use crate::matcher::strings;
 use crate::pause::Pause;
 
@@ -17,12 +17,20 @@ pub(super) const OWNERS: [&str; 3] = [BANS, order::PREFIX, strings::PREFIX];
 /// away what it left. Only who has the turn may.
 pub(super) fn now(config: &Config) -> Pause {
     let now = Timestamp::now();
-    if Pause::is_news(&config.run_dir, now) {
+    // Who makes rules takes away his own, too, but would call it a repair. Without success, the next one tries again.
+    if Pause::is_news(&config.run_dir, now) && take_away().and_then(|()| Pause::tell(&config.run_dir)).is_ok()
+    {
         journal(config, "resumed", "time-over", "", now);
-        // Who makes rules takes away his own, too, but would call it a repair.
-        let _ = Firewall::read().and_then(|mut there| there.pause(&OWNERS, Pause::Not, Pause::Not));
     }
     look(config)
+}
+
+fn take_away() -> anyhow::Result<()> {
+    if !firewall::is_installed() {
+        // There can be no rules.
+        return Ok(());
+    }
+    Firewall::read()?.pause(&OWNERS, Pause::Not, Pause::Not).map(drop)
 }
 
 /// The same for who only looks. A file that cannot be read means no pause; `ringfence status` says so.

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use serde::{Deserialize, Serialize};
 
 use super::pause::is_pause;
-use super::saved::{Saved, SavedRule};
+use super::saved::{Saved, SavedRule, Verdict};
 
 /// Stands for the content of a rule: a rule with the same tag is the same rule, as long as one build of ours wrote both. Another
 /// build may fill all chains anew.
@@ -96,6 +96,15 @@ impl Rule {
             "SET" => "remember".to_owned(),
             chain => format!("to {chain}"),
         }
+    }
+
+    /// The set whose sources it lets in for good.
+    pub(super) fn lets_in(&self) -> Option<String> {
+        let rule = match &self.body {
+            Body::Made { .. } => SavedRule::new(&self.to_string()),
+            Body::Saved(rule) => rule.clone(),
+        };
+        (rule.verdict() == Some(Verdict::Accept)).then(|| rule.value("--match-set")).flatten()
     }
 
     /// Whether it is there for a pause that was when it was read.

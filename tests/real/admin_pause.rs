@@ -12,6 +12,7 @@ use crate::support::{Banner, Pbx, now, wait_for};
 with_both_variants! {
     a_pause_lifts_all_and_what_runs_every_minute_leaves_it_alone
     the_kernel_alone_ends_a_pause
+    who_is_let_in_stays_let_in
     what_comes_meanwhile_counts_from_the_end_on
     rules_that_are_taken_back_bring_no_pause_back
     without_the_match_nothing_is_changed
@@ -162,13 +163,19 @@ fn the_kernel_alone_ends_a_pause(variant: &'static str) {
         let pbx = &banner.pbx;
         let gate = Gate::new(pbx);
         let before = pbx.saved();
-        let end = pause_for(pbx, 8);
-        assert!(pass(&gate, ordered));
-        assert!(Instant::now() < end, "this machine is too slow");
+        // A machine may be too slow for a short one.
+        let end = [6, 12, 24, 48].into_iter().find_map(|seconds| {
+            let end = pause_for(pbx, seconds);
+            let passes = gate.let_in(&unwanted(ordered)).iter().all(|arrived| *arrived);
+            let early = Instant::now() < end;
+            assert!(passes || !early);
+            early.then_some(end)
+        });
+        let end = end.expect("a pause that is seen");
         // Nothing of ours runs.
-        wait_for("the end", || !gate.passes(udp(BANNED[0], 5060, "x")));
-        let late = Instant::now().saturating_duration_since(end);
-        assert!(late < Duration::from_secs(5), "{late:?}");
+        while gate.passes(udp(BANNED[0], 5060, "x")) {
+            assert!(Instant::now() < end + Duration::from_secs(30), "it does not end");
+        }
         assert!(Instant::now() + Duration::from_secs(1) > end, "too early");
         assert!(!pass(&gate, ordered));
         // What it left does nothing, and is no fault.
@@ -184,6 +191,41 @@ fn the_kernel_alone_ends_a_pause(variant: &'static str) {
         assert_eq!(decisions(pbx)[journal..], ["ringfence resumed time-over"]);
         assert!(!pass(&gate, ordered));
     }
+}
+
+fn who_is_let_in_stays_let_in(variant: &'static str) {
+    let pbx = Pbx::new(variant, "");
+    let ([office, stranger], tool) =
+        ([PHONES[0], STRANGERS[0]], |family: &str| format!("{family}-{variant}"));
+    pbx.configure(&format!(
+        "[firewall]\nallow-means = \"accept\"\n[lists.office]\nkind = \"allow\"\nentries = [\"{}\", \"{}\"]\n{UNVERIFIED}",
+        office[0], office[1]
+    ));
+    for family in ["iptables", "ip6tables"].map(tool) {
+        pbx.host.shell(&format!("{family} -A INPUT -i lo -j ACCEPT; {family} -A INPUT -j ACCEPT -p udp --dport 20000; \
+                                 {family} -A INPUT -j ACCEPT -p tcp --dport 20000; {family} -A INPUT -p ipv6-icmp -j ACCEPT; \
+                                 {family} -P INPUT DROP"));
+    }
+    assert_eq!(pbx.lists(&["refresh"]).code, 0);
+    let applied = pbx.firewall(&["apply", "--yes"]);
+    assert_eq!((applied.code, applied.stderr.as_str()), (0, ""));
+    let gate = Gate::new(&pbx);
+    let let_in = || {
+        gate.let_in(&[office, stranger].concat().iter().map(|from| udp(from, 5060, "x")).collect::<Vec<_>>())
+    };
+    let before = pbx.saved();
+    let only_office = [true, true, false, false];
+    assert_eq!(let_in(), only_office);
+    says(&pbx, 0, &["pause", "10m"]);
+    assert_eq!(let_in(), only_office);
+    a_minute_goes_by(&pbx);
+    assert_eq!(let_in(), only_office);
+    assert_eq!(pbx.firewall(&["verify"]).code, 0);
+    says(&pbx, 0, &["pause", "1h"]);
+    assert_eq!(pbx.saved().matches("--datestop").count(), 4);
+    says(&pbx, 0, &["pause", "--end"]);
+    assert_eq!(let_in(), only_office);
+    assert_eq!(pbx.saved(), before);
 }
 
 fn what_comes_meanwhile_counts_from_the_end_on(variant: &'static str) {

@@ -47,8 +47,8 @@ struct State {
     until: Option<Timestamp>,
     /// Nothing is blocked, pause or not.
     observed: bool,
-    /// Chains and sets of fail2ban and `event_guard`, which no pause of ours concerns.
-    still_banning: Vec<String>,
+    /// Chains, sets and tables of fail2ban and `event_guard`, which no pause of ours concerns; absent where nobody knows.
+    still_banning: Option<Vec<String>>,
 }
 
 pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
@@ -120,13 +120,11 @@ fn change_rules(before: Pause, pause: Pause) -> anyhow::Result<()> {
 
 impl State {
     fn new(config: &Config, until: Option<i64>) -> Self {
-        // It is only said so that nobody wonders.
-        let there = Firewall::read().map(|there| there.bans_of_others()).unwrap_or_default();
         Self {
             paused: until.is_some(),
             until: until.map(at),
             observed: config.mode == Mode::Observe,
-            still_banning: if until.is_some() { there } else { vec![] },
+            still_banning: if until.is_some() { bans_of_others() } else { Some(vec![]) },
         }
     }
 
@@ -141,15 +139,26 @@ impl State {
         if self.observed {
             text += "Mode is observe: nothing is blocked anyway.\n";
         }
-        if !self.still_banning.is_empty() {
-            let _ = writeln!(
-                text,
-                "Not ours, and still banning: {}. To let somebody go there: fail2ban-client unban ADDRESS",
-                self.still_banning.join(", ")
-            );
+        match self.still_banning.as_deref() {
+            Some([]) => {}
+            Some(names) => {
+                let _ = writeln!(
+                    text,
+                    "Not ours, and still banning: {}. To let somebody go there: fail2ban-client unban ADDRESS",
+                    names.join(", ")
+                );
+            }
+            None => text += "Whether others ban is not known: the rules of this host cannot be read.\n",
         }
         text
     }
+}
+
+fn bans_of_others() -> Option<Vec<String>> {
+    if !firewall::is_installed() {
+        return Some(vec![]);
+    }
+    Firewall::read().ok()?.bans_of_others().ok()
 }
 
 fn at(seconds: i64) -> Timestamp {
@@ -166,7 +175,7 @@ mod tests {
             paused: until.is_some(),
             until: until.map(at),
             observed,
-            still_banning: still.iter().map(ToString::to_string).collect(),
+            still_banning: Some(still.iter().map(ToString::to_string).collect()),
         };
         let now = at(1_795_183_743);
         assert_eq!(state(None, false, &[]).render(now), "There is no pause.\n");
