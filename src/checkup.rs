@@ -130,10 +130,11 @@ pub struct Finding {
     pub subject: Subject,
     /// A word for this check.
     pub check: &'static str,
+    /// Which jail, file, directory or unit; empty where there is one of it alone.
+    pub about: String,
     /// What is so, for people.
     pub what: String,
     /// The command or the setting that mends it. Empty where all is fine, or `what` says it too.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub remedy: String,
 }
 
@@ -141,7 +142,7 @@ impl Finding {
     /// All is as it should be.
     #[must_use]
     pub fn fine(subject: Subject, check: &'static str, what: impl AsRef<str>) -> Self {
-        Self { verdict: Verdict::Fine, subject, check, what: visible(what.as_ref()), remedy: String::new() }
+        Self { verdict: Verdict::Fine, ..Self::needs(subject, check, what, "") }
     }
 
     /// Somebody should do this.
@@ -153,7 +154,7 @@ impl Finding {
         remedy: impl AsRef<str>,
     ) -> Self {
         let (what, remedy) = (visible(what.as_ref()), visible(remedy.as_ref()));
-        Self { verdict: Verdict::NeedsDoing, subject, check, what, remedy }
+        Self { verdict: Verdict::NeedsDoing, subject, check, about: String::new(), what, remedy }
     }
 
     /// It could not be found out, and this helps.
@@ -165,6 +166,12 @@ impl Finding {
         remedy: impl AsRef<str>,
     ) -> Self {
         Self { verdict: Verdict::NotChecked, ..Self::needs(subject, check, what, remedy) }
+    }
+
+    /// With the name of what it is about.
+    #[must_use]
+    pub fn about(self, name: impl AsRef<str>) -> Self {
+        Self { about: visible(name.as_ref()), ..self }
     }
 }
 
@@ -237,7 +244,8 @@ fn unreadable(subject: Subject, check: &'static str, path: &Path, error: &io::Er
         io::ErrorKind::PermissionDenied => "Run ringfence doctor as root.".to_owned(),
         _ => format!("See what it is: ls -l {}", path.display()),
     };
-    Finding::unknown(subject, check, format!("{} cannot be read: {error}.", path.display()), remedy)
+    let name = path.display().to_string();
+    Finding::unknown(subject, check, format!("{name} cannot be read: {error}."), remedy).about(name)
 }
 
 /// The findings of a check that may fail as a whole, with `path` to name.

@@ -37,7 +37,16 @@ pub use saved::Saved;
 pub use turn::take_turn;
 
 use programs::{All, Program};
-pub(crate) use programs::{installed, is_installed, output, output_of, run};
+pub(crate) use programs::{TimedOut, installed, is_installed, output, output_of, run};
+
+/// Where programs save rules, to bring them back at a boot.
+pub const SAVED: [&str; 5] = [
+    "/etc/iptables/rules.v4",
+    "/etc/iptables/rules.v6",
+    "/etc/iptables.rules",
+    "/etc/sysconfig/iptables",
+    "/etc/sysconfig/ip6tables",
+];
 
 /// Another program may come in between.
 const TRIES: usize = 3;

@@ -35,6 +35,8 @@ pub struct FreeSwitch {
     pub event_socket_address: Option<String>,
     /// `listen-ip` as it stands there.
     pub event_socket_listens: Option<String>,
+    /// `apply-inbound-acl`: who may come; without it, only who is on loopback.
+    pub event_socket_acl: Option<String>,
     /// Its password.
     pub event_socket_password: Option<String>,
 }
@@ -71,6 +73,7 @@ pub fn read(dir: &Path) -> anyhow::Result<FreeSwitch> {
         core_db_name: switch.get("core-db-name").filter(|name| !name.is_empty()).cloned(),
         event_socket_address,
         event_socket_listens: socket.get("listen-ip").cloned(),
+        event_socket_acl: socket.get("apply-inbound-acl").cloned(),
         event_socket_password: socket.get("password").cloned(),
     })
 }

@@ -4,7 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{firewall, state_file};
+use jiff::Timestamp;
+
+use crate::allow::timed;
+use crate::config::Config;
+use crate::config::lists::ListName;
+use crate::fail2ban::jails::Jail;
+use crate::registrations::Registry;
+use crate::{bans, firewall, state_file};
 
 /// A unit of ours.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,6 +73,32 @@ pub const EVENTS: Unit =
 /// All of them.
 pub const UNITS: [&Unit; 7] = [&FIREWALL, &BAN, &BLOCK, &ALLOW, &LISTS, &SETS, &EVENTS];
 
+/// What must run on a host: by its settings, by what our tools keep there, and by the jails that are enabled.
+#[must_use]
+pub fn needed(config: &Config, jails: &[Jail], now: Timestamp) -> Vec<&'static Unit> {
+    let acts = |program: &str| jails.iter().any(|jail| jail.acts_with(program));
+    let rules = config.firewall_dir().join("confirmed.toml").exists();
+    let lists = config.lists.keys().any(|list| *list != ListName::carriers());
+    let bans = acts("ringfence-ban") || bans::read(&config.run_dir).is_ok_and(|jails| !jails.is_empty());
+    let allows = acts("ringfence-allow")
+        || timed::read(&config.state_dir, now.as_second()).is_ok_and(|allowed| !allowed.is_empty());
+    let reads_events = jails.iter().any(|jail| jail.logs.contains(&config.events_path()));
+    let events = reads_events || Registry::new(config).feed(now.as_millisecond()).is_some();
+    [
+        (rules, &FIREWALL),
+        (bans, &BAN),
+        (acts("ringfence-block") || config.ledger_path().exists(), &BLOCK),
+        (lists || rules || allows, &ALLOW),
+        (lists, &LISTS),
+        // Saved rules name the sets.
+        (lists || rules || bans, &SETS),
+        (events, &EVENTS),
+    ]
+    .into_iter()
+    .filter_map(|(needed, unit)| needed.then_some(unit))
+    .collect()
+}
+
 /// What runs a unit of ours, or why nothing does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -112,13 +145,21 @@ pub struct Paths {
 
 impl Default for Paths {
     fn default() -> Self {
-        let crontabs =
-            ["/etc/crontab", "/etc/cron.d", "/var/spool/cron/crontabs/root", "/var/spool/cron/root"];
-        Self { systemd: "/run/systemd/system".into(), crontabs: crontabs.map(PathBuf::from).to_vec() }
+        Self::below(Path::new("/"))
     }
 }
 
 impl Paths {
+    /// Those of a host whose files begin there.
+    #[must_use]
+    pub fn below(root: &Path) -> Self {
+        let crontabs = ["etc/crontab", "etc/cron.d", "var/spool/cron/crontabs/root", "var/spool/cron/root"];
+        Self {
+            systemd: root.join("run/systemd/system"),
+            crontabs: crontabs.map(|path| root.join(path)).to_vec(),
+        }
+    }
+
     /// Whether systemd is the service manager.
     #[must_use]
     pub fn has_systemd(&self) -> bool {
@@ -129,12 +170,14 @@ impl Paths {
 /// The state of each of [`UNITS`], in their order. An error says that systemd does not answer within `time`.
 pub fn look(paths: &Paths, time: Duration) -> anyhow::Result<Vec<(&'static Unit, State)>> {
     let shown = if paths.has_systemd() { Shown::ask(time)? } else { Shown::default() };
-    let cron = crontabs(&paths.crontabs);
+    let cron = paths.cron();
     let state = |unit: &'static Unit| {
         let own = shown.state(unit);
-        let by_cron = !unit.call.is_empty() && cron.iter().any(|line| calls(line, unit.call));
         // A failure is the one thing that cron does not mend.
-        (unit, if by_cron && matches!(own, State::Stopped | State::Missing) { State::Cron } else { own })
+        (
+            unit,
+            if cron.runs(unit) && matches!(own, State::Stopped | State::Missing) { State::Cron } else { own },
+        )
     };
     Ok(UNITS.into_iter().map(state).collect())
 }
@@ -199,32 +242,60 @@ impl Shown {
     }
 }
 
-/// The lines of crontabs; what cannot be read has none.
-fn crontabs(paths: &[PathBuf]) -> Vec<String> {
-    const LONGEST: u64 = 1 << 20;
-    let mut lines = vec![];
-    let mut read = |path: &Path| {
-        let content = state_file::read_regular(path, LONGEST).unwrap_or_default();
-        lines.extend(String::from_utf8_lossy(&content).lines().map(str::to_owned));
-    };
-    for path in paths {
-        match std::fs::read_dir(path) {
-            Ok(entries) => entries.filter_map(Result::ok).for_each(|entry| read(&entry.path())),
-            Err(_) => read(path),
+/// What crontabs say.
+#[derive(Clone, Debug, Default)]
+pub struct Cron(Vec<String>);
+
+impl Paths {
+    /// Reads the crontabs; what cannot be read says nothing.
+    #[must_use]
+    pub fn cron(&self) -> Cron {
+        const LONGEST: u64 = 1 << 20;
+        let mut lines = vec![];
+        let mut read = |path: &Path| {
+            let content = state_file::read_regular(path, LONGEST).unwrap_or_default();
+            lines.extend(String::from_utf8_lossy(&content).lines().map(str::to_owned));
+        };
+        // cron passes over all other names, as of what dpkg put aside.
+        let is_name =
+            |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        for path in &self.crontabs {
+            match std::fs::read_dir(path) {
+                Ok(entries) => entries
+                    .filter_map(Result::ok)
+                    .filter(|entry| entry.file_name().to_str().is_some_and(is_name))
+                    .for_each(|entry| read(&entry.path())),
+                Err(_) => read(path),
+            }
         }
+        Cron(lines)
     }
-    lines
 }
 
-/// Whether a line of a crontab calls it.
-#[must_use]
-pub fn calls(line: &str, call: &str) -> bool {
-    !line.trim_start().starts_with('#') && line.contains(call)
+impl Cron {
+    /// Whether a line calls what this unit does.
+    #[must_use]
+    pub fn runs(&self, unit: &Unit) -> bool {
+        !unit.call.is_empty() && self.0.iter().any(|line| calls(line, unit.call))
+    }
+}
+
+/// Whether a line of a crontab calls it, and does not only speak of it.
+fn calls(line: &str, call: &str) -> bool {
+    const SPEAK: [&str; 3] = ["echo", "printf", "logger"];
+    let calls = |command: &str| {
+        let Some((before, after)) = command.split_once(call) else { return false };
+        let whole = (before.is_empty() || before.ends_with([' ', '\t', '/']))
+            && (after.is_empty() || after.starts_with([' ', '\t', '>']));
+        whole && !before.split_whitespace().any(|word| SPEAK.contains(&word) || word.starts_with('#'))
+    };
+    !line.trim_start().starts_with('#') && line.split([';', '&', '|', '(', ')']).any(calls)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fail2ban::jails::Action;
 
     fn unit(name: &str, load: &str, active: &str, sub: &str, result: &str) -> String {
         format!("Result={result}\nId={name}\nLoadState={load}\nActiveState={active}\nSubState={sub}\n")
@@ -298,7 +369,50 @@ mod tests {
             let expected = if unit.call.is_empty() { State::Missing } else { State::Cron };
             assert_eq!(state, expected, "{}", unit.name);
         }
-        assert!(look(&Paths { crontabs: vec![], ..paths }).iter().all(|(_, state)| *state == State::Missing));
+        std::fs::rename(dir.path().join("cron.d/ringfence"), dir.path().join("cron.d/ringfence.dpkg-old"))
+            .unwrap();
+        assert!(look(&paths).iter().all(|(_, state)| *state == State::Missing));
+    }
+
+    #[test]
+    fn a_crontab_may_only_speak_of_it() {
+        for (line, expected) in [
+            ("* * * * * root exec ringfence-ban sync 2>/dev/null", true),
+            ("* * * * * /usr/bin/ringfence-ban sync", true),
+            ("@reboot root ringfence-lists load; exec ringfence-ban sync>/dev/null", true),
+            ("* * * * * (sleep 5;ringfence-ban sync)", true),
+            ("# * * * * * root ringfence-ban sync", false),
+            ("* * * * * root true # ringfence-ban sync", false),
+            ("* * * * * root echo ringfence-ban sync", false),
+            ("* * * * * root ringfence-ban synchronise", false),
+            ("* * * * * root my-ringfence-ban sync", false),
+        ] {
+            assert_eq!(calls(line, BAN.call), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_used_must_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let config =
+            Config { state_dir: dir.path().into(), run_dir: dir.path().join("run"), ..Config::default() };
+        let needed = |config: &Config, jails: &[Jail]| needed(config, jails, Timestamp::UNIX_EPOCH);
+        let jail = |ban: &str| Jail {
+            actions: vec![Action { ban: ban.into(), ..Action::default() }],
+            ..Jail::default()
+        };
+        assert!(needed(&config, &[]).is_empty());
+        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-ban ban")]), [&BAN, &SETS]);
+        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-block ban")]), [&BLOCK]);
+        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-allow add")]), [&ALLOW]);
+        let reader = Jail { logs: vec![config.events_path()], ..Jail::default() };
+        assert_eq!(needed(&config, &[reader]), [&EVENTS]);
+        let list =
+            toml::from_str::<Config>("[lists.office]\nkind = \"allow\"\nentries = [\"192.0.2.1\"]").unwrap();
+        let config = Config { lists: list.lists, ..config };
+        std::fs::create_dir(config.firewall_dir()).unwrap();
+        std::fs::write(config.firewall_dir().join("confirmed.toml"), "").unwrap();
+        assert_eq!(needed(&config, &[]), [&FIREWALL, &ALLOW, &LISTS, &SETS]);
     }
 
     #[test]

@@ -5,15 +5,8 @@ use std::path::Path;
 use super::Subject::Boot;
 use super::units::Scheduler;
 use super::{Finding, Root, text, unreadable};
+use crate::firewall::SAVED;
 use crate::services;
-
-/// What netfilter-persistent and the services of other distributions load.
-const SAVED: [&str; 4] = [
-    "/etc/iptables/rules.v4",
-    "/etc/iptables/rules.v6",
-    "/etc/sysconfig/iptables",
-    "/etc/sysconfig/ip6tables",
-];
 
 /// Every rule of ours has such a comment.
 const OURS: &str = "--comment \"ringfence ";
@@ -31,7 +24,7 @@ pub fn saved_rules(root: &Root, scheduler: &Scheduler) -> Vec<Finding> {
             Ok(None) => {}
             Ok(Some(rules)) => {
                 there.push(path);
-                findings.extend(of(Path::new(path), &rules, scheduler.has(services::SETS.name)));
+                findings.extend(of(Path::new(path), &rules, scheduler));
             }
             Err(error) => findings.push(unreadable(Boot, "saved-rules", &root.at(path), &error)),
         }
@@ -46,37 +39,50 @@ pub fn saved_rules(root: &Root, scheduler: &Scheduler) -> Vec<Finding> {
     findings
 }
 
-fn of(path: &Path, rules: &str, sets_first: bool) -> Option<Finding> {
+fn of(path: &Path, rules: &str, scheduler: &Scheduler) -> Option<Finding> {
     let rules: Vec<_> =
         rules.lines().filter(|line| line.starts_with("-A ") || line.contains("] -A ")).collect();
     let ours = rules.iter().filter(|rule| rule.contains(OURS)).count();
     let naming = rules.iter().filter(|rule| rule.contains(SETS)).count();
     let path = path.display();
-    let without_sets = if naming > 0 && !sets_first {
+    let without_sets = if naming > 0 && !scheduler.has(&services::SETS) {
         " Without the sets that they name, none of the file is loaded, not even the host's own rules."
     } else {
         ""
     };
     if ours > 0 {
-        return Some(Finding::needs(
+        return Some(
+            Finding::needs(
+                Boot,
+                "saved-rules",
+                format!(
+                    "{path} holds {} of Ringfence's: a boot brings back what is over by then.{without_sets}",
+                    super::counted(ours, "rule", "rules")
+                ),
+                format!(
+                    "sed -i.bak '/--comment \"ringfence /d' {path}; Ringfence brings in its own at each boot."
+                ),
+            )
+            .about(path.to_string()),
+        );
+    }
+    let naming = super::counted(naming, "rule", "rules");
+    if !without_sets.is_empty() && !scheduler.is_systemd() {
+        return Some(Finding::unknown(
             Boot,
             "saved-rules",
-            format!(
-                "{path} holds {} of Ringfence's: a boot brings back what is over by then.{without_sets}",
-                super::counted(ours, "rule", "rules")
-            ),
-            format!(
-                "sed -i.bak '/--comment \"ringfence /d' {path}; Ringfence brings in its own at each boot."
-            ),
-        ));
+            format!("{naming} of {path} name sets of Ringfence's; whether something makes them before is not known.{without_sets}"),
+            "In the boot scripts of this host, ahead of what loads them: ringfence-lists load; ringfence-ban prepare",
+        ).about(path.to_string()));
     }
     (!without_sets.is_empty()).then(|| {
         Finding::needs(
             Boot,
             "saved-rules",
-            format!("{} of {path} name sets of Ringfence's, which nothing makes before they are loaded.{without_sets}", super::counted(naming, "rule", "rules")),
+            format!("{naming} of {path} name sets of Ringfence's, which nothing makes before they are loaded.{without_sets}"),
             format!("systemctl enable {}", services::SETS.name),
         )
+        .about(path.to_string())
     })
 }
 
@@ -89,7 +95,7 @@ mod tests {
     fn saved_rules_of_ours_are_a_trap() {
         let check = |rules: &str, sets: bool| {
             let unit = "/etc/systemd/system/sysinit.target.wants/ringfence-sets.service";
-            let mut files = vec![("/etc/iptables/rules.v4", rules)];
+            let mut files = vec![("/etc/iptables/rules.v4", rules), ("/run/systemd/system/x", "")];
             if sets {
                 files.push((unit, ""));
             }
@@ -108,6 +114,10 @@ mod tests {
         );
         assert_eq!(found.remedy, "systemctl enable ringfence-sets.service");
         assert_eq!(check(theirs, true).verdict, Verdict::Fine);
+        let (_dir, root) = host::with(&[("/etc/iptables.rules", theirs)]);
+        let found = saved_rules(&root, &Scheduler::read(&root).unwrap()).remove(0);
+        assert_eq!(found.verdict, Verdict::NotChecked);
+        assert!(found.remedy.ends_with("ringfence-lists load; ringfence-ban prepare"), "{found:?}");
         let ours = "[1:2] -A INPUT -m comment --comment \"ringfence 0a1b\" -j RINGFENCE\n-A RINGFENCE -m set --match-set rf-x src -m \
                     comment --comment \"ringfence 0a1c\" -j DROP\n";
         let found = check(ours, true);

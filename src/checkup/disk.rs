@@ -11,6 +11,9 @@ use super::Subject::Disk;
 /// With less, a log of a bad night does not fit.
 const LEAST: u64 = 64 << 20;
 
+/// The run directory has no logs, and is in a part of the memory.
+const LEAST_OF_RUN: u64 = 4 << 20;
+
 /// Files beside the one that is replaced, and some more.
 const LEAST_FILES: u64 = 64;
 
@@ -56,11 +59,12 @@ fn look(dir: &Path) -> std::io::Result<Room> {
 
 fn judge(setting: &str, dir: &Path, room: Room) -> Option<Finding> {
     let path = dir.display();
+    let least = if setting == "run-dir" { LEAST_OF_RUN } else { LEAST };
     let what = if room.read_only {
         format!(
             "{path} ({setting}) is mounted read-only: nothing is remembered, and no decision leaves evidence."
         )
-    } else if room.free < LEAST {
+    } else if room.free < least {
         format!("In {path} ({setting}) only {} are free.", ByteSize::b(room.free))
     } else if room.files.is_some_and(|files| files < LEAST_FILES) {
         format!("In {path} ({setting}) hardly any file can be made: its file system has no inodes left.")
@@ -74,7 +78,7 @@ fn judge(setting: &str, dir: &Path, room: Room) -> Option<Finding> {
             "See what fills it: du -xsh $(findmnt -n -o TARGET --target {path})/* | sort -h | tail; or name another directory as {setting}"
         )
     };
-    Some(Finding::needs(Disk, "room", what, remedy))
+    Some(Finding::needs(Disk, "room", what, remedy).about(path.to_string()))
 }
 
 #[cfg(test)]
@@ -88,6 +92,8 @@ mod tests {
         assert_eq!(judge(fine), None);
         assert_eq!(judge(Room { files: None, ..fine }), None);
         assert_eq!(judge(Room { free: 1 << 20, ..fine }).unwrap(), "In /x (log-dir) only 1.0 MiB are free.");
+        let small = Room { free: 50 << 20, ..fine };
+        assert!(judge(small).is_some() && super::judge("run-dir", Path::new("/x"), small).is_none());
         assert!(judge(Room { files: Some(3), ..fine }).unwrap().contains("no inodes"));
         assert!(judge(Room { read_only: true, ..fine }).unwrap().contains("read-only"));
         let dir = tempfile::tempdir().unwrap();

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::Subject::{Fail2ban, Jail as OneJail};
 use super::{Finding, Root};
 use crate::config::Config;
-use crate::fail2ban::CONFIG;
 use crate::fail2ban::jails::{self, Jail};
+use crate::fail2ban::{self, CONFIG, Running};
 use crate::firewall;
 
 /// No call of fail2ban's client takes longer.
@@ -19,6 +19,8 @@ const ADDRESS: &str = "\"<ip>\"";
 /// As in jail.d/ringfence-defaults.conf.
 const IGNORECOMMAND: &str = "ignorecommand = exec /usr/bin/ringfence-ignore \"<ip>\"";
 const IGNORECACHE: &str = "ignorecache = key=\"<ip>\", max-count=1000, max-time=20s";
+
+const RELOAD: &str = "fail2ban-client reload";
 
 /// A phone that registers meanwhile is not recognised for longer.
 const LONGEST_CACHE: i64 = 60;
@@ -110,8 +112,9 @@ fn runs(socket: &Path) -> Finding {
 }
 
 fn voip_jails(config: &Config, jails: &[Jail]) -> Finding {
-    let names: Vec<_> =
-        jails.iter().filter(|jail| is_voip(jail, config)).map(|jail| jail.name.as_str()).collect();
+    // One that adds who succeeds bans nobody.
+    let ban = jails.iter().filter(|jail| is_voip(jail, config) && !jail.acts_with("ringfence-allow"));
+    let names: Vec<_> = ban.map(|jail| jail.name.as_str()).collect();
     if names.is_empty() {
         return Finding::needs(
             Fail2ban,
@@ -138,16 +141,51 @@ pub fn is_voip(jail: &Jail, config: &Config) -> bool {
         || jail.actions.iter().any(|action| port(&action.ports))
 }
 
-/// What an enabled jail for SIP is like.
+/// What fail2ban runs; `None` where it does not run or answer, which [`daemon`] says.
 #[must_use]
-pub fn jail(jail: &Jail, version: Version) -> Vec<Finding> {
-    let mut findings: Vec<_> =
-        [logs(jail), asks(jail, version), remembers(jail)].into_iter().flatten().collect();
+pub fn running(config: &Config) -> Option<Vec<Running>> {
+    fail2ban::running(&config.fail2ban.socket, TIME).ok().flatten()
+}
+
+/// What an enabled jail for SIP is like, and whether fail2ban runs it so.
+#[must_use]
+pub fn jail(jail: &Jail, version: Version, running: Option<&[Running]>) -> Vec<Finding> {
+    let mut findings: Vec<_> = [logs(jail), asks(jail, version), remembers(jail), runs_so(jail, running)]
+        .into_iter()
+        .flatten()
+        .collect();
     if findings.is_empty() {
         let asks = if leaves_nobody_alone(jail) { "bans no addresses" } else { "asks whom to leave alone" };
         findings.push(Finding::fine(OneJail, "jail", format!("{}: reads its log, {asks}", jail.name)));
     }
-    findings
+    findings.into_iter().map(|finding| finding.about(&jail.name)).collect()
+}
+
+/// fail2ban reads its settings only when it is told to.
+fn runs_so(jail: &Jail, running: Option<&[Running]>) -> Option<Finding> {
+    let name = &jail.name;
+    // What cannot run is said.
+    let running = running.filter(|_| logs(jail).is_none());
+    let what = match running?.iter().find(|running| running.name == *name) {
+        None => "fail2ban does not run it, though it is enabled: nobody is banned by it".to_owned(),
+        Some(running) => {
+            let differs: Vec<_> = [
+                ("ignorecommand", running.ignore_command.trim() != jail.ignorecommand.trim()),
+                ("maxretry", i64::from(running.max_retry) != jail.maxretry),
+                // Its tags are written out in what runs.
+                ("failregex", running.fail_regexes.len() != jail.filter.fail.len()),
+            ]
+            .into_iter()
+            .filter_map(|(key, differs)| differs.then_some(key))
+            .collect();
+            if differs.is_empty() {
+                return None;
+            }
+            format!("fail2ban runs it with another {} than its files have by now", differs.join(" and "))
+        }
+    };
+    let remedy = format!("{RELOAD}; where that does not help, why: tail /var/log/fail2ban.log");
+    Some(Finding::needs(OneJail, "running", format!("{name}: {what}."), remedy))
 }
 
 /// Its bans are no bans of addresses: a success jail's are our allow, an account's are `ringfence-block`'s.
@@ -163,7 +201,7 @@ fn logs(jail: &Jail) -> Option<Finding> {
             format!("{}: its logpath matches no file. fail2ban 1.0.2 does not start at all then, newer ones leave it out.", jail.name),
             format!(
                 "See which: fail2ban-client -t. Name the right file in jail.local, [{}] logpath, or set backend = systemd where the PBX \
-                 writes to the journal.",
+                 writes to the journal; then: {RELOAD}.",
                 jail.name
             ),
         )
@@ -177,7 +215,7 @@ fn asks(jail: &Jail, version: Version) -> Option<Finding> {
     };
     let section = format!("In jail.local, [{name}]:");
     let command = jail.ignorecommand.trim();
-    let nothing = || format!("{section} ignorecommand = (nothing behind it).");
+    let nothing = || format!("{section} ignorecommand = (nothing behind it); then: {RELOAD}.");
     if version.hands_over_restored_ids() && jail.bans_text() && !command.is_empty() {
         let what = "it bans what clients write, and has an ignorecommand: when a ban is restored, this fail2ban hands that text to a shell, \
                     and anybody may run programs here.";
@@ -198,7 +236,7 @@ fn asks(jail: &Jail, version: Version) -> Option<Finding> {
     if command.is_empty() {
         return needs(
             "it has no ignorecommand: an office with registered phones is banned like anybody else.",
-            format!("{section} {IGNORECOMMAND}, and {IGNORECACHE}"),
+            format!("{section} {IGNORECOMMAND}, and {IGNORECACHE}; then: {RELOAD}."),
         );
     }
     let program =
@@ -211,7 +249,7 @@ fn asks(jail: &Jail, version: Version) -> Option<Finding> {
                     OneJail,
                     "ignorecommand",
                     format!("{name}: its ignorecommand is {path}, which is not there: everybody is banned, with an error for each line."),
-                    format!("Install it, or {}{} {IGNORECOMMAND}", "in", section.trim_start_matches("In")),
+                    format!("Install it, or in{} {IGNORECOMMAND}; then: {RELOAD}.", section.trim_start_matches("In")),
                 )
             })
         }
@@ -220,7 +258,7 @@ fn asks(jail: &Jail, version: Version) -> Option<Finding> {
                 "its ignorecommand is `{command}`. Only `exec PROGRAM \"<ip>\"` is safe: other tags, and one without quotes, hand a \
                  client's text to a shell, or come to the program as they stand."
             ),
-            format!("{section} {IGNORECOMMAND}"),
+            format!("{section} {IGNORECOMMAND}; then: {RELOAD}."),
         ),
     }
 }
@@ -232,7 +270,7 @@ fn remembers(jail: &Jail) -> Option<Finding> {
         return None;
     }
     let needs = |what: String| {
-        let remedy = format!("In jail.local, [{name}]: {IGNORECACHE}");
+        let remedy = format!("In jail.local, [{name}]: {IGNORECACHE}; then: {RELOAD}.");
         Some(Finding::needs(OneJail, "ignorecache", format!("{name}: {what}"), remedy))
     };
     if cache.is_empty() {
@@ -304,7 +342,7 @@ mod tests {
 
     /// The names of the checks that are not fine, and what they say.
     fn found(jail: &Jail, version: Version) -> Vec<(&'static str, String)> {
-        let found = super::jail(jail, version).into_iter();
+        let found = super::jail(jail, version, None).into_iter();
         found
             .filter(|finding| finding.verdict != Verdict::Fine)
             .map(|finding| (finding.check, finding.what))
@@ -389,5 +427,24 @@ mod tests {
         let regex = Filter { fail: vec![r"^x sofia_reg\.c:\d+ <HOST>$".into()], ..Filter::default() };
         assert!(is_voip(&Jail { filter: regex, ..jail("x") }, &config));
         assert!(voip_jails(&config, &[jail("sshd")]).verdict == Verdict::NeedsDoing);
+        let success = with_ban(jail("my-asterisk"), "exec /usr/bin/ringfence-allow add -- \"<ip>\"");
+        assert!(voip_jails(&config, &[success]).verdict == Verdict::NeedsDoing, "it bans nobody");
+    }
+
+    #[test]
+    fn what_runs_may_be_another_thing() {
+        let jail = Jail { maxretry: 5, ..good() };
+        let same = Running {
+            name: jail.name.clone(),
+            ignore_command: jail.ignorecommand.clone(),
+            max_retry: 5,
+            ..Running::default()
+        };
+        let other = Running { ignore_command: String::new(), max_retry: 6, ..same.clone() };
+        let what = |running: &[Running]| runs_so(&jail, Some(running)).map(|found| found.what);
+        assert_eq!(what(&[same]), None);
+        assert!(what(&[other]).unwrap().contains("another ignorecommand and maxretry than"));
+        assert!(what(&[]).unwrap().contains("does not run it"));
+        assert_eq!(runs_so(&jail, None), None);
     }
 }

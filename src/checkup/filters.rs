@@ -3,13 +3,14 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Finding;
 use super::Subject::Jail as OneJail;
 use crate::fail2ban::jails::Jail;
 use crate::fail2ban::regex::{self, Scratch};
+use crate::firewall::TimedOut;
 use crate::state_file;
 
 /// So much of the end of a log is read, in bytes.
@@ -72,7 +73,9 @@ pub fn of(jail: &Jail, scratch: &Scratch) -> Vec<Finding> {
         );
         return vec![Finding::unknown(OneJail, "filter", what, remedy)];
     }
-    let Some(log) = jail.logs.last() else { return vec![] };
+    // Others may be rotated, and empty.
+    let changed = |log: &&PathBuf| log.metadata().and_then(|about| about.modified()).ok();
+    let Some(log) = jail.logs.iter().max_by_key(changed) else { return vec![] };
     let tail = match tail(log) {
         Ok(tail) => tail,
         Err(error) => return vec![super::unreadable(OneJail, "filter", log, &error)],
@@ -93,6 +96,10 @@ pub fn of(jail: &Jail, scratch: &Scratch) -> Vec<Finding> {
     };
     tried().unwrap_or_else(|error| {
         let name = &jail.name;
+        if error.is::<TimedOut>() {
+            let what = format!("{name}: its filter was not tried to the end: {error:#}.");
+            return vec![Finding::unknown(OneJail, "filter", what, "Try again when this host has less to do.")];
+        }
         vec![Finding::needs(
             OneJail,
             "filter",
@@ -189,8 +196,6 @@ fn of_tail(jail: &Jail, log: &Path, tail: &[u8], found: &[String]) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
     use crate::checkup::Verdict;
     use crate::fail2ban::jails::Filter;

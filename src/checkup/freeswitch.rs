@@ -3,6 +3,7 @@
 use super::Finding;
 use super::Subject::FreeSwitch as About;
 use crate::event_socket::DEFAULT_PASSWORD;
+use crate::evidence::visible_within;
 use crate::fail2ban::jails::Jail;
 use crate::freeswitch::{FreeSwitch, Profile};
 
@@ -45,6 +46,9 @@ pub fn log_auth_failures(jails: &[Jail], profiles: &[Profile], whose: &str) -> F
     )
 }
 
+/// Who may come to the event socket where its settings do not say.
+const LOOPBACK: &str = "loopback.auto";
+
 /// Who may command FreeSWITCH. `file` has the settings.
 #[must_use]
 pub fn event_socket(settings: &FreeSwitch, file: &str) -> Vec<Finding> {
@@ -52,11 +56,17 @@ pub fn event_socket(settings: &FreeSwitch, file: &str) -> Vec<Finding> {
     let Some(address) = &settings.event_socket_address else { return vec![] };
     let mut findings = vec![];
     let listens = settings.event_socket_listens.as_deref().unwrap_or_default();
-    if matches!(listens, "0.0.0.0" | "::" | "[::]") {
+    let is_near = |ip: std::net::IpAddr| ip.is_loopback();
+    let is_far = listens.trim_matches(['[', ']']).parse().is_ok_and(|ip| !is_near(ip));
+    let acl = settings.event_socket_acl.as_deref().unwrap_or(LOOPBACK);
+    if is_far && acl != LOOPBACK {
         findings.push(Finding::needs(
             About,
             CHECK,
-            format!("The event socket listens on all addresses ({listens}): whoever has its password may run programs here."),
+            format!(
+                "The event socket listens at {listens}, for whom the ACL {} permits: whoever of them has its password may run programs here.",
+                visible_within(acl, 60)
+            ),
             format!("In {file}: <param name=\"listen-ip\" value=\"127.0.0.1\"/>, then: fs_cli -x 'reload mod_event_socket'"),
         ));
     }
@@ -110,18 +120,24 @@ mod tests {
 
     #[test]
     fn the_event_socket_is_for_nobody_else() {
-        let socket = |listens: &str, password: &str| FreeSwitch {
+        let near = |listens: &str, password: &str| FreeSwitch {
             event_socket_address: Some("127.0.0.1:8021".into()),
             event_socket_listens: Some(listens.into()),
             event_socket_password: Some(password.into()),
             ..FreeSwitch::default()
+        };
+        let socket = |listens: &str, password: &str| FreeSwitch {
+            event_socket_acl: Some("lan".into()),
+            ..near(listens, password)
         };
         let count = |settings: &FreeSwitch| {
             let found = event_socket(settings, "x.xml");
             found.iter().filter(|finding| finding.verdict == Verdict::NeedsDoing).count()
         };
         assert_eq!(count(&socket("127.0.0.1", "own")), 0);
+        assert_eq!(count(&near("::", "own")), 0, "its own default lets nobody in");
         assert_eq!(count(&socket("::", "own")), 1);
+        assert_eq!(count(&socket("203.0.113.10", "own")), 1);
         assert_eq!(count(&socket("0.0.0.0", "ClueCon")), 2);
         assert!(event_socket(&FreeSwitch::default(), "x").is_empty());
     }

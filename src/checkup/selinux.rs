@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
+use jiff::Timestamp;
+
 use super::Subject::Selinux;
 use super::{Finding, Root, is_absent, unreadable};
 use crate::state_file;
@@ -11,12 +13,15 @@ use crate::state_file;
 const AUDIT: &str = "/var/log/audit/audit.log";
 const ENFORCE: &str = "/sys/fs/selinux/enforce";
 
+/// What is older may be mended by now, in seconds.
+const DAY: i64 = 86_400;
+
 /// So much of the end of the log is read, in bytes.
 const TAIL: u64 = 4 << 20;
 
-/// Denials of our programs; nothing where there is no `SELinux`, and no log of audit.
+/// Denials of our programs within a day; nothing where there is no `SELinux`, and no log of audit.
 #[must_use]
-pub fn denials(root: &Root) -> Vec<Finding> {
+pub fn denials(root: &Root, now: Timestamp) -> Vec<Finding> {
     let enforcing = root.text(ENFORCE).ok().flatten();
     let tail = match tail(root) {
         Ok(tail) => tail,
@@ -29,7 +34,14 @@ pub fn denials(root: &Root) -> Vec<Finding> {
         Err(error) => return vec![unreadable(Selinux, "denials", &root.at(AUDIT), &error)],
     };
     let mut denied: BTreeMap<&str, usize> = BTreeMap::new();
-    for line in tail.lines().filter(|line| line.contains("avc:") && line.contains("denied")) {
+    let since = now.as_second() - DAY;
+    let is_one = |line: &&str| {
+        line.contains("avc:")
+            && line.contains("denied")
+            && !line.contains("permissive=1")
+            && when(line) >= since
+    };
+    for line in tail.lines().filter(is_one) {
         if let Some(program) = program(line) {
             *denied.entry(program).or_default() += 1;
         }
@@ -62,6 +74,12 @@ fn tail(root: &Root) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// When a line was written, in seconds since 1970: `msg=audit(1795183743.123:4)`.
+fn when(line: &str) -> i64 {
+    let time = line.split_once("audit(").and_then(|(_, rest)| rest.split(['.', ':']).next());
+    time.and_then(|time| time.parse().ok()).unwrap_or_default()
+}
+
 /// The name of our program that was denied something; audit cuts it at 15 characters.
 fn program(line: &str) -> Option<&str> {
     let (_, rest) = line.split_once("comm=\"")?;
@@ -86,7 +104,7 @@ mod tests {
                 files.push((ENFORCE, "1"));
             }
             let (_dir, root) = host::with(&files);
-            denials(&root)
+            denials(&root, Timestamp::UNIX_EPOCH)
         };
         assert_eq!(check(&denial("httpd"), false), []);
         assert_eq!(check(&denial("httpd"), true)[0].verdict, Verdict::Fine);
@@ -95,7 +113,11 @@ mod tests {
             found.what,
             "SELinux denied something to ringfence-ignor (2), by /var/log/audit/audit.log."
         );
+        let old = denial("ringfence-ignor");
+        let (_dir, root) = host::with(&[(AUDIT, &old)]);
+        assert_eq!(denials(&root, Timestamp::from_second(DAY + 2).unwrap()), []);
+        assert_eq!(check(&(old.trim_end().to_owned() + " permissive=1\n"), false), []);
         let (_dir, root) = host::with(&[(ENFORCE, "1")]);
-        assert_eq!(denials(&root)[0].verdict, Verdict::NotChecked);
+        assert_eq!(denials(&root, Timestamp::UNIX_EPOCH)[0].verdict, Verdict::NotChecked);
     }
 }

@@ -5,41 +5,13 @@ use std::time::Duration;
 
 use super::Subject::Timers;
 use super::{Finding, Root};
-use crate::config::Config;
-use crate::config::lists::ListName;
-use crate::fail2ban::jails::Jail;
-use crate::services::{self, ALLOW, BAN, BLOCK, EVENTS, FIREWALL, LISTS, SETS, Shown, State, Unit};
+use crate::services::{self, Cron, Paths, Shown, State, Unit};
 
 /// No question to systemd takes longer.
 const TIME: Duration = Duration::from_secs(5);
 
-/// Where cron has its lines.
-const CRON: [&str; 1] = ["/etc/cron.d"];
-const CRONTAB: &str = "/etc/crontab";
-
 /// Where units are enabled.
 const WANTS: [&str; 3] = ["timers.target.wants", "sysinit.target.wants", "multi-user.target.wants"];
-
-/// What must run on this host: by its settings, its jails, and whether rules were confirmed.
-#[must_use]
-pub fn needed(config: &Config, jails: &[Jail]) -> Vec<&'static Unit> {
-    let acts = |program: &str| jails.iter().any(|jail| jail.acts_with(program));
-    let rules = config.firewall_dir().join("confirmed.toml").exists();
-    let lists = config.lists.keys().any(|list| *list != ListName::carriers());
-    let reads_events = jails.iter().any(|jail| jail.logs.contains(&config.events_path()));
-    [
-        (lists || rules || acts("ringfence-allow"), &ALLOW),
-        (acts("ringfence-ban"), &BAN),
-        (acts("ringfence-block") || config.ledger_path().exists(), &BLOCK),
-        (rules, &FIREWALL),
-        (lists, &LISTS),
-        (lists || rules || acts("ringfence-ban"), &SETS),
-        (reads_events, &EVENTS),
-    ]
-    .into_iter()
-    .filter_map(|(needed, unit)| needed.then_some(unit))
-    .collect()
-}
 
 /// What is scheduled on a host, by its files.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +19,7 @@ pub struct Scheduler {
     /// systemd has booted it.
     systemd: bool,
     enabled: Vec<String>,
-    cron: String,
+    cron: Cron,
 }
 
 impl Scheduler {
@@ -63,25 +35,14 @@ impl Scheduler {
         let enabled = root.files(&dirs, "")?;
         let enabled =
             enabled.iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect();
-        let mut cron = root.text(CRONTAB)?.unwrap_or_default();
-        for path in root.files(&CRON, "")? {
-            // cron passes over names with a dot in them.
-            if path.file_name().is_some_and(|name| !name.as_encoded_bytes().contains(&b'.')) {
-                cron.push('\n');
-                cron += &super::text(&path)?.unwrap_or_default();
-            }
-        }
-        Ok(Self { systemd: root.at("/run/systemd/system").is_dir(), enabled, cron })
+        let paths = Paths::below(&root.at("/"));
+        Ok(Self { systemd: paths.has_systemd(), enabled, cron: paths.cron() })
     }
 
-    /// Whether a unit is enabled.
+    /// Whether systemd will start a unit: links alone, which packages make everywhere, do not.
     #[must_use]
-    pub fn has(&self, unit: &str) -> bool {
-        self.enabled.iter().any(|name| name == unit)
-    }
-
-    fn cron_has(&self, command: &str) -> bool {
-        !command.is_empty() && self.cron.lines().any(|line| services::calls(line, command))
+    pub fn has(&self, unit: &Unit) -> bool {
+        self.systemd && self.enabled.iter().any(|name| name == unit.name)
     }
 
     /// Whether systemd runs here.
@@ -124,17 +85,18 @@ pub fn running(
 
 fn one(unit: &Unit, scheduler: &Scheduler, states: Option<&Shown>) -> Option<Finding> {
     let Unit { name, call, without } = unit;
-    if scheduler.cron_has(call) {
+    // Without systemd a service may run by other means, and what it writes tells.
+    if scheduler.cron.runs(unit) || !scheduler.systemd && call.is_empty() {
         return None;
     }
-    let needs =
-        |check: &'static str, what: String, remedy: String| Some(Finding::needs(Timers, check, what, remedy));
-    if !scheduler.has(name) {
-        let remedy = match (scheduler.systemd, *call) {
-            (true, _) | (_, "") => format!("systemctl enable --now {name}"),
-            _ => format!(
-                "Take the line of `{call}` from packaging/cron.d/ringfence into /etc/cron.d/ringfence."
-            ),
+    let needs = |check: &'static str, what: String, remedy: String| {
+        Some(Finding::needs(Timers, check, what, remedy).about(name))
+    };
+    if !scheduler.has(unit) {
+        let remedy = if scheduler.systemd {
+            format!("systemctl enable --now {name}")
+        } else {
+            format!("Take the line of `{call}` from packaging/cron.d/ringfence into /etc/cron.d/ringfence.")
         };
         return needs(
             "enabled",
@@ -166,31 +128,7 @@ fn one(unit: &Unit, scheduler: &Scheduler, states: Option<&Shown>) -> Option<Fin
 mod tests {
     use super::*;
     use crate::checkup::host;
-    use crate::fail2ban::jails::Action;
-
-    #[test]
-    fn only_what_is_used_must_run() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = Config { state_dir: dir.path().into(), ..Config::default() };
-        let jail = |ban: &str| Jail {
-            actions: vec![Action { ban: ban.into(), ..Action::default() }],
-            ..Jail::default()
-        };
-        assert!(needed(&config, &[]).is_empty());
-        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-ban ban")]), [&BAN, &SETS]);
-        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-block ban")]), [&BLOCK]);
-        assert_eq!(needed(&config, &[jail("exec /usr/bin/ringfence-allow add")]), [&ALLOW]);
-        assert_eq!(
-            needed(&config, &[Jail { logs: vec![config.events_path()], ..Jail::default() }]),
-            [&EVENTS]
-        );
-        let list =
-            toml::from_str::<Config>("[lists.office]\nkind = \"allow\"\nentries = [\"192.0.2.1\"]").unwrap();
-        let config = Config { lists: list.lists, ..config };
-        std::fs::create_dir(config.firewall_dir()).unwrap();
-        std::fs::write(config.firewall_dir().join("confirmed.toml"), "").unwrap();
-        assert_eq!(needed(&config, &[]), [&ALLOW, &FIREWALL, &LISTS, &SETS]);
-    }
+    use crate::services::{ALLOW, BAN, EVENTS};
 
     const STATES: &str = "Id=ringfence-allow.timer\nActiveState=active\nResult=success\n\nId=ringfence-ban.timer\nActiveState=inactive\n\
                           Result=success\n\nResult=exit-code\nActiveState=failed\nId=ringfence-allow.service\n";
@@ -216,6 +154,11 @@ mod tests {
             "# * * * * * root x\n* * * * * root exec ringfence-allow sync 2>/dev/null\n",
         );
         assert_eq!(checks(&[cron], &[&ALLOW], "")[0], fine);
+        let spool = ("/var/spool/cron/crontabs/root", "* * * * * /usr/bin/ringfence-allow sync\n");
+        assert_eq!(checks(&[spool], &[&ALLOW], "")[0], fine);
+        // Links that nobody heeds.
+        assert_eq!(checks(&[allow], &[&ALLOW], "")[0].0, "enabled");
+        assert_eq!(checks(&[], &[&EVENTS], "")[0], fine);
         let other = ("/etc/cron.d/ringfence", "# * * * * * root exec ringfence-allow sync\n");
         assert!(checks(&[other], &[&ALLOW], "")[0].1.starts_with("Take the line of"));
         let start = "systemctl start ringfence-ban.timer".to_owned();

@@ -2,6 +2,7 @@
 //! of the system.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -169,6 +170,21 @@ pub(crate) fn run(
     bail!("{name} failed ({}): {}{hint}", output.status, visible_within(&said.join("; "), 300))
 }
 
+/// A program took too long.
+#[derive(Debug)]
+pub(crate) struct TimedOut {
+    name: String,
+    time: Duration,
+}
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} did not get done within {} s", self.name, self.time.as_secs())
+    }
+}
+
+impl std::error::Error for TimedOut {}
+
 /// What a program did.
 pub(crate) struct Output {
     pub(crate) status: ExitStatus,
@@ -229,7 +245,7 @@ async fn converse(
     };
     let output = timeout(time, talk)
         .await
-        .map_err(|_| anyhow!("{name} did not get done within {} s", time.as_secs()))?
+        .map_err(|_| TimedOut { name: name.to_owned(), time })?
         .with_context(|| format!("cannot run {name}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(Output { status: output.status, stdout: text(&output.stdout), stderr: text(&output.stderr) })

@@ -169,12 +169,20 @@ fn a_host_where_all_is_well_fits_on_one_screen(variant: &'static str) {
     let nowhere = pbx.admin(&["status", "--prometheus", "/nonexistent/x.prom"]);
     assert_eq!((nowhere.code, nowhere.stdout.as_str()), (2, ""));
     assert!(nowhere.stderr.contains("cannot write /nonexistent/x.prom"), "{}", nowhere.stderr);
+    let unread = pbx.admin(&["status", "--prometheus", "/tmp/x.txt"]);
+    assert_eq!((unread.code, unread.stdout.as_str()), (2, ""));
+    assert!(unread.stderr.contains("end in .prom"), "{}", unread.stderr);
+}
+
+/// What needs attention, each in one line.
+fn unwrapped(text: &str) -> String {
+    text.replace("\n  ", " ")
 }
 
 /// Exactly this is said; `...` stands for any text.
 #[track_caller]
 fn says(pbx: &Pbx, what: &str, lines: &[&str]) {
-    let text = status(pbx, 1, &[]);
+    let text = unwrapped(&status(pbx, 1, &[]));
     let dir = pbx.world.dir().display().to_string();
     let found = text.lines().filter_map(|line| line.strip_prefix("- "));
     let found: Vec<_> = found.map(|line| line.replace(&dir, "DIR")).collect();
@@ -214,10 +222,8 @@ fn each_thing_that_is_not_well_is_one_line_with_a_command(variant: &'static str)
     says(
         pbx,
         "order",
-        &[
-            "the rules of IPv4, and their jump directly behind the bans: they are not as they were applied; run \
-           ringfence-firewall restore (ringfence-firewall verify)",
-        ],
+        &["the rules of IPv4, and their jump directly behind the bans: they are not as they were applied \
+             (ringfence-firewall restore)"],
     );
     assert_eq!(json(pbx, 1)["attention"][0]["about"], "order");
     assert_eq!(exposition(&status(pbx, 0, &["--prometheus", "-"]))["ringfence_order_verified"], "0");
@@ -239,7 +245,7 @@ fn each_thing_that_is_not_well_is_one_line_with_a_command(variant: &'static str)
             "for chain in $({family} -S | grep -oE 'RF-BLOCK-[0-9a-f]{{16}}' | sort -u); do {family} -F $chain; done"
         ));
     }
-    let blocks = status(pbx, 1, &[]);
+    let blocks = unwrapped(&status(pbx, 1, &[]));
     assert!(
         blocks.contains("- 1 of 1 blocked accounts are not in the kernel (ringfence-block list)\n"),
         "{blocks}"
@@ -328,7 +334,7 @@ fn what_cannot_be_read_is_said_and_the_rest_is_shown(variant: &'static str) {
     let broken = pbx.admin(&["status"]);
     assert_eq!(broken.code, 2);
     assert!(
-        broken.stdout.contains("- the settings cannot be used: ")
+        unwrapped(&broken.stdout).contains("- the settings cannot be used: ")
             && broken.stdout.contains("(ringfence validate)"),
         "{}",
         broken.stdout
@@ -338,12 +344,21 @@ fn what_cannot_be_read_is_said_and_the_rest_is_shown(variant: &'static str) {
     is_well(pbx, "lists");
 
     fail2ban.kill();
-    says(pbx, "fail2ban", &["fail2ban does not run, and its jails see nobody (systemctl status fail2ban)"]);
+    let dead = ["fail2ban does not run, and its jails see nobody (systemctl status fail2ban)"];
+    says(pbx, "fail2ban", &dead);
+    // After a boot, nothing of it is in the run directory.
+    for program in ["iptables", "ip6tables"].map(|program| format!("{program}-{variant}")) {
+        pbx.host.shell(&format!("{program} -F RF-BAN"));
+    }
+    std::fs::remove_file(pbx.world.path("run/bans.json")).unwrap();
+    let text = unwrapped(&status(pbx, 1, &[]));
+    assert!(text.contains(&format!("- {}\n", dead[0])), "{text}");
 }
 
 #[test]
 fn nothing_is_in_use_and_nothing_is_made() {
     let pbx = Pbx::new("nft", "");
+    pbx.host.shell("mount --bind /dev/null /usr/bin/fail2ban-client");
     let text = status(&pbx, 0, &[]);
     assert!(text.starts_with("All is well.\n"), "{text}");
     assert!(text.contains("services   none, and none is needed\n"), "{text}");
@@ -367,7 +382,7 @@ fn what_matches_accounts_is_named() {
         (&"bpf".into(), &1.into(), &1.into())
     );
     assert_eq!(blocks["matched"], "Matched by the program in the kernel, at eth0.");
-    let text = status(&pbx, 1, &[]);
+    let text = unwrapped(&status(&pbx, 1, &[]));
     // Nothing runs what lets go.
     let line = "- nothing runs ringfence-block expire: there is no systemd, and no crontab names it (man ringfence-block)\n";
     assert!(text.contains(line), "{text}");
@@ -384,13 +399,13 @@ fn nobody_is_waited_for_long() {
     // It takes calls, and never answers.
     let _socket = std::os::unix::net::UnixListener::bind(pbx.world.path("fail2ban/socket")).unwrap();
     let call: Call = pbx.admin(&["status"]);
-    assert!(call.took < Duration::from_secs(15), "{:?}", call.took);
+    assert!(call.took < Duration::from_secs(40), "{:?}", call.took);
     assert_eq!((call.code, call.stderr.as_str()), (1, ""));
     for line in [
         "- what runs our tools: not known: systemctl did not get done within 3 s",
         "- whom fail2ban bans: not known: ",
     ] {
-        assert!(call.stdout.contains(line), "{line}: {}", call.stdout);
+        assert!(unwrapped(&call.stdout).contains(line), "{line}: {}", call.stdout);
     }
 }
 

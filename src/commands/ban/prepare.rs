@@ -8,16 +8,9 @@ use anyhow::Context;
 
 use super::{complain, kernel};
 use crate::exit::Exit;
+use crate::firewall::SAVED;
 use crate::kernel_sets::Banned;
 use crate::state_file;
-
-/// Where hosts save their rules: Debian's netfilter-persistent, Red Hat's services.
-const SAVED: [&str; 4] = [
-    "/etc/iptables/rules.v4",
-    "/etc/iptables/rules.v6",
-    "/etc/sysconfig/iptables",
-    "/etc/sysconfig/ip6tables",
-];
 
 /// The command line of `prepare`.
 #[derive(Debug, clap::Args)]

@@ -10,7 +10,7 @@ use super::wanted::Wanted;
 use super::{Call, complain, confirmed};
 use crate::commands::pause;
 use crate::config::Config;
-use crate::firewall::{Firewall, Kept, order};
+use crate::firewall::{Firewall, Kept, SAVED, order};
 use crate::kernel_sets::{self, Ipset};
 use crate::state_file::{self, Durability};
 
@@ -119,15 +119,6 @@ pub(super) fn sets_of_before(call: &Call) -> anyhow::Result<Option<String>> {
         None => release_sets(call),
     }
 }
-
-/// Where programs save rules, to bring them back at a boot.
-const SAVED: [&str; 5] = [
-    "/etc/iptables/rules.v4",
-    "/etc/iptables/rules.v6",
-    "/etc/iptables.rules",
-    "/etc/sysconfig/iptables",
-    "/etc/sysconfig/ip6tables",
-];
 
 /// Removes the sets that nothing of ours needs any more; what stays, and why, for people.
 pub(super) fn release_sets(call: &Call) -> anyhow::Result<Option<String>> {

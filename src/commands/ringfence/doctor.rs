@@ -2,15 +2,18 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use jiff::Timestamp;
+use serde_json::json;
 
 use crate::checkup::units::{self, Scheduler};
 use crate::checkup::{self, Finding, Root, Subject, Verdict};
-use crate::commands::firewall;
 use crate::commands::screen::{Columns, counted, print};
-use crate::config::{self, Config};
+use crate::commands::{firewall, pause};
+use crate::config::{self, Config, Mode};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
 use crate::fail2ban::jails::Jail;
@@ -19,9 +22,13 @@ use crate::firewall::Firewall;
 use crate::firewall::concerns::{self, Concern, Severity};
 use crate::freeswitch;
 use crate::fusionpbx::{self, profiles};
+use crate::{services, state_file};
 
 /// Each look at a database takes no longer, whatever `deadline` is for `ringfence-ignore`.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// So many filters are tried at once: each is a process that takes its time to start.
+const AT_ONCE: usize = 2;
 
 /// What a reload of nftables loads.
 const NFTABLES: &str = "/etc/nftables.conf";
@@ -32,12 +39,14 @@ const IGNORE: &str = "/usr/bin/ringfence-ignore";
 /// The command line of `doctor`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Print JSON: a list of all findings
+    /// Print JSON: all findings
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(settings: Option<&Path>, args: &Args) -> anyhow::Result<Exit> {
+    // What nobody else may read would look broken.
+    ensure!(state_file::effective_user() == 0, "this needs root: sudo ringfence doctor");
     let mut findings = vec![];
     let config = Config::load(settings).unwrap_or_else(|error| {
         let remedy = "Mend that line; ringfence validate looks at it again. Until then, only some of the settings are heeded.";
@@ -48,7 +57,7 @@ pub(super) fn run(settings: Option<&Path>, args: &Args) -> anyhow::Result<Exit> 
     findings.extend(host.examine());
     findings.sort();
     let needs = findings.iter().any(|finding| finding.verdict == Verdict::NeedsDoing);
-    print(args.json, &findings, || render(&findings))?;
+    print(args.json, &json!({ "findings": findings }), || render(&findings))?;
     Ok(if needs { Exit::No } else { Exit::Yes })
 }
 
@@ -65,14 +74,14 @@ impl Host<'_> {
     fn examine(&self) -> Vec<Finding> {
         let Self { config, root, .. } = self;
         let (mut findings, fail2ban) = checkup::fail2ban::daemon(config, root);
-        let jails: Vec<Jail> = fail2ban
-            .iter()
-            .flat_map(|(_, jails)| jails)
-            .filter(|jail| checkup::fail2ban::is_voip(jail, config))
-            .cloned()
-            .collect();
-        if let Some((version, _)) = fail2ban {
-            findings.extend(jails.iter().flat_map(|jail| checkup::fail2ban::jail(jail, version)));
+        let (version, all) = fail2ban.unzip();
+        let all = all.unwrap_or_default();
+        let is_voip = |jail: &&Jail| checkup::fail2ban::is_voip(jail, config);
+        let jails: Vec<Jail> = all.iter().filter(is_voip).cloned().collect();
+        if let Some(version) = version {
+            let running = checkup::fail2ban::running(config);
+            let of = |jail| checkup::fail2ban::jail(jail, version, running.as_deref());
+            findings.extend(jails.iter().flat_map(of));
         }
         // Before we ask ourselves.
         let events = jails.iter().any(|jail| jail.logs.contains(&config.events_path()));
@@ -82,7 +91,7 @@ impl Host<'_> {
             &|| vec![checkup::ignore::latency(&ignore(), self.settings, config)],
             &|| self.firewall(),
             &|| self.registrations(),
-            &|| self.rest(&jails),
+            &|| self.rest(&all, &jails),
         ];
         std::thread::scope(|scope| {
             let threads: Vec<_> = parts.iter().map(|part| scope.spawn(part)).collect();
@@ -93,10 +102,19 @@ impl Host<'_> {
         findings
     }
 
-    /// What only needs files, and systemd.
-    fn rest(&self, jails: &[Jail]) -> Vec<Finding> {
+    /// Whether anything is blocked at all.
+    fn blocks(&self) -> Option<Finding> {
+        if let Some(paused) = pause::words(&self.config) {
+            return Some(Finding::needs(Subject::Settings, "pause", paused, "ringfence pause --end"));
+        }
+        let observes = self.config.mode == Mode::Observe;
+        observes.then(|| Finding::fine(Subject::Settings, "mode", "mode is observe: nothing is blocked"))
+    }
+
+    /// What only needs files, and systemd. `all` are the jails that are enabled, `jails` those for SIP.
+    fn rest(&self, all: &[Jail], jails: &[Jail]) -> Vec<Finding> {
         let Self { config, root, now, .. } = self;
-        let mut findings = vec![];
+        let mut findings: Vec<_> = self.blocks().into_iter().collect();
         let file = self.settings.unwrap_or(Path::new(config::DEFAULT_PATH));
         findings.extend(checkup::secrets::permissions(config, file));
         findings.extend(self.freeswitch(jails));
@@ -106,7 +124,7 @@ impl Host<'_> {
         findings.push(checkup::kernel::program(config));
         match Scheduler::read(root) {
             Ok(scheduler) => {
-                let needed = units::needed(config, jails);
+                let needed = services::needed(config, all, *now);
                 let states = scheduler.is_systemd().then(units::ask);
                 findings.extend(units::running(&needed, &scheduler, states.as_ref()));
                 findings.extend(checkup::boot::saved_rules(root, &scheduler));
@@ -120,7 +138,7 @@ impl Host<'_> {
             )),
         }
         findings.extend(checkup::syslog::rsyslog(root, jails));
-        findings.extend(checkup::selinux::denials(root));
+        findings.extend(checkup::selinux::denials(root, *now));
         findings.push(checkup::clock::sane(
             *now,
             &[config.log_dir.join("decisions.jsonl"), config.events_path()],
@@ -258,21 +276,30 @@ fn sentence(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// What the filters of these jails do, all at once: each is a process that takes its time to start.
+/// What the filters of these jails do.
 fn filters(jails: &[Jail]) -> Vec<Finding> {
     if jails.is_empty() {
         return vec![];
     }
+    let next = AtomicUsize::new(0);
     match Scratch::new(&std::env::temp_dir()) {
-        Ok(scratch) => std::thread::scope(|scope| {
-            let scratch = &scratch;
-            let threads: Vec<_> =
-                jails.iter().map(|jail| scope.spawn(move || checkup::filters::of(jail, scratch))).collect();
-            threads
-                .into_iter()
-                .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
-        }),
+        Ok(scratch) => {
+            let work = || {
+                let mut found = vec![];
+                while let Some(jail) = jails.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let of = checkup::filters::of(jail, &scratch).into_iter();
+                    found.extend(of.map(|finding| finding.about(&jail.name)));
+                }
+                found
+            };
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+                threads
+                    .into_iter()
+                    .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                    .collect()
+            })
+        }
         Err(error) => {
             let what = format!("The filters were not tried: {error:#}.");
             vec![Finding::unknown(

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -14,6 +14,7 @@ use crate::commands::{block::list as blocks, causes, firewall};
 use crate::config::{Config, Mode};
 use crate::exit::Exit;
 use crate::pause::Pause;
+use crate::services::needed;
 use crate::state_file;
 
 mod attention;
@@ -27,7 +28,6 @@ mod render;
 mod services;
 
 use attention::{About, Attention, Concerns};
-use services::Use;
 
 /// fail2ban and systemd have so long to answer, each.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -35,8 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The command line of `status`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Write it for Prometheus instead, into this file, whose name should end in .prom; -: standard
-    /// output
+    /// Write it for Prometheus instead, into this file, whose name ends in .prom; -: standard output
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     prometheus: Option<PathBuf>,
 
@@ -74,6 +73,10 @@ struct Modes {
 }
 
 pub(super) fn run(path: Option<&Path>, args: &Args) -> anyhow::Result<Exit> {
+    if let Some(file) = &args.prometheus {
+        let is_read = file == Path::new("-") || file.extension().is_some_and(|ending| ending == "prom");
+        ensure!(is_read, "{}: node_exporter reads only files whose names end in .prom", file.display());
+    }
     let (config, broken) = match Config::load(path) {
         Ok(config) => (config, None),
         // A mistake of a minute ago is what somebody wants to hear of; the rest goes on as it was.
@@ -127,16 +130,8 @@ impl Status {
         let lists = listed(config, seconds, &mut concerns);
         let addresses = known::look(config, seconds, &mut concerns);
         let events = events::look(config, now, &mut concerns);
-        let used = [
-            (Use::Order, order.is_some()),
-            (Use::Jails, jails.as_ref().is_some_and(|jails| jails.iter().any(|jail| jail.of_ours))),
-            (Use::Blocks, blocks.is_some()),
-            (Use::Lists, lists.as_ref().is_some_and(|lists| !lists.lists.is_empty())),
-            (Use::Allowed, addresses.allowed.is_some_and(|allowed| allowed > 0)),
-            (Use::Events, events.is_used()),
-        ];
-        let used: Vec<Use> = used.into_iter().filter_map(|(what, used)| used.then_some(what)).collect();
-        let services = services::look(&used, &mut concerns);
+        let enabled = jails::enabled(&mut concerns);
+        let services = services::look(&needed(config, &enabled, now), &mut concerns);
         let decisions = decisions::look(config, now, &mut concerns);
         let jails = jails.map(|jails| jails::with_blocks(jails, blocks.as_ref()));
         Self {
@@ -167,7 +162,9 @@ fn order(config: &Config, now: Timestamp, concerns: &mut Concerns) -> Option<fir
         concerns.part(About::Order, MORE, "the order of the rules", firewall::overview(config, now))??;
     for check in &order.checks {
         if let Some(wrong) = &check.wrong {
-            concerns.add(About::Order, format!("{}: {wrong}", check.what), MORE);
+            // What mends it, where that is known.
+            let (wrong, more) = wrong.split_once("; run ").unwrap_or((wrong, MORE));
+            concerns.add(About::Order, format!("{}: {wrong}", check.what), more);
         }
     }
     if let Some(until) = order.waits_until {

@@ -30,13 +30,6 @@ pub(super) struct Events {
     pub(super) counted: Option<Counted>,
 }
 
-impl Events {
-    /// Somebody started the service since the boot.
-    pub(super) const fn is_used(&self) -> bool {
-        self.age.is_some()
-    }
-}
-
 pub(super) fn look(config: &Config, now: Timestamp, concerns: &mut Concerns) -> Events {
     const MORE: &str = "systemctl status ringfence-events";
     let feed = Registry::new(config).feed(now.as_millisecond());

@@ -1,6 +1,8 @@
 //! fail2ban's jails: those that ban by `ringfence-ban`, and ours.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -11,8 +13,12 @@ use crate::bans::{self, Jail};
 use crate::commands::block::list::Overview as Blocks;
 use crate::config::{Config, Mode};
 use crate::fail2ban;
-use crate::firewall::{Firewall, Version};
+use crate::fail2ban::jails::{self, Jail as Enabled};
+use crate::firewall::{self, Firewall, Version};
 use crate::kernel_sets::Ipset;
+
+/// fail2ban has so long to read its settings.
+const READING: Duration = Duration::from_secs(10);
 
 /// The names of our own begin so.
 const OURS: &str = "ringfence-";
@@ -41,7 +47,7 @@ pub(super) fn look(config: &Config, concerns: &mut Concerns) -> Option<Vec<Row>>
     let jails = concerns.part(about, MORE, "the jails that have started", bans::read(&config.run_dir))?;
     let asked = fail2ban::held(&config.fail2ban.socket, PATIENCE);
     let held = concerns.part(about, "fail2ban-client ping", "whom fail2ban bans", asked);
-    if matches!(held, Some(None)) && !jails.is_empty() {
+    if matches!(held, Some(None)) && (is_installed() || !jails.is_empty()) {
         concerns.add(about, "fail2ban does not run, and its jails see nobody", "systemctl status fail2ban");
     }
     let held = held.flatten().unwrap_or_default();
@@ -74,6 +80,20 @@ pub(super) fn look(config: &Config, concerns: &mut Concerns) -> Option<Vec<Row>>
     }
     rows.extend(ours(&held, &jails));
     Some(rows)
+}
+
+fn is_installed() -> bool {
+    firewall::installed("fail2ban", "fail2ban-client").is_ok()
+}
+
+/// Those that are enabled, by fail2ban's settings; none where there is no fail2ban.
+pub(super) fn enabled(concerns: &mut Concerns) -> Vec<Enabled> {
+    if !is_installed() {
+        return vec![];
+    }
+    let read = jails::read(Path::new(fail2ban::CONFIG), READING);
+    let read = concerns.part(About::Jails, "fail2ban-client -t", "which jails are enabled", read);
+    read.unwrap_or_default()
 }
 
 /// `None` if a rule of it is missing.

@@ -18,6 +18,9 @@ const JAILS: usize = 6;
 const LISTS: usize = 8;
 const DECISIONS: usize = 8;
 
+/// So many things that need attention are said.
+const ATTENTION: usize = 10;
+
 pub(super) fn render(status: &Status) -> String {
     let now = jiff::Timestamp::from_second(status.when).unwrap_or_default();
     let mut text = String::new();
@@ -56,15 +59,19 @@ pub(super) fn render(status: &Status) -> String {
 
 /// A word, and what there is to say, as often as needed in the next line.
 fn line(key: &str, value: &str) -> String {
-    const INDENT: usize = 11;
+    wrapped(format!("{key:<10}"), visible(value).split(' '))
+}
+
+/// The words behind `text`, and below each other where they are too many for a line.
+fn wrapped<'a>(mut text: String, words: impl Iterator<Item = &'a str>) -> String {
     const WIDTH: usize = 80;
-    let mut text = format!("{key:<0$}", INDENT - 1);
-    let mut width = text.chars().count();
-    for word in visible(value).split(' ') {
+    let indent = text.chars().count();
+    let mut width = indent;
+    for word in words {
         let length = word.chars().count();
-        if width + 1 + length > WIDTH && width > INDENT {
-            let _ = write!(text, "\n{:1$}", "", INDENT - 1);
-            width = INDENT - 1;
+        if width + 1 + length > WIDTH && width > indent {
+            let _ = write!(text, "\n{:indent$}", "");
+            width = indent;
         }
         text += &[" ", word].concat();
         width += 1 + length;
@@ -83,8 +90,13 @@ fn answer(status: &Status) -> String {
         0 => "All is well.\n".to_owned(),
         count => format!("{}:\n", counted(count as u64, "thing needs attention", "things need attention")),
     };
-    for Attention { what, more, .. } in &status.attention {
-        let _ = writeln!(text, "- {what} ({more})");
+    for Attention { what, more, .. } in status.attention.iter().take(ATTENTION) {
+        // A command is copied as a whole.
+        let more = format!("({more})");
+        text += &wrapped("-".to_owned(), what.split(' ').chain([more.as_str()]));
+    }
+    if let Some(rest @ 1..) = status.attention.len().checked_sub(ATTENTION) {
+        let _ = writeln!(text, "... and {rest} more; --json has all");
     }
     text
 }

@@ -6,32 +6,6 @@ use super::PATIENCE;
 use super::attention::{About, Concerns};
 use crate::services::{self, Paths, State, Unit};
 
-/// What of Ringfence is in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Use {
-    Order,
-    Jails,
-    Blocks,
-    Lists,
-    Allowed,
-    Events,
-}
-
-/// What each unit is for.
-fn serves(unit: &str) -> &'static [Use] {
-    match unit {
-        "ringfence-firewall.timer" => &[Use::Order],
-        "ringfence-ban.timer" => &[Use::Jails],
-        "ringfence-block.timer" => &[Use::Blocks],
-        "ringfence-allow.timer" => &[Use::Order, Use::Allowed],
-        "ringfence-lists.timer" => &[Use::Lists],
-        // Saved rules name the sets.
-        "ringfence-sets.service" => &[Use::Order, Use::Jails, Use::Lists],
-        "ringfence-events.service" => &[Use::Events],
-        _ => &[],
-    }
-}
-
 /// A unit of ours.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -46,14 +20,14 @@ fn name<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> 
     serializer.serialize_str(state.name())
 }
 
-pub(super) fn look(used: &[Use], concerns: &mut Concerns) -> Option<Vec<Service>> {
+pub(super) fn look(needed: &[&Unit], concerns: &mut Concerns) -> Option<Vec<Service>> {
     let paths = Paths::default();
     let found = services::look(&paths, PATIENCE);
     let found =
         concerns.part(About::Services, "systemctl is-system-running", "what runs our tools", found)?;
     let systemd = paths.has_systemd();
     let service = |(unit, state): (&'static Unit, State)| {
-        let needed = serves(unit.name).iter().any(|one| used.contains(one));
+        let needed = needed.contains(&unit);
         if let Some((what, more)) = wrong(unit, &state, needed, systemd) {
             concerns.add(About::Services, what, more);
         }
@@ -85,11 +59,6 @@ fn wrong(unit: &Unit, state: &State, needed: bool, systemd: bool) -> Option<(Str
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_unit_is_for_something() {
-        assert!(services::UNITS.iter().all(|unit| !serves(unit.name).is_empty()));
-    }
 
     #[test]
     fn what_is_needed_should_run() {
