@@ -161,8 +161,9 @@ pub(crate) fn run(
         return Ok(output.stdout);
     }
     let said: Vec<&str> = output.stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    // 4: iptables(8), a resource problem; with -w it is the lock.
-    let hint = if output.status.code() == Some(4) && name.contains("tables") {
+    // 4: iptables(8), a resource problem, of which the lock is one.
+    let lock = output.status.code() == Some(4) && output.stderr.contains("lock");
+    let hint = if lock && name.contains("tables") {
         format!("; another program may have held the lock of iptables for {LOCK_SECONDS} s")
     } else {
         String::new()
