@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::{Call, kernel};
-use crate::allow::timed::Entry;
+use anyhow::bail;
+
+use super::{Call, addresses, kernel};
+use crate::allow::timed::{Entry, MAX};
 use crate::config::Config;
 
 /// An address that is allowed until this is undone, or its time is over.
@@ -18,7 +20,7 @@ pub(in crate::commands) struct Meanwhile {
 impl Meanwhile {
     /// Allows it for so many seconds, as [`Command::Add`](super::Command::Add) does, unless it is allowed as long already.
     ///
-    /// After an error it may be allowed, until that time.
+    /// After an error it is as it was before, as far as that could be done.
     pub(in crate::commands) fn allow(
         config: &Config,
         address: IpAddr,
@@ -33,10 +35,26 @@ impl Meanwhile {
         }
         let before = book.of(address, since).find(|entry| entry.jail.is_none()).cloned();
         let added = book.add(Entry::new(address, None, since, since + seconds, because), true);
+        let made_way = book.tidy(since, MAX).made_way;
+        if made_way.contains(&added) {
+            bail!("{} are allowed already, and all of them for longer", addresses(MAX));
+        }
         book.write(now)?;
         call.record(&address.to_string(), "allow", "by-hand", "by hand", because);
-        kernel::settle(&call, &book, [address], since)?;
-        Ok(Self { call, added: Some(added), before })
+        call.record_ends(&made_way, "made-way", &format!("there may be {}", addresses(MAX)));
+        let changed = std::iter::once(address).chain(made_way.iter().map(|entry| entry.address));
+        let settled = kernel::settle(&call, &book, changed, since);
+        // The lock of the book is needed to undo it.
+        drop(book);
+        let meanwhile = Self { call, added: Some(added), before };
+        match settled {
+            Ok(_) => Ok(meanwhile),
+            Err(error) => {
+                // The kernel may not have it out of the sets either, but the file no longer says so.
+                let _ = meanwhile.undo();
+                Err(error)
+            }
+        }
     }
 
     /// Whether it was allowed before.
