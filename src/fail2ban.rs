@@ -20,7 +20,7 @@ pub mod shipped;
 
 pub use held::held;
 pub use remembered::{Remembered, remembered};
-pub use running::{Running, running};
+pub use running::{Jails, Running, running};
 
 /// Where it has its configuration.
 pub const CONFIG: &str = "/etc/fail2ban";

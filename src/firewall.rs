@@ -216,6 +216,13 @@ impl Firewall {
         Ok(names.into_iter().chain(native.map(ToString::to_string)).collect())
     }
 
+    /// Whether chains of FusionPBX's `event_guard` are there.
+    #[must_use]
+    pub fn has_event_guard(&self) -> bool {
+        let mut chains = self.tables.iter().flat_map(|table| table.saved.chains.keys());
+        chains.any(|chain| chain.starts_with("sip-auth-"))
+    }
+
     /// Whether rules that we wrote are in the chains that begin with `prefix`.
     #[must_use]
     pub fn has_rules_of(&self, prefix: &str) -> bool {

@@ -36,6 +36,15 @@ pub struct Running {
     pub ban_time: i64,
 }
 
+/// The jails that fail2ban runs.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Jails {
+    /// Those that could be asked for.
+    pub known: Vec<Running>,
+    /// The names of others: `fail2ban-client` would not take them for names.
+    pub unknown: Vec<String>,
+}
+
 /// What is asked of each jail, in this order.
 const QUESTIONS: [&str; 7] =
     ["failregex", "logpath", "ignorecommand", "ignoreip", "maxretry", "findtime", "bantime"];
@@ -43,7 +52,7 @@ const QUESTIONS: [&str; 7] =
 /// The jails that run; `None` where fail2ban does not. An error says that it does not answer within `time`, twice.
 ///
 /// Never from one of its actions: it answers nobody while one of them runs.
-pub fn running(socket: &Path, time: Duration) -> anyhow::Result<Option<Vec<Running>>> {
+pub fn running(socket: &Path, time: Duration) -> anyhow::Result<Option<Jails>> {
     if let Err(error) = UnixStream::connect(socket)
         && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
     {
@@ -52,20 +61,22 @@ pub fn running(socket: &Path, time: Duration) -> anyhow::Result<Option<Vec<Runni
     let status = ask(socket, &["status".to_owned()], time)?;
     let list = status.first().and_then(|text| text.lines().find_map(|line| line.split_once("Jail list:")));
     let names: Vec<&str> = list.map_or(vec![], |(_, names)| names.split(',').map(str::trim).collect());
-    let names: Vec<&str> = names.into_iter().filter(|name| is_jail(name) && !name.contains(' ')).collect();
+    let (names, unknown): (Vec<&str>, Vec<&str>) =
+        names.into_iter().filter(|name| is_jail(name)).partition(|name| is_plain(name));
+    let unknown = unknown.into_iter().map(str::to_owned).collect();
     let questions: Vec<String> =
         names.iter().flat_map(|name| QUESTIONS.map(|question| format!("get {name} {question}"))).collect();
     if questions.is_empty() {
-        return Ok(Some(vec![]));
+        return Ok(Some(Jails { known: vec![], unknown }));
     }
     let answers = ask(socket, &questions, time)?;
-    Ok(Some(
-        names
-            .iter()
-            .zip(answers.chunks(QUESTIONS.len()))
-            .map(|(name, answers)| jail(name, answers))
-            .collect(),
-    ))
+    let known = names.iter().zip(answers.chunks(QUESTIONS.len()));
+    Ok(Some(Jails { known: known.map(|(name, answers)| jail(name, answers)).collect(), unknown }))
+}
+
+/// Whether `fail2ban-client` reads it as it is: it takes questions apart as a shell does.
+fn is_plain(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
 /// One process for all questions.
@@ -73,11 +84,17 @@ fn ask(socket: &Path, questions: &[String], time: Duration) -> anyhow::Result<Ve
     let socket = socket.to_str().context("the path of fail2ban's socket is no text")?;
     let input = questions.join("\n") + "\nquit\n";
     let said = firewall::run("fail2ban", "fail2ban-client", &["-s", socket, "-i"], &input, time)?;
-    let answers: Vec<String> = said.split(PROMPT).skip(1).map(|answer| answer.trim().to_owned()).collect();
+    let answers = answers(&said);
     if answers.len() < questions.len() {
         bail!("fail2ban-client answered {} of {} questions", answers.len(), questions.len());
     }
     Ok(answers)
+}
+
+/// What stands behind each prompt; only at the start of a line it is one.
+fn answers(said: &str) -> Vec<String> {
+    let said = format!("\n{said}");
+    said.split(&format!("\n{PROMPT}")).skip(1).map(|answer| answer.trim().to_owned()).collect()
 }
 
 fn jail(name: &str, answers: &[String]) -> Running {
@@ -114,6 +131,27 @@ fn items(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_may_have_the_prompt_in_them() {
+        let said = "Fail2Ban v1.0.2 reads log file\nfail2ban> one\n|- fail2ban> x\nfail2ban> \nfail2ban> 3\nfail2ban> ";
+        assert_eq!(answers(said), ["one\n|- fail2ban> x", "", "3", ""]);
+        assert_eq!(answers("fail2ban> 1\n"), ["1"]);
+    }
+
+    #[test]
+    fn only_plain_names_are_asked_for() {
+        for (name, plain) in [
+            ("ringfence-events", true),
+            ("a_b.C9", true),
+            ("it's", false),
+            ("a b", false),
+            ("a\\b", false),
+            ("\"a\"", false),
+        ] {
+            assert_eq!(is_plain(name), plain, "{name}");
+        }
+    }
 
     #[test]
     fn reads_what_is_printed_for_people() {

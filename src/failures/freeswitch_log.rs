@@ -21,8 +21,8 @@ use crate::{address, log_files, state_file};
 pub const USUAL: [&str; 2] =
     ["/var/log/freeswitch/freeswitch.log", "/usr/local/freeswitch/log/freeswitch.log"];
 
-/// No line is read further.
-const LONGEST: usize = 8 << 10;
+/// No line is read further, in bytes.
+pub const LONGEST: usize = 8 << 10;
 
 /// A folded header has no more lines.
 const MAX_FOLDS: usize = 4;

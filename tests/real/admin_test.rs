@@ -367,16 +367,18 @@ fn a_walk_leaves_what_was_there_and_can_be_broken_off() {
     }
     let list = || call(&mut pbx.host.call(&pbx.world.allow_command(&["list", "--json"]))).stdout;
     let before = list();
-    let walk = Walk::start(&pbx, &[OFFICE, ACCOUNT, "--json"]);
-    wait_for("the longer allow", || list() != before);
-    write(&pbx, &WRONG.replace("101@a", "102@a"));
-    pbx.host.shell(&format!("kill -INT $(cat {})", walk.pid.display()));
-    let (code, told, complaints) = walk.end();
-    assert_eq!((code, complaints.as_str()), (1, ""), "{told}");
-    let walked: Value = serde_json::from_str(&told).unwrap();
-    assert_eq!((&walked["was-allowed"], &walked["undone"]), (&false.into(), &true.into()));
-    assert_eq!(walked["seen"], Value::Array(vec![]), "another account");
-    assert_eq!(list(), before);
+    for signal in ["INT", "HUP"] {
+        let walk = Walk::start(&pbx, &[OFFICE, ACCOUNT, "--json"]);
+        wait_for("the longer allow", || list() != before);
+        write(&pbx, &WRONG.replace("101@a", "102@a"));
+        pbx.host.shell(&format!("kill -{signal} $(cat {})", walk.pid.display()));
+        let (code, told, complaints) = walk.end();
+        assert_eq!((code, complaints.as_str()), (1, ""), "{told}");
+        let walked: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!((&walked["was-allowed"], &walked["undone"]), (&false.into(), &true.into()));
+        assert_eq!(walked["seen"], Value::Array(vec![]), "another account");
+        assert_eq!(list(), before, "{signal}");
+    }
     // Allowed for long enough: nothing is to be undone.
     assert_eq!(call(&mut pbx.host.call(&pbx.world.allow_command(&["add", OFFICE]))).code, 0);
     let walk = Walk::start(&pbx, &[OFFICE, "--for", "1s"]);
@@ -388,6 +390,18 @@ fn a_walk_leaves_what_was_there_and_can_be_broken_off() {
         "{told}"
     );
     assert!(is_allowed(&pbx));
+}
+
+#[test]
+fn who_does_not_come_into_the_kernel_is_not_left_in_the_file() {
+    let pbx = pbx("nft");
+    std::fs::create_dir_all(pbx.world.path("log/events")).unwrap();
+    std::fs::write(log(&pbx), "").unwrap();
+    pbx.host.shell("ipset create rf-seen-ip4 hash:ip,port");
+    let refused = test(&pbx, &[OFFICE, "--walk", "--for", "1s"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""), "{}", refused.stderr);
+    assert!(refused.stderr.contains("203.0.113.20 cannot be allowed for the walk"), "{}", refused.stderr);
+    assert!(!is_allowed(&pbx));
 }
 
 #[test]
@@ -411,6 +425,8 @@ fn a_walk_reads_freeswitchs_own_log_where_there_is_no_other() {
     let walk = Walk::start(&pbx, &[OFFICE, ACCOUNT, "--for", "30s"]);
     wait_for("the allow list", || is_allowed(&pbx));
     line(&failure("198.51.100.9"));
+    // Also after a rotation.
+    pbx.host.shell("mv /var/log/freeswitch/freeswitch.log /var/log/freeswitch/freeswitch.log.1");
     line(&failure(OFFICE));
     let (code, told, complaints) = walk.end();
     assert_eq!((code, complaints.as_str()), (0, ""), "{told}");
@@ -427,9 +443,81 @@ fn a_walk_is_not_begun_where_it_could_cost_a_ban() {
     let refused = test(&pbx, &[OFFICE, "--walk"]);
     assert_eq!((refused.code, refused.stdout.as_str()), (2, ""));
     assert!(
-        refused.stderr.contains("the jail ringfence-events may ban 203.0.113.20 at its first failure"),
+        refused
+            .stderr
+            .contains("a failure could cost 203.0.113.20 a ban: the jail ringfence-events may ban it"),
         "{}",
         refused.stderr
     );
     assert!(!is_allowed(&pbx));
+}
+
+#[test]
+fn a_walk_is_not_begun_where_event_guard_is() {
+    let pbx = pbx("nft");
+    std::fs::create_dir_all(pbx.world.path("log/events")).unwrap();
+    std::fs::write(log(&pbx), "").unwrap();
+    pbx.host.shell("iptables-nft -N sip-auth-fail; iptables-nft -I INPUT -j sip-auth-fail");
+    let refused = test(&pbx, &[OFFICE, "--walk", "--for", "1s"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""));
+    assert!(refused.stderr.contains("FusionPBX's event_guard is there"), "{}", refused.stderr);
+    assert!(!is_allowed(&pbx));
+    let shown = test(&pbx, &[OFFICE]).stdout;
+    for said in [
+        "FusionPBX's event_guard (its chains sip-auth-* are there) may block it at the first failure, whoever allows it.\n",
+        "fail2ban does not run: no ban of its would follow if it failed.\n",
+    ] {
+        assert!(shown.contains(said), "{shown}");
+    }
+    assert_eq!(json(&pbx, &[OFFICE])["if-it-fails"]["event-guard"], true);
+}
+
+#[test]
+fn a_pause_is_said_on_top_and_lets_in() {
+    let pbx = pbx("nft");
+    assert_eq!(pbx.firewall(&["apply"]).code, 0);
+    pbx.host.shell("ipset add rf-block-net4 203.0.113.0/24");
+    assert_eq!(test(&pbx, &[OFFICE]).code, 1);
+    assert_eq!(pbx.admin(&["pause", "10m"]).code, 0);
+    let shown = test(&pbx, &[OFFICE]);
+    assert_eq!(shown.code, 0, "{}", shown.stdout);
+    let (first, rest) = shown.stdout.split_once('\n').unwrap();
+    assert!(
+        first.starts_with("Paused until ") && first.ends_with("nothing of Ringfence blocks anybody."),
+        "{first}"
+    );
+    assert!(rest.starts_with("203.0.113.20 is let in: "), "{rest}");
+    assert!(json(&pbx, &[OFFICE])["paused-until"].is_string());
+    assert_eq!(pbx.admin(&["pause", "--end"]).code, 0);
+    let shown = test(&pbx, &[OFFICE]);
+    assert!(shown.code == 1 && shown.stdout.starts_with("203.0.113.20 is blocked: "), "{}", shown.stdout);
+}
+
+#[test]
+fn tables_of_nftables_that_are_not_understood_are_not_guessed_at() {
+    let pbx = pbx("nft");
+    for (policy, rule, code, by) in [
+        ("drop", "tcp dport 22 accept", 1, "nftables, table inet own: the chain in drops it by its policy"),
+        ("drop", "udp dport 5060 accept", 0, "the policy of INPUT"),
+        (
+            "drop",
+            "meta mark 7 accept",
+            2,
+            "rule 1 of the chain in of nftables' table inet own asks what is not understood",
+        ),
+        (
+            "accept",
+            "ip saddr 203.0.113.20 drop",
+            1,
+            "nftables, table inet own: the chain in drops it, by name",
+        ),
+    ] {
+        pbx.host.shell(&format!(
+            "nft add table inet own; nft add chain inet own in '{{ type filter hook input priority 0; policy {policy}; }}'; nft add rule inet own in {rule}"
+        ));
+        let shown = test(&pbx, &[OFFICE]);
+        assert_eq!(shown.code, code, "{rule}: {}", shown.stdout);
+        assert!(shown.stdout.contains(by), "{rule}: {}", shown.stdout);
+        pbx.host.shell("nft delete table inet own");
+    }
 }

@@ -63,6 +63,9 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
 /// Reads whole lines of a file that grows, and is replaced now and then.
 pub(in crate::commands) struct Reader {
     path: PathBuf,
+    open: fn(&Path) -> io::Result<File>,
+    /// So many bytes of a line are kept, and one more.
+    longest: usize,
     file: BufReader<File>,
     inode: u64,
     /// Where reading goes on.
@@ -72,17 +75,24 @@ pub(in crate::commands) struct Reader {
 }
 
 impl Reader {
-    /// Opens the file so many lines before its end.
+    /// Opens the log of ringfence-events so many lines before its end.
     pub(in crate::commands) fn open(path: &Path, lines: usize) -> io::Result<Self> {
-        let mut file = log::open(path)?;
-        let position = start_of_last(&file, lines)?;
-        file.seek(SeekFrom::Start(position))?;
-        Self::at(path, file, position)
+        Self::open_by(log::open, MAX_LINE, path, lines)
     }
 
-    fn at(path: &Path, file: File, position: u64) -> io::Result<Self> {
+    /// The same of another file, which is opened so.
+    pub(in crate::commands) fn open_by(
+        open: fn(&Path) -> io::Result<File>,
+        longest: usize,
+        path: &Path,
+        lines: usize,
+    ) -> io::Result<Self> {
+        let mut file = open(path)?;
+        let position = start_of_last(&file, lines)?;
+        file.seek(SeekFrom::Start(position))?;
         let inode = file.metadata()?.ino();
-        Ok(Self { path: path.to_owned(), file: BufReader::new(file), inode, position, part: vec![] })
+        let (path, file) = (path.to_owned(), BufReader::new(file));
+        Ok(Self { path, open, longest, file, inode, position, part: vec![] })
     }
 
     /// Hands over the lines that have come, some at a time; of a file that was replaced, first what is left of it.
@@ -96,8 +106,9 @@ impl Reader {
             (self.position, self.part) = (0, vec![]);
         }
         self.rest(&mut each)?;
-        if replaced && let Ok(file) = log::open(&self.path) {
-            *self = Self::at(&self.path, file, 0)?;
+        if replaced && let Ok(file) = (self.open)(&self.path) {
+            self.inode = file.metadata()?.ino();
+            (self.file, self.position, self.part) = (BufReader::new(file), 0, vec![]);
             self.rest(&mut each)?;
         }
         Ok(())
@@ -113,7 +124,7 @@ impl Reader {
             let mut lines = vec![];
             for part in piece.split_inclusive(|byte| *byte == b'\n') {
                 // Of a line without end, more than the longest is not needed to see that it is none.
-                let room = (MAX_LINE + 1).saturating_sub(self.part.len());
+                let room = (self.longest + 1).saturating_sub(self.part.len());
                 self.part.extend_from_slice(&part[..part.len().min(room)]);
                 if part.ends_with(b"\n") {
                     self.part.pop_if(|byte| *byte == b'\n');

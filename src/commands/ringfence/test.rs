@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::complain;
 use crate::account::SipAccount;
 use crate::commands::screen::{self, Columns};
-use crate::commands::{an_address, duration};
+use crate::commands::{an_address, duration, pause};
 use crate::config::{Config, Mode};
 use crate::evidence::{visible, visible_within};
 use crate::exit::Exit;
@@ -83,6 +83,8 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
 struct Answer {
     address: IpAddr,
     account: Option<SipAccount>,
+    /// Until then nothing of Ringfence blocks anybody; null where there is no pause.
+    paused_until: Option<Timestamp>,
     /// Whether a REGISTER gets through, to any of SIP's ports; null where that is not known.
     let_in: Option<bool>,
     packets: Vec<Trial>,
@@ -91,6 +93,8 @@ struct Answer {
     problems: Vec<String>,
     #[serde(skip)]
     words: std::collections::HashMap<crate::firewall::Tag, String>,
+    #[serde(skip)]
+    now: Timestamp,
 }
 
 impl Answer {
@@ -107,11 +111,13 @@ impl Answer {
         Ok(Self {
             address,
             account: account.cloned(),
+            paused_until: pause::look(config).until().and_then(|until| Timestamp::from_second(until).ok()),
             let_in: let_in(&packets),
             packets,
             if_it_fails,
             problems,
             words,
+            now,
         })
     }
 
@@ -124,7 +130,8 @@ impl Answer {
     }
 
     fn render(&self) -> String {
-        let mut text = self.summary();
+        let paused = self.paused_until.map(|until| pause::sentence(until.as_second(), self.now) + "\n");
+        let mut text = paused.unwrap_or_default() + &self.summary();
         text += &self.table();
         for trial in &self.packets {
             text += &self.steps(trial);
@@ -159,6 +166,7 @@ impl Answer {
             .jails
             .iter()
             .find(|jail| jail.counts == failing::Counts::Address && jail.spared.is_none() && jail.certain);
+        let nothing = if fails.event_guard == Some(true) { "no ban of its" } else { "nothing" };
         let _ = match (banned, fails.fail2ban) {
             (Some(jail), _) => {
                 writeln!(
@@ -168,7 +176,7 @@ impl Answer {
                 )
             }
             (None, Some(false)) => {
-                writeln!(text, "fail2ban does not run: nothing would follow if it failed.")
+                writeln!(text, "fail2ban does not run: {nothing} would follow if it failed.")
             }
             (None, None) => Ok(()),
             (None, Some(true)) => {
@@ -236,6 +244,9 @@ impl Answer {
             None => "ringfence-ignore cannot tell",
         };
         let _ = writeln!(text, "{keeps}: {}.", fails.standing);
+        if fails.event_guard == Some(true) {
+            text += "FusionPBX's event_guard (its chains sip-auth-* are there) may block it at the first failure, whoever allows it.\n";
+        }
         if let (Some(known), Some(account)) = (&fails.account, &self.account) {
             let block = match &known.not_blocked {
                 None => "ringfence-block would block it".to_owned(),

@@ -1,6 +1,7 @@
 //! What would follow if a login of an address failed: by fail2ban's jails, and by blocks of accounts.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
@@ -14,6 +15,7 @@ use crate::config::{Config, Mode};
 use crate::deadline::Deadline;
 use crate::exemption::{self, Exemption};
 use crate::fail2ban::{self, Running};
+use crate::firewall::Firewall;
 use crate::registrations::Standing;
 
 /// Whether an address is exempt is found out in this time, and what fail2ban says.
@@ -37,6 +39,10 @@ pub(super) struct Failing {
     pub(super) jails: Vec<Counting>,
     /// Whether fail2ban runs; null where it does not answer.
     pub(super) fail2ban: Option<bool>,
+    /// Whether chains of FusionPBX's `event_guard` are there; null where the rules cannot be read.
+    pub(super) event_guard: Option<bool>,
+    #[serde(skip)]
+    running: fail2ban::Jails,
 }
 
 /// What is known of an account.
@@ -63,9 +69,6 @@ pub(super) struct Counting {
     pub(super) spared: Option<String>,
     /// Whether it is known that it does or does not.
     pub(super) certain: bool,
-    /// Whether one failure may be enough to ban the address, whatever the allow lists say.
-    #[serde(skip)]
-    pub(super) bans_at_once: bool,
 }
 
 /// What a jail counts failures of.
@@ -149,10 +152,43 @@ impl Failing {
             problems.push(format!("fail2ban's jails are not looked at: {}", causes(&error)));
             None
         });
-        let mut failing = Self { exempt: exemption.holds(), standing, account, jails: vec![], fail2ban };
-        let jails = jails.unwrap_or_default();
-        failing.jails = jails.iter().filter_map(|jail| failing.counting(config, jail, address)).collect();
+        let event_guard = Firewall::read().map(|there| there.has_event_guard()).ok();
+        let running = jails.unwrap_or_default();
+        let odd = running.unknown.iter();
+        problems.extend(
+            odd.map(|jail| format!("the jail {jail:?} of fail2ban is not looked at: its name is odd")),
+        );
+        let jails = vec![];
+        let mut failing =
+            Self { exempt: exemption.holds(), standing, account, jails, fail2ban, event_guard, running };
+        let known = failing.running.known.iter();
+        failing.jails = known.filter_map(|jail| failing.counting(config, jail, address)).collect();
         failing
+    }
+
+    /// Why a failure that stands in these logs may cost the address a ban though it is on our allow list.
+    pub(super) fn risk(&self, config: &Config, address: IpAddr, logs: &[&Path]) -> Option<String> {
+        if self.event_guard != Some(false) {
+            let there = if self.event_guard.is_some() { "is there" } else { "may be there" };
+            return Some(format!(
+                "FusionPBX's event_guard {there}, which blocks at the first failure, whoever allows the address; stop its service, \
+                 and remove its chains sip-auth-ip and sip-auth-fail"
+            ));
+        }
+        if self.fail2ban.is_none() {
+            return Some("fail2ban does not say which jails it runs".to_owned());
+        }
+        let observes = config.registrations_mode() == Mode::Observe;
+        let spares = |jail: &Running| {
+            ignored(jail, address).is_some() || (!observes && jail.ignore_command.contains(IGNORE))
+        };
+        let known = self.running.known.iter();
+        let mut risky =
+            known.filter(|jail| counts_failures(jail, logs) && !spares(jail)).map(|jail| &jail.name);
+        let jail = risky.next().or(self.running.unknown.first())?;
+        Some(format!(
+            "the jail {jail} may ban it, whoever allows it; let the jail ask ringfence-ignore, or stop it"
+        ))
     }
 
     fn counting(&self, config: &Config, jail: &Running, address: IpAddr) -> Option<Counting> {
@@ -174,10 +210,6 @@ impl Failing {
             failures: jail.max_retry,
             within_seconds: jail.find_time,
             for_seconds: jail.ban_time,
-            bans_at_once: counts == Counts::Address
-                && jail.max_retry <= 1
-                && !(spared.is_some() && certain)
-                && (config.registrations_mode() == Mode::Observe || !jail.ignore_command.contains(IGNORE)),
             spared,
             certain,
         })
@@ -185,11 +217,20 @@ impl Failing {
 
     /// Why a jail leaves the address alone, and whether that is certain.
     fn spared(&self, config: &Config, jail: &Running, address: IpAddr) -> (Option<String>, bool) {
-        let network =
-            |text: &String| text.parse::<IpNetwork>().is_ok_and(|network| network.contains(address));
-        if let Some(ignored) = jail.ignored.iter().find(|text| network(text)) {
+        if let Some(ignored) = ignored(jail, address) {
             return (Some(format!("ignoreip has {ignored}")), true);
         }
+        let (why, certain) = self.spared_by_command(config, jail);
+        let name = jail.ignored.iter().find(|text| text.parse::<IpNetwork>().is_err());
+        match name {
+            Some(name) if !(why.is_some() && certain) => {
+                (Some(format!("ignoreip means it by {name}, which is not asked for here")), false)
+            }
+            _ => (why, certain),
+        }
+    }
+
+    fn spared_by_command(&self, config: &Config, jail: &Running) -> (Option<String>, bool) {
         if jail.ignore_command.is_empty() {
             return (None, true);
         }
@@ -205,6 +246,24 @@ impl Failing {
             None => (Some("ringfence-ignore keeps it, which it cannot know now".to_owned()), false),
         }
     }
+}
+
+/// The address or network of `ignoreip` that has the address.
+fn ignored(jail: &Running, address: IpAddr) -> Option<&String> {
+    let has = |text: &&String| text.parse::<IpNetwork>().is_ok_and(|network| network.contains(address));
+    jail.ignored.iter().find(has)
+}
+
+/// Whether a jail may count a failure of these logs for the address.
+fn counts_failures(jail: &Running, logs: &[&Path]) -> bool {
+    let reads = jail.logs.iter().any(|log| logs.contains(&Path::new(log)));
+    let of_account = |regex: &String| regex.contains("(?P<fid>");
+    // Events of ours that are no failures.
+    let other_event = |regex: &String| {
+        ["flood", "spray", "success"].iter().any(|kind| regex.contains(&format!("v1 {kind} ")))
+    };
+    let harmless = jail.fail_regexes.iter().all(|regex| of_account(regex) || other_event(regex));
+    !harmless && (reads || counts(jail) == Some(Counts::Address))
 }
 
 /// What a jail counts of a login that failed, by what its filter asks for; `None` if that is something else.
@@ -242,6 +301,71 @@ pub(super) fn counts(jail: &Running) -> Option<Counts> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn jail(regex: &str, log: &str, ignored: &[&str], command: &str) -> Running {
+        Running {
+            name: "sip".to_owned(),
+            fail_regexes: vec![regex.to_owned()],
+            logs: vec![log.to_owned()],
+            ignored: ignored.iter().map(|&text| text.to_owned()).collect(),
+            ignore_command: command.to_owned(),
+            ..Running::default()
+        }
+    }
+
+    fn failing(event_guard: Option<bool>, known: Vec<Running>, unknown: Vec<String>) -> Failing {
+        Failing {
+            exempt: Some(false),
+            standing: String::new(),
+            account: None,
+            jails: vec![],
+            fail2ban: Some(true),
+            event_guard,
+            running: fail2ban::Jails { known, unknown },
+        }
+    }
+
+    const ADDRESS: &str = "203.0.113.20";
+
+    #[test]
+    fn a_jail_that_reads_the_log_must_ask_us_or_ignore_the_address() {
+        let risk = |event_guard, known: Vec<Running>, unknown: &[&str]| {
+            let unknown = unknown.iter().map(|&name| name.to_owned()).collect();
+            let failing = failing(event_guard, known, unknown);
+            failing.risk(&Config::default(), ADDRESS.parse().unwrap(), &[Path::new("/var/log/sip")])
+        };
+        let (any, failure, log) = ("SIP/(?P<ip4>x)", "^ v1 failure address=(?P<ip4>x)", "/var/log/sip");
+        for (jail, safe) in [
+            (jail(any, log, &[], ""), false),
+            (jail(any, log, &[], "/usr/bin/other <ip>"), false),
+            (jail(any, log, &[], "exec /usr/bin/ringfence-ignore \"<ip>\""), true),
+            (jail(any, log, &["203.0.113.0/24"], ""), true),
+            (jail(any, log, &["198.51.100.0/24", "phone.example.com"], ""), false),
+            (jail(any, "/var/log/auth.log", &[], ""), true),
+            (jail(failure, "/var/log/copy", &[], ""), false),
+            (jail("^ v1 failure address=(?P<src>x) account=(?P<fid>x)", log, &[], ""), true),
+            (jail("^ v1 spray address=(?P<ip4>x)", log, &[], ""), true),
+        ] {
+            assert_eq!(risk(Some(false), vec![jail.clone()], &[]).is_none(), safe, "{jail:?}");
+        }
+        assert_eq!(risk(Some(false), vec![], &[]), None);
+        assert!(risk(Some(false), vec![], &["it's"]).unwrap().contains("the jail it's"));
+        assert!(risk(Some(true), vec![], &[]).unwrap().contains("event_guard is there"));
+        assert!(risk(None, vec![], &[]).unwrap().contains("event_guard may be there"));
+    }
+
+    #[test]
+    fn a_host_by_name_makes_a_ban_uncertain() {
+        let spared = |jail: Running| {
+            failing(Some(false), vec![], vec![]).spared(&Config::default(), &jail, ADDRESS.parse().unwrap())
+        };
+        let name = Some("ignoreip means it by phone.example.com, which is not asked for here".to_owned());
+        assert_eq!(spared(jail("x", "x", &[], "")), (None, true));
+        assert_eq!(spared(jail("x", "x", &["::1", "phone.example.com"], "")), (name.clone(), false));
+        assert_eq!(spared(jail("x", "x", &["phone.example.com"], "ringfence-ignore")), (name, false));
+        let known = jail("x", "x", &["phone.example.com", ADDRESS], "");
+        assert_eq!(spared(known), (Some(format!("ignoreip has {ADDRESS}")), true));
+    }
 
     #[test]
     fn what_a_filter_counts_is_told_by_what_it_asks_for() {

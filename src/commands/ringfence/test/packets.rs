@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::account::{Offender, SipAccount};
-use crate::commands::{causes, firewall};
+use crate::commands::{causes, firewall, pause};
 use crate::config::Config;
 use crate::firewall::native::{Fate, Native};
 use crate::firewall::path::{End, Holds, Packet, Path, Protocol, Sets, Step, Verdict};
@@ -110,6 +110,7 @@ pub(super) struct Kernel {
     listening: Vec<std::net::SocketAddr>,
     destination: Option<IpAddr>,
     interface: Option<String>,
+    now: Timestamp,
     /// An account that is blocked by the program in the kernel, before all rules.
     blocked: Option<Offender>,
     pub(super) problems: Vec<String>,
@@ -144,7 +145,9 @@ impl Kernel {
         } else {
             only(interfaces.into_iter().map(|interface| interface.name))
         };
-        let blocked = blocked(sender).unwrap_or_else(|error| {
+        let paused = pause::look(config).until().is_some();
+        let blocked = if paused { Ok(None) } else { blocked(sender) };
+        let blocked = blocked.unwrap_or_else(|error| {
             note("accounts blocked by the program in the kernel are not looked at", &error);
             None
         });
@@ -156,6 +159,7 @@ impl Kernel {
             native,
             listening,
             interface,
+            now,
             blocked,
             problems,
         })
@@ -243,7 +247,7 @@ impl Kernel {
             What::Connection => Packet::syn(*address, port),
             What::RegisterOverTcp => Packet::register(*address, Protocol::Tcp, port, *account),
         };
-        packet.arriving(self.destination, self.interface.clone())
+        packet.arriving(self.destination, self.interface.clone()).at(self.now)
     }
 }
 

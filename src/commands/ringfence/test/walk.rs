@@ -1,7 +1,6 @@
 //! `ringfence test --walk`: a real failure, watched from the log to the jails, by an address that cannot be banned for it.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write as _};
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -83,11 +82,10 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     for problem in &problems {
         complain(problem);
     }
-    if let Some(jail) = otherwise.jails.iter().find(|jail| jail.bans_at_once) {
-        bail!(
-            "the jail {} may ban {address} at its first failure, whoever allows it; let it ask ringfence-ignore, or raise maxretry",
-            jail.jail
-        );
+    // FreeSWITCH writes its own log too, whichever is watched.
+    let logs: Vec<&Path> = freeswitch_log::USUAL.into_iter().map(Path::new).chain([&*log.path]).collect();
+    if let Some(risk) = otherwise.risk(config, address, &logs) {
+        bail!("a failure could cost {address} a ban: {risk}");
     }
     let telling = Telling { json: args.json, zone: TimeZone::system() };
     let seconds = i64::try_from(args.time.as_secs()).unwrap_or(0) + LONGER;
@@ -339,7 +337,7 @@ struct Log {
 
 enum Source {
     Events(tail::Reader),
-    FreeSwitch { file: BufReader<File>, part: Vec<u8>, reader: freeswitch_log::Reader },
+    FreeSwitch { lines: tail::Reader, reader: freeswitch_log::Reader },
 }
 
 impl Log {
@@ -357,10 +355,10 @@ impl Log {
                 freeswitch_log::USUAL.join(" or ")
             )
         };
-        let mut file = state_file::open_regular(own).with_context(|| cannot_read(own))?;
-        file.seek(SeekFrom::End(0)).with_context(|| cannot_read(own))?;
+        let lines = tail::Reader::open_by(state_file::open_regular, freeswitch_log::LONGEST, own, 0);
+        let lines = lines.with_context(|| cannot_read(own))?;
         let reader = freeswitch_log::Reader::new(&TimeZone::system());
-        let source = Source::FreeSwitch { file: BufReader::new(file), part: vec![], reader };
+        let source = Source::FreeSwitch { lines, reader };
         Ok(Self { path: own.to_owned(), source })
     }
 
@@ -370,16 +368,18 @@ impl Log {
             Source::Events(reader) => {
                 reader.read(|lines| lines.iter().filter_map(|line| of_line(line)).try_for_each(&mut each))
             }
-            Source::FreeSwitch { file, part, reader } => {
+            Source::FreeSwitch { lines, reader } => {
                 let mut idle = true;
-                while file.read_until(b'\n', part)? > 0 {
+                lines.read(|lines| {
                     idle = false;
-                    if !part.ends_with(b"\n") {
-                        break;
-                    }
-                    let failure = reader.push(&std::mem::take(part));
-                    failure.map(not_excused).map_or(Ok(()), &mut each)?;
-                }
+                    lines.into_iter().try_for_each(|mut line| {
+                        // One that was cut short has no end.
+                        if line.len() <= freeswitch_log::LONGEST {
+                            line.push(b'\n');
+                        }
+                        reader.push(&line).map(not_excused).map_or(Ok(()), &mut each)
+                    })
+                })?;
                 // Nothing follows that would end the last entry.
                 if idle { reader.rest().map(not_excused).map_or(Ok(()), &mut each) } else { Ok(()) }
             }
@@ -409,19 +409,22 @@ fn of_line(line: &[u8]) -> Option<Event> {
 }
 
 /// What tells us to end.
-struct Signals([Signal; 2]);
+struct Signals([Signal; 3]);
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?]))
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let [interrupt, terminate, hangup] = kinds.map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?]))
     }
 
     /// Whether one came within this time.
     async fn within(&mut self, time: Duration) -> bool {
-        let [interrupt, terminate] = &mut self.0;
+        let [interrupt, terminate, hangup] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => true,
             _ = terminate.recv() => true,
+            _ = hangup.recv() => true,
             () = tokio::time::sleep(time) => false,
         }
     }
