@@ -95,7 +95,9 @@ fn each_thing_that_is_wrong_is_named() {
     let version = env!("CARGO_PKG_VERSION");
     let expected = [
         format!("wrong {} line 3: unknown key `deadlin`; did you mean `deadline`?", world.config().display()),
-        "wrong filter.d/ringfence-freeswitch-verto.conf it is not there; install the package anew".to_owned(),
+        "missing filter.d/ringfence-freeswitch-verto.conf it is not there; to have it again: apt-get install --reinstall \
+         -o Dpkg::Options::=--force-confmiss ringfence"
+            .to_owned(),
         "wrong filter.d/ringfence-nginx.local line 3: [Definition] sets ignoreregex a second time".to_owned(),
         "wrong jail.d/ringfence-web.conf line 46: [ringfence-nginx] sets maxretry a second time".to_owned(),
         "wrong ringfence-freeswitch 0 failures in its samples, not 9".to_owned(),
@@ -118,9 +120,10 @@ fn each_thing_that_is_wrong_is_named() {
         assert!(lines.iter().any(|line| line.starts_with(start)), "{start} is not in {}", found.stdout);
     }
     // What is wrong comes first.
-    assert!(lines[0].ends_with("and 5 files were changed."), "{}", lines[0]);
+    assert!(lines[0].ends_with("and 5 files were changed, and 1 file is missing."), "{}", lines[0]);
     let order: Vec<_> = lines[3..].iter().map(|line| line.split(' ').next().unwrap()).collect();
-    let rank = |word: &&str| ["wrong", "changed", "ok"].iter().position(|known| known == word).unwrap();
+    let rank =
+        |word: &&str| ["wrong", "missing", "changed", "ok"].iter().position(|known| known == word).unwrap();
     assert!(order.is_sorted_by_key(rank), "{}", found.stdout);
 
     let json: serde_json::Value = serde_json::from_str(&validate(&world, &dir, &["--json"]).stdout).unwrap();
@@ -128,6 +131,21 @@ fn each_thing_that_is_wrong_is_named() {
         (&json[0]["verdict"], &json[0]["text"]),
         (&"wrong".into(), &"line 3: unknown key `deadlin`; did you mean `deadline`?".into())
     );
+}
+
+#[test]
+fn what_somebody_removed_is_missing_and_not_wrong() {
+    let world = World::empty();
+    let dir = installed(&world);
+    std::fs::remove_file(dir.join("jail.d/ringfence-web.conf")).unwrap();
+    let found = validate(&world, &dir, &[]);
+    assert_eq!(found.code, 0, "{}", found.stdout);
+    assert!(found.stdout.starts_with("All is right, and 1 file is missing.\n"), "{}", found.stdout);
+    let bare = world.path("bare");
+    std::fs::create_dir(&bare).unwrap();
+    let found = validate(&world, &bare, &[]);
+    assert_eq!((found.code, found.stdout.matches("\nwrong").count()), (1, 1), "{}", found.stdout);
+    assert!(found.stdout.contains("none of Ringfence's files is there"), "{}", found.stdout);
 }
 
 #[test]

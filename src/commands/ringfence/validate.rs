@@ -16,6 +16,7 @@ use crate::evidence::visible;
 use crate::exit::Exit;
 use crate::fail2ban::regex::{self, Scratch};
 use crate::fail2ban::{CONFIG, jails, shipped};
+use crate::firewall;
 use crate::state_file;
 
 /// fail2ban takes no longer for a filter's samples, or for its configuration.
@@ -23,6 +24,10 @@ const TIME: Duration = Duration::from_mins(1);
 
 /// No file of fail2ban's is longer.
 const LONGEST: u64 = 1 << 20;
+
+/// What brings files back that somebody removed; the package manager leaves them out otherwise.
+const REINSTALL: &str =
+    "to have it again: apt-get install --reinstall -o Dpkg::Options::=--force-confmiss ringfence";
 
 /// So many filters are tried at once.
 const AT_ONCE: usize = 2;
@@ -46,6 +51,8 @@ enum Verdict {
     Ok,
     /// It is not the file of this version, which may be somebody's wish.
     Changed,
+    /// It is not there, which may be somebody's wish, too.
+    Missing,
     Wrong,
 }
 
@@ -54,6 +61,7 @@ impl Verdict {
         match self {
             Self::Ok => "ok",
             Self::Changed => "changed",
+            Self::Missing => "missing",
             Self::Wrong => "wrong",
         }
     }
@@ -82,7 +90,7 @@ pub(super) fn run(settings: Option<&Path>, args: &Args) -> anyhow::Result<Exit> 
         bail!("{} is no directory; --fail2ban names the one with fail2ban's files", dir.display());
     }
     let mut checks = vec![of_settings(settings)];
-    checks.extend(shipped::FILES.iter().flat_map(|file| of_file(dir, file)));
+    checks.extend(of_files(dir));
     checks.extend(of_filters(dir)?);
     checks.push(of_configuration(dir));
     let wrong = checks.iter().any(|check| check.verdict == Verdict::Wrong);
@@ -114,13 +122,23 @@ fn of_settings(path: Option<&Path>) -> Check {
     }
 }
 
+/// Our files; one line for all of them where none is there.
+fn of_files(dir: &Path) -> Vec<Check> {
+    let mut checks: Vec<_> = shipped::FILES.iter().flat_map(|file| of_file(dir, file)).collect();
+    if checks.iter().all(|check| check.verdict == Verdict::Missing) {
+        let text = format!("none of Ringfence's files is there; {REINSTALL}");
+        checks = vec![Check::new(Verdict::Wrong, dir.display().to_string(), text)];
+    }
+    checks
+}
+
 /// A file of ours: whether it is there, as it was shipped, and no section sets an option twice, nor in its `.local`.
 fn of_file(dir: &Path, file: &shipped::File) -> Vec<Check> {
     let path = dir.join(file.name);
     let text = match state_file::read_regular(&path, LONGEST) {
         Ok(content) => String::from_utf8_lossy(&content).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return vec![Check::new(Verdict::Wrong, file.name, "it is not there; install the package anew")];
+            return vec![Check::new(Verdict::Missing, file.name, format!("it is not there; {REINSTALL}"))];
         }
         Err(error) => {
             return vec![Check::new(Verdict::Wrong, file.name, format!("it cannot be read: {error}"))];
@@ -180,6 +198,9 @@ fn twice(text: &str) -> Vec<String> {
 
 /// Each filter with each of its options.
 fn of_filters(dir: &Path) -> anyhow::Result<Vec<Check>> {
+    if let Err(error) = firewall::installed("fail2ban", "fail2ban-regex") {
+        return Ok(vec![Check::new(Verdict::Wrong, "filters", format!("not tried: {error:#}"))]);
+    }
     let scratch = Scratch::new(&std::env::temp_dir())?;
     let there = shipped::filters().filter(|filter| conf(dir, filter).is_file());
     let tasks: Vec<_> = there
@@ -274,9 +295,14 @@ fn render(checks: &[Check]) -> String {
         1 => text += ", and 1 file was changed",
         changed => drop(write!(text, ", and {changed} files were changed")),
     }
+    match count(Verdict::Missing) {
+        0 => {}
+        1 => text += ", and 1 file is missing",
+        missing => drop(write!(text, ", and {missing} files are missing")),
+    }
     text += ".\n\n";
     let mut columns = Columns::new(&["VERDICT", "WHAT", ""], &[]);
-    let order = [Verdict::Wrong, Verdict::Changed, Verdict::Ok];
+    let order = [Verdict::Wrong, Verdict::Missing, Verdict::Changed, Verdict::Ok];
     for verdict in order {
         for Check { what, text, .. } in checks.iter().filter(|check| check.verdict == verdict) {
             columns.row([verdict.word().to_owned(), what.clone(), text.clone()]);
