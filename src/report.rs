@@ -207,9 +207,11 @@ pub enum Standing {
     RegisteredLately,
     /// It is on an allow list; its name is the administrator's business alone.
     Allowed {
-        /// Which; none in what is for a tenant.
-        list: Option<String>,
+        /// Which.
+        list: String,
     },
+    /// For one of these reasons, which are not a tenant's business: the phone may be another's.
+    LeftAlone,
 }
 
 /// How one account failed from there. All those that are too many to be told apart have no names.
@@ -623,7 +625,7 @@ impl Gathering {
             "seen-lately" => Standing::RegisteredLately,
             "allow-list" => {
                 add(&mut self.kept_by_list, list.to_owned(), count);
-                Standing::Allowed { list: Some(visible(list)) }
+                Standing::Allowed { list: visible(list) }
             }
             // Nobody knew.
             _ => return,
@@ -668,10 +670,7 @@ fn add(sums: &mut HashMap<String, u64>, name: String, count: u64) {
 impl Standing {
     /// What somebody may know of it.
     fn told_to(self, is_tenant: bool) -> Self {
-        match self {
-            Self::Allowed { .. } if is_tenant => Self::Allowed { list: None },
-            standing => standing,
-        }
+        if is_tenant { Self::LeftAlone } else { self }
     }
 }
 

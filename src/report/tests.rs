@@ -245,7 +245,7 @@ fn a_tenants_copy_has_his_accounts_and_their_addresses_alone() {
     );
     assert_eq!(report.blocks, Counts { addresses: 1, accounts: 1, devices: 0 });
     assert_eq!((report.failures, report.kept.times, report.lists.len()), (1, 1, 1));
-    assert_eq!(report.exempt[0].standing, Standing::Allowed { list: None });
+    assert_eq!(report.exempt[0].standing, Standing::LeftAlone);
     assert_eq!(report.latest[0].subject, "3@a.example.com");
 }
 

@@ -78,13 +78,18 @@ fn world() -> World {
     let world = World::with_databases();
     let path = |name: &str| world.path(name).display().to_string();
     std::fs::write(world.path("bad"), "198.51.100.0/26\n192.0.2.0/24\n").unwrap();
+    std::fs::write(world.path("nl.zone"), "198.51.100.0/25\n").unwrap();
+    std::fs::write(world.path("de.zone"), "198.51.100.128/26\n2001:db8::/32\n").unwrap();
     world.configure_lists(&format!(
         "[lists.voipbl]\nkind = \"block\"\nfile = {:?}\n\
-         [lists.nl]\nkind = \"allow\"\nentries = [\"198.51.100.0/25\"]\nexempts = []\n\
-         [lists.de]\nkind = \"allow\"\nentries = [\"198.51.100.128/26\", \"2001:db8::/32\"]\nexempts = []\n\
+         [lists.nl]\nkind = \"allow\"\nfile = {:?}\nexempts = []\n\
+         [lists.de]\nkind = \"allow\"\nfile = {:?}\nexempts = []\n\
+         [lists.my]\nkind = \"allow\"\nentries = [\"192.0.2.200\"]\nexempts = []\n\
          [lists.secret-customer]\nkind = \"allow\"\nentries = [\"{OTHER_OFFICE}\"]\n\
          [fail2ban]\ndatabase = {:?}\n",
         path("bad"),
+        path("nl.zone"),
+        path("de.zone"),
         path("fail2ban.sqlite3"),
     ));
     world.register("sofia_reg_internal.db", OFFICE, 3600);
@@ -306,6 +311,7 @@ fn says_what_was_blocked_and_escapes_what_others_wrote() {
     let lists = json["lists"].as_array().unwrap();
     let list = |name: &str| lists.iter().find(|list| list["name"] == name).unwrap();
     assert_eq!((&list("secret-customer")["kept"], &list("nl")["country"]), (&12.into(), &"NL".into()));
+    assert_eq!(list("my")["country"], json!(null), "what is kept by hand is no country's");
     assert!(list("voipbl")["blocked"].as_u64().unwrap() > 10);
 }
 
@@ -318,11 +324,15 @@ fn a_customers_copy_names_nobody_else() {
         // The attacker's address is in no table of the page; that he was banned counts.
         assert!(said == "198.51.100.3" || text.contains(said), "{said}: {text}");
     }
-    for secret in ["b.example.com", "secret", OTHER_OFFICE, "Snom", "sshd", "postfix"] {
+    for secret in
+        ["b.example.com", "secret", OTHER_OFFICE, "Snom", "sshd", "postfix", "left alone: a phone", "log/"]
+    {
         assert!(!page.contains(secret), "{secret}: {text}");
     }
+    assert!(text.contains("; left alone"), "{text}");
     let json = report(&world, &["--json", "-d", "b.example.com"]).stdout;
     assert!(json.contains("secret@b.example.com") && !json.contains("a.example.com"), "{json}");
+    assert!(json.contains("left-alone"), "{json}");
     assert!(
         json.contains(OTHER_OFFICE) && !json.contains(OFFICE) && !json.contains("secret-customer"),
         "{json}"
@@ -351,8 +361,23 @@ fn what_cannot_be_read_is_said_and_the_rest_is_shown() {
         assert!(text.contains(said), "{said}: {text}");
     }
     assert_eq!(done.stderr.lines().count(), 3, "{}", done.stderr);
-    let text = text_of(&report(&world, &["--html", "-", "-d", "a.example.com"]).stdout);
+    let copy = world.path("state/lists/secret-customer.copy");
+    std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+    std::fs::write(copy, "damaged").unwrap();
+    let done = report(&world, &["--html", "-", "-d", "a.example.com"]);
+    let text = text_of(&done.stdout);
     assert!(text.contains("What was blocked in the last 7 days cannot be said."), "{text}");
+    // A customer is told that, and not of what; who keeps the host is.
+    assert!(
+        text.contains("Not all lists could be read.") && done.stderr.contains("List secret-customer: "),
+        "{done:?}"
+    );
+    let json = report(&world, &["--json", "-d", "a.example.com"]).stdout;
+    for secret in ["secret", "sqlite3", "decisions.jsonl", "ringfence-"] {
+        let unread = &serde_json::from_str::<serde_json::Value>(&json).unwrap()["unread"];
+        assert!(!unread.to_string().contains(secret), "{unread}");
+    }
+    assert!(!text.contains("secret") && !text.contains("/log"), "{text}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `ringfence report`: what was blocked, as a page for the customer or the boss.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -87,6 +88,7 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     let domain = args.domain.as_deref().map(visible);
     let clock = Clock(zone);
     let mut reading = Reading::new(config, &clock, since, now);
+    let is_for_tenant = domain.is_some();
     let gathering = reading.gather(axis, domain.as_deref(), args.freeswitch_log.as_deref());
     let report = reading.finish(gathering);
 
@@ -95,12 +97,16 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
         "" => "this host".to_owned(),
         host => visible(host),
     };
+    // To a customer, two may be the same.
+    let faults: BTreeSet<String> = reading.faults.iter().map(|fault| fault.said(is_for_tenant)).collect();
+    let faults = Vec::from_iter(faults);
     let page = Page {
         host: &host,
         report: &report,
         clock: &clock,
-        faults: &reading.faults,
-        sources: &reading.sources,
+        faults: &faults,
+        // They name files of the host.
+        sources: if is_for_tenant { &[] } else { &reading.sources },
         knows_failures: reading.knows_failures,
         knows_decisions: reading.knows_decisions,
     };
@@ -116,9 +122,9 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
         None => {}
     }
     if args.json {
-        print_json(&report, &reading.faults)?;
+        print_json(&report, &faults)?;
     }
-    reading.faults.iter().for_each(|fault| complain(fault));
+    reading.faults.iter().for_each(|fault| complain(&fault.what));
     Ok(if reading.faults.is_empty() { Exit::Yes } else { Exit::No })
 }
 
@@ -141,14 +147,27 @@ fn print_json(report: &Report, faults: &[String]) -> anyhow::Result<()> {
     Ok(io::stdout().lock().write_all(text.as_bytes())?)
 }
 
+/// What could not be read.
+struct Fault {
+    /// What, and what to do about it: for who keeps the host.
+    what: String,
+    /// The same for a customer, who is told of no file, list or tool.
+    for_tenant: &'static str,
+}
+
+impl Fault {
+    fn said(&self, is_for_tenant: bool) -> String {
+        if is_for_tenant { self.for_tenant.to_owned() } else { self.what.clone() }
+    }
+}
+
 /// Reads everything, and remembers what could not be read.
 struct Reading<'a> {
     config: &'a Config,
     clock: &'a Clock,
     since: Timestamp,
     now: Timestamp,
-    /// What could not be read, and what to do about it.
-    faults: Vec<String>,
+    faults: Vec<Fault>,
     /// What was read.
     sources: Vec<String>,
     knows_failures: bool,
@@ -169,6 +188,10 @@ impl<'a> Reading<'a> {
         }
     }
 
+    fn fault(&mut self, what: String, for_tenant: &'static str) {
+        self.faults.push(Fault { what, for_tenant });
+    }
+
     fn gather(&mut self, axis: Axis, domain: Option<&str>, freeswitch_log: Option<&Path>) -> Gathering {
         let mut gathering = Gathering::new(self.since, self.now, axis, domain);
         self.failures(&mut gathering, freeswitch_log);
@@ -177,9 +200,12 @@ impl<'a> Reading<'a> {
         self.lists(&mut gathering);
         if let Some(domain) = domain.filter(|_| !self.knows_failures) {
             self.knows_decisions = false;
-            self.faults.push(format!(
-                "Which addresses concern {domain}, only failed logins say: of what was blocked, at most its accounts are here."
-            ));
+            self.fault(
+                format!(
+                    "Which addresses concern {domain}, only failed logins say: of what was blocked, at most its accounts are here."
+                ),
+                "Of what was blocked, at most accounts are here.",
+            );
         }
         gathering
     }
@@ -189,9 +215,13 @@ impl<'a> Reading<'a> {
             Ok(log) => {
                 self.knows_failures = true;
                 self.sources.push(format!("Failed logins are from {}.", log.path.display()));
-                self.faults.extend(log.odd());
+                if let Some(odd) = log.odd() {
+                    self.fault(odd, "Not all failed logins could be read.");
+                }
             }
-            Err(error) => self.faults.push(format!("Failed logins: {}.", causes(&error))),
+            Err(error) => {
+                self.fault(format!("Failed logins: {}.", causes(&error)), "Failed logins could not be read.");
+            }
         }
     }
 
@@ -214,7 +244,8 @@ impl<'a> Reading<'a> {
                 });
                 if odd > 0 {
                     let lines = counted(odd, "line is", "lines are");
-                    self.faults.push(format!("{lines} none of the format of {journal}, and passed over"));
+                    let what = format!("{lines} none of the format of {journal}, and passed over");
+                    self.fault(what, "Not all decisions could be read.");
                 }
             }
             Err(error) => {
@@ -222,7 +253,8 @@ impl<'a> Reading<'a> {
                     io::ErrorKind::PermissionDenied => "; run as root",
                     _ => "",
                 };
-                self.faults.push(format!("Decisions: cannot read {journal}: {error}{hint}."));
+                let what = format!("Decisions: cannot read {journal}: {error}{hint}.");
+                self.fault(what, "Decisions could not be read.");
             }
         }
     }
@@ -239,21 +271,24 @@ impl<'a> Reading<'a> {
             ),
             // What is not there says nothing, and only of a host without fail2ban is that all.
             Ok(false) => self.sources.push(format!("There is no database of fail2ban at {}.", database.display())),
-            Err(error) => self.faults.push(format!("Bans: {}.", causes(&error))),
+            Err(error) => {
+                self.fault(format!("Bans: {}.", causes(&error)), "Not all bans could be read.");
+            }
         }
     }
 
     fn lists(&mut self, gathering: &mut Gathering) {
+        const FOR_TENANT: &str = "Not all lists could be read.";
         let store = match Store::peek(&self.config.state_dir) {
             Ok(store) => store,
             Err(error) => {
-                self.faults.push(format!("Lists: {}.", causes(&error)));
+                self.fault(format!("Lists: {}.", causes(&error)), FOR_TENANT);
                 return;
             }
         };
         for (name, list) in all_lists(self.config, &store) {
             let copy = Copy::read(&store, &name, &list).unwrap_or_else(|error| {
-                self.faults.push(format!("List {name}: {}.", causes(&error)));
+                self.fault(format!("List {name}: {}.", causes(&error)), FOR_TENANT);
                 None
             });
             gathering.list(&name, list.kind, country(self.config, &name, &list).as_deref(), copy.as_ref());
@@ -271,9 +306,12 @@ impl<'a> Reading<'a> {
         });
         if unknown > 0 {
             let addresses = counted(unknown, "address that fails", "addresses that fail");
-            self.faults.push(format!(
-                "Nobody knows whether {addresses} may be left alone; ringfence-ignore --explain says why."
-            ));
+            self.fault(
+                format!(
+                    "Nobody knows whether {addresses} may be left alone; ringfence-ignore --explain says why."
+                ),
+                "Of some addresses nobody knows whether they may be left alone.",
+            );
         }
         report
     }
@@ -281,20 +319,24 @@ impl<'a> Reading<'a> {
 
 fn standing(exemption: Exemption) -> Option<Standing> {
     Some(match exemption {
-        Exemption::Allowed { list } => Standing::Allowed { list: Some(list) },
+        Exemption::Allowed { list } => Standing::Allowed { list },
         Exemption::Standing(registrations::Standing::Registered { .. }) => Standing::Registered,
         Exemption::Standing(registrations::Standing::SeenLately { .. }) => Standing::RegisteredLately,
         _ => return None,
     })
 }
 
-/// Of which country a list is: of its `country`, of its name where that is a code, or, if others keep it and a port is restricted to
-/// it, of its name as well.
+/// Of which country a list is: of its `country`, of its name where that is a code and the list is not written by hand, or, if others
+/// keep it and a port is restricted to it, of its name as well.
 fn country(config: &Config, name: &ListName, list: &List) -> Option<String> {
     let text = name.as_str();
     let is_code = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_lowercase());
     let is_restriction =
         || config.firewall.restrict.iter().any(|restrict| restrict.to.iter().any(|to| to == text));
-    let is_foreign = matches!(list.source, Source::Web { .. });
-    list.country.clone().or_else(|| (is_code || is_foreign && is_restriction()).then(|| text.to_owned()))
+    let is_countrys = match list.source {
+        Source::Web { .. } => is_code || is_restriction(),
+        Source::File(_) => is_code,
+        Source::Apiban { .. } | Source::Entries(_) | Source::Carriers => false,
+    };
+    list.country.clone().or_else(|| is_countrys.then(|| text.to_owned()))
 }

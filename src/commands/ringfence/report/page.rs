@@ -455,10 +455,10 @@ impl Page<'_> {
         html.element("p", &[("class", &"note")], |html| {
             html.text(format!("{failures}; "));
             match &exempt.standing {
+                Standing::LeftAlone => html.text("left alone"),
                 Standing::Registered => html.text("left alone: a phone is registered there"),
                 Standing::RegisteredLately => html.text("left alone: a phone was registered there lately"),
-                Standing::Allowed { list: None } => html.text("left alone: on an allow list"),
-                Standing::Allowed { list: Some(list) } => {
+                Standing::Allowed { list } => {
                     html.text("left alone: on the list ");
                     html.foreign(list);
                 }
