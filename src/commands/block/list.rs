@@ -150,13 +150,13 @@ pub(in crate::commands) fn overview(config: &Config, now: Timestamp) -> anyhow::
 /// The blocks, each with how often it was met, if the kernel could be asked: nothing where it is not in the kernel.
 pub(in crate::commands) type Met = Vec<(Block, Option<Option<u64>>)>;
 
-/// All blocks, for other tools; and why the kernel could not be asked, if that is so. To look makes nothing.
+/// All blocks, for other tools; and why the kernel could not be asked, if that is so. To look makes and moves nothing.
 pub(in crate::commands) fn all(config: &Config, now: Timestamp) -> anyhow::Result<(Met, Option<String>)> {
     let call = Call::new(config.clone(), now);
     if !call.config.ledger_path().exists() {
         return Ok((vec![], None));
     }
-    let active = call.ledger()?.active(call.now())?;
+    let active = Ledger::peek(&call.config.ledger_path())?.active(call.now())?;
     if active.is_empty() {
         return Ok((vec![], None));
     }
