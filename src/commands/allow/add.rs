@@ -38,10 +38,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
-    allow(call, args, say)
+    // By hand, it ends as said, be it sooner than before.
+    allow(call, args, args.jail.is_none() && args.span.is_some(), say)
 }
 
-fn allow(call: &Call, args: &Args, say: impl Fn(&str)) -> anyhow::Result<Exit> {
+fn allow(call: &Call, args: &Args, exactly: bool, say: impl Fn(&str)) -> anyhow::Result<Exit> {
     let jail = args.jail.as_deref();
     let word = jail.unwrap_or(BY_HAND);
     let Some(address) = address::parse(&args.address).filter(is_host) else {
@@ -80,7 +81,7 @@ fn allow(call: &Call, args: &Args, say: impl Fn(&str)) -> anyhow::Result<Exit> {
 
     let (mut book, now) = call.book()?;
     let seconds = now.as_second();
-    let added = book.add(entry(now), jail.is_none() && args.span.is_some());
+    let added = book.add(entry(now), exactly);
     let made_way = book.tidy(seconds, MAX).made_way;
     // First the file, then the kernel: what is interrupted in between is done by the next sync.
     book.write(now)?;
@@ -109,7 +110,7 @@ fn allow(call: &Call, args: &Args, say: impl Fn(&str)) -> anyhow::Result<Exit> {
     Ok(Exit::Yes)
 }
 
-/// Allows an address by hand for so many seconds.
+/// Allows an address by hand for so many seconds, or for as long as it is already, if that is longer; then the reason stays as well.
 pub(in crate::commands) fn keep(
     config: &Config,
     address: IpAddr,
@@ -117,13 +118,17 @@ pub(in crate::commands) fn keep(
     because: &str,
 ) -> anyhow::Result<()> {
     let call = Call { config: config.clone() };
+    let (book, now) = call.book()?;
+    let there = book.of(address, now.as_second()).find(|entry| entry.jail.is_none());
+    let stays = there.is_some_and(|entry| entry.end() >= now.as_second() + seconds);
+    drop(book);
     let args = Args {
         jail: None,
         span: Some(seconds),
-        because: Some(because.into()),
+        because: (!stays).then(|| because.into()),
         address: address.to_string().into(),
     };
-    if allow(&call, &args, |_| ())? == Exit::Yes { Ok(()) } else { bail!("it was refused") }
+    if allow(&call, &args, false, |_| ())? == Exit::Yes { Ok(()) } else { bail!("it was refused") }
 }
 
 /// Who allows it, in a sentence.
