@@ -18,8 +18,8 @@ mod undo;
 
 pub use answer::{By, Check, Closed, Diagnosis, Said, Verdict};
 pub use facts::{
-    Allowed, Enforces, Facts, Found, Host, InBan, InJail, InSets, Ledgered, Listed, OfAccount, OfAddress,
-    Walk,
+    Allowed, Enforces, Facts, Found, Hits, Host, InBan, InJail, InSets, Ledgered, Listed, OfAccount,
+    OfAddress, Probe, Walk,
 };
 pub use undo::{Act, Undo, command_line};
 

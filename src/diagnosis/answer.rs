@@ -1,5 +1,7 @@
 //! The conclusion from the facts: is it blocked, by what, and what undoes it.
 
+use std::net::IpAddr;
+
 use serde::Serialize;
 
 use super::undo::Undo;
@@ -67,6 +69,8 @@ pub struct Closed {
     pub said: Said,
     /// The one account, or device, that it is about; `None`: everybody at the address.
     pub account: Option<String>,
+    /// The address that is blocked where somebody asks about an account.
+    pub address: Option<IpAddr>,
     /// The ports that are closed, in words; `None`: all.
     pub reach: Option<String>,
     /// How it ends, where no time says.
@@ -182,6 +186,12 @@ impl Diagnosis {
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         !self.closed.is_empty()
+    }
+
+    /// The same; `None` where nothing was found that does, and not everything could be asked.
+    #[must_use]
+    pub fn known_blocked(&self) -> Option<bool> {
+        (self.is_blocked() || self.unread.is_empty()).then(|| self.is_blocked())
     }
 
     /// All that undoes it. What undoes two blocks at once is there once; a rule that is there twice has to be taken away twice.

@@ -12,6 +12,7 @@ use crate::evidence::past::Past;
 use crate::fail2ban::Remembered;
 use crate::failures::tally::Offense;
 use crate::firewall::Banned;
+use crate::firewall::native::Refusal;
 use crate::firewall::path::{Path, Protocol};
 use crate::fusionpbx::accounts::Existence;
 use crate::fusionpbx::event_guard;
@@ -29,6 +30,8 @@ pub struct Facts {
     pub subject: Subject,
     /// When it was asked.
     pub now: i64,
+    /// Until when nothing of Ringfence's blocks anybody, where it is paused.
+    pub paused: Option<i64>,
     /// How the host is set up.
     pub host: Host,
     /// What fail2ban bans now, of the ids that mean the subject, by jail; `None` where it does not run.
@@ -37,6 +40,8 @@ pub struct Facts {
     pub remembered: Found<Option<Vec<Remembered>>>,
     /// Of the ledger, what concerns the subject.
     pub ledgered: Found<Vec<Ledgered>>,
+    /// Whether the kernel could be asked for these.
+    pub matched: Found<()>,
     /// The devices that are registered.
     pub devices: Found<Vec<Device>>,
     /// What was recorded last, in order.
@@ -56,6 +61,7 @@ impl Facts {
             self.held.as_ref().err(),
             self.remembered.as_ref().err(),
             self.ledgered.as_ref().err(),
+            self.matched.as_ref().err(),
             self.devices.as_ref().err(),
             self.decisions.as_ref().err(),
             address.and_then(|of| of.in_jails.as_ref().err()),
@@ -64,6 +70,7 @@ impl Facts {
             address.and_then(|of| of.allowed.as_ref().err()),
             address.and_then(|of| of.listed.as_ref().err()),
             address.and_then(|of| of.in_sets.as_ref().err()),
+            address.and_then(|of| of.refusals.as_ref().err()),
             address.and_then(|of| of.beside.as_ref().err()),
             address.and_then(|of| of.walks.as_ref().err()),
             account.and_then(|of| of.existence.as_ref().err()),
@@ -123,9 +130,9 @@ pub struct OfAddress {
     pub damaged: Vec<String>,
     /// In which of Ringfence's own sets it is.
     pub in_sets: Found<InSets>,
-    /// Ringfence's own order of checks is there.
-    pub ordered: bool,
-    /// The tables of nftables that are neither of iptables nor of fail2ban, which nobody looks at here.
+    /// The rules of nftables' own tables that refuse it, fail2ban's among them.
+    pub refusals: Found<Vec<Refusal>>,
+    /// The tables of nftables that are neither of iptables nor of fail2ban, of which nothing else is looked at here.
     pub beside: Found<Vec<String>>,
     /// What becomes of its packets.
     pub walks: Found<Vec<Walk>>,
@@ -142,8 +149,8 @@ pub struct InJail {
     pub entry: Entry,
     /// What the jail closes, in words; nothing if the jail has not started by what is written down.
     pub reach: Option<String>,
-    /// A port that it closes.
-    pub probe: (Protocol, u16),
+    /// What of that can be tried.
+    pub probe: Probe,
 }
 
 /// A rule of fail2ban's or `event_guard`'s that refuses an address.
@@ -153,8 +160,25 @@ pub struct InBan {
     pub rule: Banned,
     /// For how long it is in the set that the rule asks.
     pub entry: Option<Entry>,
-    /// A port that it closes.
-    pub probe: (Protocol, u16),
+    /// What it closes, as far as it can be tried.
+    pub probe: Probe,
+}
+
+/// What a ban closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// By this protocol; `None`: by any.
+    pub protocol: Option<Protocol>,
+    /// A port of these; `None`: all.
+    pub port: Option<u16>,
+}
+
+impl Probe {
+    /// Whether it closes what this walk tried.
+    #[must_use]
+    pub fn meets(&self, walk: &Walk) -> bool {
+        self.protocol.is_none_or(|its| its == walk.protocol) && self.port.is_none_or(|its| its == walk.port)
+    }
 }
 
 /// A block of the ledger.
@@ -164,8 +188,20 @@ pub struct Ledgered {
     /// The block.
     #[serde(flatten)]
     pub block: Block,
-    /// Packets that met it; `None` where it is not in the kernel. The outer: where nobody could ask the kernel.
-    pub hits: Option<Option<u64>>,
+    /// What the kernel has of it.
+    pub hits: Hits,
+}
+
+/// What the kernel has of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hits {
+    /// So many packets met it.
+    Met(u64),
+    /// It does not have it.
+    Absent,
+    /// It could not be asked.
+    NotKnown,
 }
 
 /// An entry that allows an address.
@@ -222,6 +258,10 @@ pub struct Walk {
     pub sip: bool,
     /// By all rules.
     pub path: Path,
+    /// By those that are left where it is neither banned nor over a limit.
+    pub listed: Path,
+    /// By those that are left where it is neither banned nor on a block list.
+    pub limited: Path,
     /// By those that are left where it is neither banned nor blocked: restrictions, and the host's own.
     pub rest: Path,
 }
@@ -235,4 +275,6 @@ pub struct OfAccount {
     pub existence: Found<Option<Existence>>,
     /// Its failures of the last hour, by address; `None` where there is no log of them.
     pub failures: Found<Option<Vec<(IpAddr, Offense)>>>,
+    /// What is known of the addresses that it is registered from, or fails from.
+    pub addresses: Vec<Facts>,
 }

@@ -1,11 +1,13 @@
 //! What undoes a block, as a command that can be pasted, and as what a program does.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
 use crate::account::Offender;
+use crate::address;
 use crate::evidence::visible;
 use crate::firewall::Banned;
 
@@ -17,6 +19,8 @@ pub struct Undo {
     pub what: String,
     /// The command, as arguments.
     pub argv: Vec<String>,
+    /// Who else goes free by it, in words; nothing: nobody.
+    pub also: Option<String>,
     /// The same, for a program of ours.
     #[serde(skip)]
     pub act: Act,
@@ -43,6 +47,15 @@ pub enum Act {
     Unblock(Offender),
     /// A rule of fail2ban's or `event_guard`'s is taken away.
     Delete(Banned),
+    /// An address is taken out of a set of nftables', as `inet f2b-table` and its name.
+    DeleteElement {
+        /// Family and name.
+        table: String,
+        /// The set.
+        set: String,
+        /// Whom.
+        address: IpAddr,
+    },
     /// The address is taken out of a set of those that exceeded a limit.
     Forget {
         /// The set.
@@ -64,13 +77,35 @@ impl Undo {
         argv: impl IntoIterator<Item = T>,
         act: Act,
     ) -> Self {
-        Self { what: what.into(), argv: argv.into_iter().map(Into::into).collect(), act }
+        Self { what: what.into(), argv: argv.into_iter().map(Into::into).collect(), also: None, act }
+    }
+
+    /// The same where it is done to a network: for one address, that is more than was asked for.
+    #[must_use]
+    pub(super) fn of_network(self, network: IpNetwork) -> Self {
+        let also = address::single(network).is_none().then(|| size(network));
+        Self { also, ..self }
+    }
+
+    /// Whether `ringfence release` does it: it frees nobody else, and needs no administrator to decide.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        self.act != Act::ByHand && self.also.is_none()
     }
 
     /// As it is pasted into a shell.
     #[must_use]
     pub fn line(&self) -> String {
         command_line(&self.argv)
+    }
+}
+
+/// A network and its size, in words.
+pub(super) fn size(network: IpNetwork) -> String {
+    let bits = if network.is_ipv4() { 32 } else { 128 } - network.prefix();
+    match bits {
+        0..=20 => format!("{network}, {} addresses", 1_u32 << bits),
+        _ => format!("{network}, 2^{bits} addresses"),
     }
 }
 

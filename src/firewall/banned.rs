@@ -1,5 +1,6 @@
 //! Whom the chains of fail2ban and `event_guard` ban, rule by rule.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
@@ -67,13 +68,28 @@ impl Firewall {
     #[must_use]
     pub fn without_bans(&self) -> Self {
         let ours = [BANS, strings::PREFIX].map(Layout::nothing);
+        let is_ban = |name: &str| holds_bans(name) || ours.iter().any(|ours| ours.owns(name));
+        self.without(is_ban, SavedRule::is_ban)
+    }
+
+    /// The same without what is in the chains of these owners: what is in force while they pause.
+    #[must_use]
+    pub fn without_owners(&self, prefixes: &[&str]) -> Self {
+        let owners: Vec<_> = prefixes.iter().copied().map(Layout::nothing).collect();
+        self.without(|name| owners.iter().any(|owner| owner.owns(name)), |_| false)
+    }
+
+    fn without(&self, is_empty: impl Fn(&str) -> bool, is_gone: impl Fn(&SavedRule) -> bool) -> Self {
         let without = |saved: &Saved| {
             let mut saved = saved.clone();
             for (name, rules) in &mut saved.chains {
-                if holds_bans(name) || ours.iter().any(|ours| ours.owns(name)) {
+                if is_empty(name) {
                     rules.clear();
                 }
-                rules.retain(|rule| !rule.is_ban());
+                // The others keep their numbers.
+                for rule in rules.iter_mut().filter(|rule| is_gone(rule)) {
+                    *rule = SavedRule::new("");
+                }
             }
             saved
         };
@@ -83,9 +99,13 @@ impl Firewall {
         Self { variant: self.variant, tables: tables.collect() }
     }
 
-    /// Takes one of these rules away.
+    /// Takes one of these rules away. That it is gone already is no error.
     pub fn delete_ban(banned: &Banned) -> anyhow::Result<()> {
-        Program::delete(&banned.delete())
+        let Err(error) = Program::delete(&banned.delete()) else { return Ok(()) };
+        let there = Self::read()?;
+        let of_chain = there.tables.iter().filter(|table| table.program.name() == banned.program);
+        let mut rules = of_chain.flat_map(|table| table.saved.rules(&banned.chain));
+        if rules.any(|rule| rule.arguments() == banned.rule) { Err(error) } else { Ok(()) }
     }
 }
 
@@ -97,30 +117,48 @@ pub fn tables_beside() -> io::Result<Vec<String>> {
 }
 
 fn bans_in(Table { program, saved }: &Table, address: IpAddr) -> Vec<Banned> {
-    let mut found = vec![];
-    let input = saved.rules(INPUT);
-    for rule in input.iter().filter(|rule| rule.tag.is_none()) {
-        match rule.verdict() {
-            // A jump that is there twice leads to the same rules.
-            Some(Verdict::Jump(to) | Verdict::Goto(to))
-                if holds_bans(&to) && !found.iter().any(|banned: &Banned| banned.chain == to) =>
-            {
-                found.extend(in_chain(program, saved, &to, address, Some(rule)));
+    let mut search =
+        Search { program, saved, address, seen: BTreeSet::from([INPUT.to_owned()]), found: vec![] };
+    search.follow(INPUT, None);
+    for chain in saved.chains.keys().filter(|chain| holds_bans(chain) && !search.seen.contains(*chain)) {
+        search.found.extend(in_chain(program, saved, chain, address, None));
+    }
+    search.found
+}
+
+/// A search for bans along the ways of packets, also through chains of others.
+struct Search<'a> {
+    program: &'a Program,
+    saved: &'a Saved,
+    address: IpAddr,
+    /// A jump that is there twice leads to the same rules.
+    seen: BTreeSet<String>,
+    found: Vec<Banned>,
+}
+
+impl Search<'_> {
+    /// `led_by`: the last rule on the way that asks for protocols or ports, or else the first.
+    fn follow(&mut self, chain: &str, led_by: Option<&SavedRule>) {
+        if holds_bans(chain) {
+            self.found.extend(in_chain(self.program, self.saved, chain, self.address, led_by));
+        }
+        let saved = self.saved;
+        for rule in saved.rules(chain).iter().filter(|rule| rule.tag.is_none()) {
+            let chooses = ports(rule).is_some() || rule.value("-p").is_some();
+            let led_by = led_by.filter(|_| !chooses).or(Some(rule));
+            match rule.verdict() {
+                Some(Verdict::Jump(to) | Verdict::Goto(to))
+                    if saved.chains.contains_key(&to) && self.seen.insert(to.clone()) =>
+                {
+                    self.follow(&to, led_by);
+                }
+                Some(Verdict::Refuse) if rule.is_ban() && rule.value("--match-set").is_some() => {
+                    self.found.push(banned(self.program, chain, rule, None, led_by));
+                }
+                _ => {}
             }
-            Some(Verdict::Refuse) if rule.is_ban() && rule.value("--match-set").is_some() => {
-                found.push(banned(program, INPUT, rule, None, Some(rule)));
-            }
-            _ => {}
         }
     }
-    let reached: Vec<String> = found.iter().map(|banned| banned.chain.clone()).collect();
-    for chain in saved.chains.keys().filter(|chain| holds_bans(chain) && !reached.contains(chain)) {
-        let led_to = input.iter().any(|rule| rule.target().is_some_and(|target| target == *chain));
-        if !led_to {
-            found.extend(in_chain(program, saved, chain, address, None));
-        }
-    }
-    found
 }
 
 fn in_chain(

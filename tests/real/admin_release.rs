@@ -65,7 +65,7 @@ fn an_address_is_released_everywhere_at_once() {
     assert_eq!(
         lines,
         [
-            "  allowed for 2h",
+            "  allowed for 2h, and not banned either meanwhile",
             "  fail2ban's jail sip lets 203.0.113.21 go",
             "  fail2ban's jail ssh lets 203.0.113.21 go",
             "  out of the set rf-ban-sip-4",
@@ -129,4 +129,53 @@ fn what_is_left_is_said() {
         done.stdout
     );
     assert_eq!(ask(&banner, &[BAD]).code, 0);
+}
+
+#[test]
+fn what_frees_others_is_left_to_the_administrator() {
+    let banner = site("");
+    banner.pbx.host.shell(
+        "iptables-nft -N f2b-x; iptables-nft -I INPUT -p tcp --dport 22 -j f2b-x; iptables-nft -A f2b-x -s 203.0.113.0/24 -j DROP",
+    );
+    banner.pbx.ban(&format!("101@b.example.com,{BAD}"));
+    let before = banner.pbx.saved_in("nft");
+    let done = release(&banner, &[BAD]);
+    assert_eq!(done.code, 1, "{}", done.stdout);
+    let left = "; by hand, which frees 203.0.113.0/24, 256 addresses: iptables-nft -D f2b-x -s 203.0.113.0/24 -j DROP\n";
+    assert!(done.stdout.contains(left), "{}", done.stdout);
+    let let_go = format!("\n  ringfence-block lets 101@b.example.com,{BAD} go\n");
+    assert!(done.stdout.contains(&let_go), "{}", done.stdout);
+    let rule = "-A f2b-x -s 203.0.113.0/24 -j DROP";
+    assert!(before.contains(rule) && banner.pbx.saved_in("nft").contains(rule));
+}
+
+#[test]
+fn a_longer_allowance_keeps_its_end_and_its_reason() {
+    let banner = site(&format!("[lists.bad]\nkind = \"block\"\nentries = [\"{BAD}\"]\n"));
+    goes_live(&banner);
+    let allow = |args: &[&str]| call(&mut banner.pbx.host.call(&banner.pbx.world.allow_command(args)));
+    assert_eq!(allow(&["add", "--for", "20d", "--because", "the boss", "--", BAD]).code, 0);
+    banner.pbx.host.shell(&format!("ipset del rf-seen-ip4 {BAD}"));
+    assert_eq!(blocked_by(&banner, BAD), ["block-list"]);
+    assert_eq!(releases(&banner, BAD), ["allowed for 1d, and not banned either meanwhile"]);
+    let shown = allow(&["list"]).stdout;
+    assert!(shown.contains("the boss") && (shown.contains("19d") || shown.contains("20d")), "{shown}");
+}
+
+#[test]
+fn a_pause_is_said_and_nothing_is_undone_meanwhile() {
+    let banner = site(&format!("[lists.bad]\nkind = \"block\"\nentries = [\"{BAD}\"]\n"));
+    goes_live(&banner);
+    assert_eq!(blocked_by(&banner, BAD), ["block-list"]);
+    assert_eq!(call(&mut banner.pbx.admin_command(&["pause", "10m"])).code, 0);
+    let asked = ask(&banner, &[BAD]);
+    assert_eq!(asked.code, 0, "{}", asked.stdout);
+    assert!(asked.stdout.starts_with("Paused until "), "{}", asked.stdout);
+    assert!(asked.stdout.contains(&format!("\n{BAD} is not blocked.\n")), "{}", asked.stdout);
+    assert!(asked.stdout.contains("not in force: Ringfence is paused"), "{}", asked.stdout);
+    let done = release(&banner, &[BAD]);
+    assert_eq!(done.code, 0, "{}", done.stdout);
+    assert!(done.stdout.contains("\nNote: Paused until "), "{}", done.stdout);
+    assert_eq!(call(&mut banner.pbx.admin_command(&["pause", "--end"])).code, 0);
+    assert_eq!(blocked_by(&banner, BAD), ["block-list"]);
 }

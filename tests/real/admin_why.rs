@@ -102,7 +102,9 @@ pub fn checks(banner: &Banner, subject: &str, verdict: &str) -> Vec<String> {
 
 /// The commands that the text says undo it, as they stand there.
 pub fn printed(text: &str) -> Vec<String> {
-    let (_, commands) = text.split_once("\nOr one by one:\n").unwrap_or_else(|| panic!("{text}"));
+    let by_hand = || text.split_once("\nTo undo it by hand:\n");
+    let (_, commands) =
+        text.split_once("\nOr one by one:\n").or_else(by_hand).unwrap_or_else(|| panic!("{text}"));
     let commands = commands.lines().take_while(|line| line.starts_with("    "));
     commands.filter(|line| !line.starts_with("    # ")).map(|line| line.trim().to_owned()).collect()
 }
@@ -178,10 +180,12 @@ fn fail2bans_bans_are_named_whatever_bans() {
         ("sip", "is blocked by fail2ban's jail sip on 5060,5080:5081 tcp,udp, since "),
         ("ssh", "is blocked by fail2ban's jail ssh on 22 tcp, since "),
         ("sets", "is blocked by fail2ban's jail sets on all ports tcp, since "),
-        ("native", "is blocked by fail2ban's jail native, since "),
+        ("native", "is blocked by fail2ban's jail native on 5060 udp, since "),
     ] {
         println!("{jail}");
         bans(&banner, &fail2ban, jail, BAD);
+        // fail2ban says so before its action has done it.
+        wait_for("the block", || blocked_by(&banner, BAD) == ["fail2ban"]);
         let answer = why(&banner, BAD);
         let lines = answer["closed"][0]["lines"].as_array().unwrap();
         assert!(
@@ -366,10 +370,7 @@ fn lists_limits_restrictions_and_other_rules_are_named() {
     let rule = "rule 3 of INPUT (iptables-nft), `-s 203.0.113.96/31 -p udp -j DROP` on 5060 udp, until somebody changes it.\n\
                 It is also blocked by a restriction to home on 5080 udp,tcp, as long as it is on none of these lists.\n";
     assert!(shown.stdout.starts_with(&format!("203.0.113.97 is blocked by {rule}")), "{}", shown.stdout);
-    assert!(
-        printed(&shown.stdout)
-            .contains(&"iptables-nft -D INPUT -s 203.0.113.96/31 -p udp -j DROP".to_owned())
-    );
+    assert!(printed(&shown.stdout).contains(&"iptables-nft -I INPUT 3 -s 203.0.113.97 -j ACCEPT".to_owned()));
     for command in printed(&shown.stdout) {
         paste(&banner, &command);
     }
@@ -425,7 +426,7 @@ fn two_blocks_are_both_named_first_what_a_packet_meets_first() {
          \x20   fail2ban-client -s SOCKET set sip unbanip 203.0.113.21\n\
          \x20   # out of the set rf-ban-sip-4\n\
          \x20   ringfence-ban --config CONFIG unban --jail=sip -- 203.0.113.21\n\
-         \x20   # allowed for a day\n\
+         \x20   # allowed for a day, and not banned either meanwhile\n\
          \x20   ringfence-allow --config CONFIG add --for 1d -- 203.0.113.21\n"
     );
 }
@@ -439,7 +440,7 @@ fn what_cannot_be_asked_is_said_and_the_rest_is_shown() {
     assert_eq!((asked.code, asked.stderr.as_str()), (2, ""), "{}", asked.stdout);
     assert!(
         asked.stdout.starts_with(&format!(
-            "{BAD} is not blocked.\nNot everything could be asked; what could not is below.\n"
+            "It is not known whether {BAD} is blocked.\nNot everything could be asked; what could not is below.\n"
         )),
         "{}",
         asked.stdout
@@ -518,6 +519,7 @@ fn an_account_has_its_whole_story() {
          FusionPBX      known    FusionPBX has the extension\n\
          registrations  known    from 203.0.113.20 (Yealink \u{fffd}), until …\n\
          failures       known    wrong password, 2 times within the last hour, from 203.0.113.21 (Snom)\n\
+         its addresses  -\n\
          \n\
          The last decisions about it:\n\
          WHEN    TOOL             DECISION  REASON                    DETAIL\n\
@@ -672,7 +674,7 @@ fn tables_that_nobody_looks_at_are_said() {
     banner.pbx.host.shell("nft add table inet custom");
     let shown = ask(&banner, &[BAD]);
     assert_eq!(shown.code, 0, "{}", shown.stdout);
-    let says = "\nother rules    known    tables of nftables are not looked at: inet custom; `nft list ruleset` shows them\n";
+    let says = "\nother rules    known    of tables of nftables, only rules that drop or reject by source are looked at: inet custom; `nft list ruleset` shows them\n";
     assert!(shown.stdout.contains(says), "{}", shown.stdout);
 }
 
@@ -693,4 +695,126 @@ fn nothing_hangs_where_nobody_answers() {
         assert!(asked.stdout.contains("no answer in time"), "{}", asked.stdout);
     }
     postgres.thaw();
+}
+
+/// All files, and the rules and sets of the kernel.
+fn everything(banner: &Banner) -> String {
+    let files = format!(
+        "cd '{}' && find . -type f ! -name '*-shm' ! -name '*-wal' | LC_ALL=C sort | xargs -r -d '\\n' sha256sum",
+        banner.pbx.world.path("").display()
+    );
+    let kernel = "iptables-nft-save -t filter | grep -v '^#'; ipset save | sed 's/ timeout [0-9]*//' | LC_ALL=C sort; nft list tables";
+    banner.pbx.host.shell(&format!("{{ {files}; {kernel}; }}"))
+}
+
+#[test]
+fn to_look_changes_nothing_also_where_the_ledger_is_damaged() {
+    let banner = site("");
+    goes_live(&banner);
+    banner.pbx.ban(ACCOUNT);
+    for damage in [false, true] {
+        if damage {
+            std::fs::write(banner.pbx.world.path("state/ledger.db"), "no database").unwrap();
+        }
+        let before = everything(&banner);
+        for command in [&["why", BAD][..], &["why", ACCOUNT], &["release", "--dry-run", BAD]] {
+            let asked = call(&mut banner.pbx.admin_command(command));
+            assert_eq!(asked.code == 2, damage, "{}", asked.stdout);
+            assert_eq!(asked.stdout.contains("cannot read the ledger "), damage, "{}", asked.stdout);
+        }
+        assert_eq!(everything(&banner), before);
+    }
+}
+
+#[test]
+fn a_ban_of_a_table_of_nftables_counts_whoever_made_it() {
+    let banner = site("");
+    let mut fail2ban = jails(&banner);
+    bans(&banner, &fail2ban, "native", BAD);
+    wait_for("the ban", || blocked_by(&banner, BAD) == ["fail2ban"]);
+    fail2ban.kill();
+    crate::support::sqlite(&banner.database(), "DELETE FROM bips");
+    is_named_and_undone(
+        &banner,
+        BAD,
+        "fail2ban",
+        "fail2ban",
+        "is blocked by fail2ban's jail native on 5060 udp, for good",
+    );
+    banner.pbx.host.shell(&format!(
+        "nft add table ip own; nft add chain ip own in '{{ type filter hook input priority 0; }}'; nft add rule ip own in ip saddr {BAD} drop"
+    ));
+    assert_eq!(blocked_by(&banner, BAD), ["rules"]);
+}
+
+#[test]
+fn a_ban_that_the_rules_lost_is_no_block() {
+    let banner = site("");
+    let fail2ban = jails(&banner);
+    bans(&banner, &fail2ban, "ssh", BAD);
+    wait_for("the rule", || banner.pbx.saved_in("nft").contains(&format!("-A f2b-ssh -s {BAD}/32 ")));
+    banner.pbx.host.shell("iptables-nft -F; iptables-nft -X f2b-ssh");
+    let shown = ask(&banner, &[BAD]);
+    assert_eq!(shown.code, 0, "{}", shown.stdout);
+    assert!(shown.stdout.contains("jail ssh, fail2ban holds it, but no rule "), "{}", shown.stdout);
+    assert!(shown.stdout.contains("\nfail2ban counts new failures only after:\n"), "{}", shown.stdout);
+}
+
+#[test]
+fn a_ban_in_a_chain_below_another_is_found() {
+    let banner = site("");
+    banner.pbx.host.shell(&format!(
+        "iptables-nft -N f2b-all; iptables-nft -N ufw-before; iptables-nft -A INPUT -j ufw-before; \
+         iptables-nft -A ufw-before -j f2b-all; iptables-nft -A f2b-all -s {BAD} -j DROP"
+    ));
+    let sentence = "is blocked by fail2ban's jail all, for good";
+    is_named_and_undone(&banner, BAD, "fail2ban", "fail2ban", sentence);
+    // What lets in one port above it leaves the others closed.
+    banner.pbx.host.shell(&format!(
+        "iptables-nft -A f2b-all -s {BAD} -j DROP; iptables-nft -I INPUT -p udp --dport 5060 -j ACCEPT"
+    ));
+    let sentence = "is blocked by fail2ban's jail all on all ports but 5060 udp, for good";
+    is_named_and_undone(&banner, BAD, "fail2ban", "fail2ban", sentence);
+}
+
+#[test]
+fn lists_and_limits_that_no_packet_comes_to_are_no_block() {
+    let banner = site(&format!("[lists.bad]\nkind = \"block\"\nentries = [\"{BAD}\"]\n"));
+    goes_live(&banner);
+    banner.pbx.host.shell(&format!("ipset add rf-slam-ip4 {BAD} timeout 50"));
+    assert_eq!(blocked_by(&banner, BAD), ["block-list", "rate-limit"]);
+    banner.pbx.host.shell(&format!("iptables-nft -I INPUT -s {BAD} -j ACCEPT"));
+    let would = ["block lists", "rate limits"];
+    assert_eq!(
+        (blocked_by(&banner, BAD), checks(&banner, BAD, "would-block")),
+        (vec![], would.map(str::to_owned).to_vec())
+    );
+    assert!(
+        ask(&banner, &[BAD])
+            .stdout
+            .contains("not in force: rule 1 of INPUT (iptables-nft) lets its packets in before")
+    );
+    banner.pbx.host.shell("iptables-nft -F INPUT");
+    assert_eq!(
+        (blocked_by(&banner, BAD), checks(&banner, BAD, "would-block")),
+        (vec![], would.map(str::to_owned).to_vec())
+    );
+}
+
+#[test]
+fn an_account_whose_address_is_blocked_is_told_so() {
+    let banner = site("");
+    goes_live(&banner);
+    let failure = format!(
+        "failure address={BAD} method=REGISTER account=101@a.example.com known=yes id=101@a.example.com,{BAD} profile=internal agent=Snom"
+    );
+    events(&banner, &[&failure]);
+    assert_eq!(blocked_by(&banner, "101@a.example.com"), [""; 0]);
+    banner.pbx.host.shell(&format!("ipset add rf-slam-ip4 {BAD} timeout 50"));
+    let shown = ask(&banner, &["101@a.example.com"]);
+    assert_eq!(shown.code, 1, "{}", shown.stdout);
+    let says = format!(
+        "101@a.example.com itself is not blocked.\nIts address {BAD} is blocked by a rate limit on SIP, until "
+    );
+    assert!(shown.stdout.starts_with(&says), "{}", shown.stdout);
 }

@@ -13,20 +13,20 @@ use crate::account::SipAccount;
 use crate::allow::timed;
 use crate::bans;
 use crate::commands::block::list as blocks;
-use crate::commands::causes;
 use crate::commands::lists::show::{OnLists, of_address};
+use crate::commands::{causes, pause};
 use crate::config::{Config, Mode};
 use crate::deadline::Deadline;
 use crate::diagnosis::{
-    Allowed, Enforces, Facts, Found, Host, InBan, InJail, InSets, Ledgered, OfAccount, OfAddress, Subject,
-    Walk,
+    Allowed, Enforces, Facts, Found, Hits, Host, InBan, InJail, InSets, Ledgered, OfAccount, OfAddress,
+    Probe, Subject, Walk,
 };
 use crate::evidence::past::{Past, last_about};
 use crate::fail2ban;
 use crate::failures::tally::{Offense, Tally};
 use crate::failures::{Failure, event_log};
 use crate::firewall::path::{Packet, Protocol, Sets, Side};
-use crate::firewall::{Firewall, Version, order, tables_beside};
+use crate::firewall::{Firewall, Version, native, tables_beside};
 use crate::fusionpbx::accounts::{self, Existence};
 use crate::fusionpbx::{event_guard, own_database};
 use crate::kernel_sets::{Entry, Family, Ipset, names};
@@ -35,6 +35,12 @@ use crate::registrations::discovery::{self, Nothing};
 
 /// fail2ban answers nobody while an action of its own runs.
 const FAIL2BAN: Duration = Duration::from_secs(5);
+
+/// nft answers within this time, also where it has a million elements.
+const NFT: Duration = Duration::from_secs(10);
+
+/// So many addresses of an account are looked at.
+const ADDRESSES: usize = 4;
 
 /// A database answers within this time.
 const DATABASE: Duration = Duration::from_secs(3);
@@ -78,18 +84,27 @@ pub(super) fn look(config: &Config, settings: Option<&Path>, subject: &Subject, 
         };
         let decisions = decisions(config, subject);
         let devices = join(devices);
-        let ledgered = ledgered(config, subject, devices.as_deref().unwrap_or_default(), now);
+        let mut of_account = of_account.map(join);
+        if let Some(of) = &mut of_account {
+            let whence = whence(devices.as_deref().unwrap_or_default(), of);
+            let look = |address| scope.spawn(move || look(config, settings, &Subject::Address(address), now));
+            let looks: Vec<_> = whence.into_iter().map(look).collect();
+            of.addresses = looks.into_iter().map(join).collect();
+        }
+        let (ledgered, matched) = ledgered(config, subject, devices.as_deref().unwrap_or_default(), now);
         Facts {
             subject: subject.clone(),
             now: second,
+            paused: pause::look(config).until(),
             host,
             held: join(held),
             remembered: join(remembered),
             ledgered,
+            matched,
             devices,
             decisions,
             of_address: of_address.map(join),
-            of_account: of_account.map(join),
+            of_account,
         }
     })
 }
@@ -140,8 +155,30 @@ fn decisions(config: &Config, subject: &Subject) -> Found<Vec<Past>> {
     })
 }
 
-fn ledgered(config: &Config, subject: &Subject, devices: &[Device], now: Timestamp) -> Found<Vec<Ledgered>> {
-    let (all, problem) = blocks::all(config, now).map_err(said)?;
+/// The addresses that an account is registered from, and those that it failed from; not all where they are many.
+fn whence(devices: &[Device], of: &OfAccount) -> Vec<IpAddr> {
+    let registered = devices.iter().map(|device| device.address);
+    let failing = of.failures.iter().flatten().flatten().map(|(address, _)| *address);
+    let mut whence = vec![];
+    for address in registered.chain(failing) {
+        if !whence.contains(&address) && whence.len() < ADDRESSES {
+            whence.push(address);
+        }
+    }
+    whence
+}
+
+/// The blocks, and whether the kernel could be asked for them.
+fn ledgered(
+    config: &Config,
+    subject: &Subject,
+    devices: &[Device],
+    now: Timestamp,
+) -> (Found<Vec<Ledgered>>, Found<()>) {
+    let (all, problem) = match blocks::all(config, now) {
+        Ok(found) => found,
+        Err(error) => return (Err(said(error)), Ok(())),
+    };
     let registered =
         |account: &SipAccount| devices.iter().any(|device| device.account.parse() == Ok(account.clone()));
     let meant = |block: &crate::ledger::Block| match subject {
@@ -152,13 +189,16 @@ fn ledgered(config: &Config, subject: &Subject, devices: &[Device], now: Timesta
         },
     };
     let meant: Vec<_> = all.into_iter().filter(|(block, _)| meant(block)).collect();
-    match problem {
-        Some(problem) if !meant.is_empty() => {
-            super::complain(&format!("{problem}; whether blocks are in the kernel is not known"));
-        }
-        _ => {}
-    }
-    Ok(meant.into_iter().map(|(block, hits)| Ledgered { block, hits }).collect())
+    let problem = problem.filter(|_| !meant.is_empty());
+    let matched = problem.map_or(Ok(()), |problem| {
+        Err(format!("whether blocks of accounts are in the kernel is not known: {problem}"))
+    });
+    let hits = |hits| match hits {
+        Some(Some(hits)) => Hits::Met(hits),
+        Some(None) => Hits::Absent,
+        None => Hits::NotKnown,
+    };
+    (Ok(meant.into_iter().map(|(block, met)| Ledgered { block, hits: hits(met) }).collect()), matched)
 }
 
 fn account(config: &Config, account: &SipAccount, now: Timestamp) -> OfAccount {
@@ -172,6 +212,7 @@ fn account(config: &Config, account: &SipAccount, now: Timestamp) -> OfAccount {
         account: account.clone(),
         existence: existence.map_err(said),
         failures: failures(config, account, now),
+        addresses: vec![],
     }
 }
 
@@ -198,11 +239,15 @@ fn failures(config: &Config, account: &SipAccount, now: Timestamp) -> Found<Opti
 }
 
 fn address(config: &Config, address: IpAddr, now: Timestamp) -> OfAddress {
-    let firewall = Firewall::read();
+    let firewall = Firewall::read().map(|there| match pause::look(config).until() {
+        // Whether or not the kernel's clock agrees.
+        Some(_) => there.without_owners(&pause::OWNERS),
+        None => there,
+    });
     let unread = |error: &anyhow::Error| causes(error);
     let (jails, in_jails) = jails(config, address);
     let in_bans = match &firewall {
-        Ok(firewall) => in_bans(config, firewall, address).map_err(said),
+        Ok(firewall) => in_bans(firewall, address).map_err(said),
         Err(error) => Err(unread(error)),
     };
     let walks = match &firewall {
@@ -243,7 +288,7 @@ fn address(config: &Config, address: IpAddr, now: Timestamp) -> OfAddress {
         listed,
         damaged,
         in_sets: in_sets(address).map_err(said),
-        ordered: firewall.as_ref().is_ok_and(|firewall| firewall.has_rules_of(order::PREFIX)),
+        refusals: native::refusals(address, NFT).context("nftables cannot be asked").map_err(said),
         beside: tables_beside().map_err(|error| format!("the tables of nftables cannot be listed: {error}")),
         walks,
     }
@@ -268,13 +313,13 @@ fn jails(config: &Config, address: IpAddr) -> (Vec<String>, Found<Vec<InJail>>) 
             let set = jail.banned().name(family(address)).to_owned();
             if let Some(entry) = find(&mut kernel, &set, address)? {
                 let (protocol, port) = jail.reach.example();
-                let protocol = if protocol == Some("tcp") { Protocol::Tcp } else { Protocol::Udp };
+                let protocol = protocol.map(|name| if name == "tcp" { Protocol::Tcp } else { Protocol::Udp });
                 found.push(InJail {
                     jail: jail.name.clone(),
                     set,
                     entry,
                     reach: Some(jail.reach.to_string()),
-                    probe: (protocol, port.unwrap_or_else(|| sip(config))),
+                    probe: Probe { protocol, port },
                 });
             }
         }
@@ -283,7 +328,7 @@ fn jails(config: &Config, address: IpAddr) -> (Vec<String>, Found<Vec<InJail>>) 
     (names, found().map_err(said))
 }
 
-fn in_bans(config: &Config, firewall: &Firewall, address: IpAddr) -> anyhow::Result<Vec<InBan>> {
+fn in_bans(firewall: &Firewall, address: IpAddr) -> anyhow::Result<Vec<InBan>> {
     let mut kernel = kernel()?;
     let mut found = vec![];
     for rule in firewall.bans_of(address) {
@@ -294,7 +339,7 @@ fn in_bans(config: &Config, firewall: &Firewall, address: IpAddr) -> anyhow::Res
             },
             None => None,
         };
-        let probe = (rule.protocol.unwrap_or(Protocol::Udp), rule.port.unwrap_or_else(|| sip(config)));
+        let probe = Probe { protocol: rule.protocol, port: rule.port };
         found.push(InBan { rule, entry, probe });
     }
     Ok(found)
@@ -334,7 +379,10 @@ fn walks(
     let of_jails = in_jails.iter().flatten().map(|jail| jail.probe);
     let of_bans = in_bans.iter().flatten().map(|ban| ban.probe);
     let usual = USUAL.map(|port| (Protocol::Tcp, port));
-    for (protocol, port) in of_jails.chain(of_bans).chain(usual) {
+    let of_either = of_jails.chain(of_bans).map(|Probe { protocol, port }| {
+        (protocol.unwrap_or(Protocol::Udp), port.unwrap_or_else(|| sip(config)))
+    });
+    for (protocol, port) in of_either.chain(usual) {
         if !probes.iter().any(|(other, same, _)| (*other, *same) == (protocol, port)) {
             probes.push((protocol, port, false));
         }
@@ -349,6 +397,12 @@ fn walks(
             Protocol::Tcp => Packet::syn(address, port),
         };
         let path = firewall.path(&packet, &mut |set: &str, sides: &[Side]| sets.hold(set, sides, &packet));
+        let mut but = |kept: &str| {
+            rest.path(&packet, &mut |set: &str, sides: &[Side]| {
+                if set.starts_with(kept) { Ok(Some(false)) } else { sets.hold(set, sides, &packet) }
+            })
+        };
+        let (listed, limited) = (but("rf-slam"), but("rf-block"));
         let rest = rest.path(&packet, &mut |set: &str, sides: &[Side]| match set {
             // As if it were on no block list, and had kept the limits.
             set if set.starts_with("rf-block") || set.starts_with("rf-slam") => Ok(Some(false)),
@@ -357,7 +411,7 @@ fn walks(
             }
             set => sets.hold(set, sides, &packet),
         });
-        Walk { protocol, port, sip, path, rest }
+        Walk { protocol, port, sip, path, listed, limited, rest }
     };
     Ok(probes.into_iter().map(walk).collect())
 }

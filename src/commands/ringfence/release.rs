@@ -13,7 +13,7 @@ use super::TOOL;
 use super::look::look;
 use super::why::a_subject;
 use crate::commands::screen::{self, span};
-use crate::commands::{a_span, allow, ban, block, causes, record};
+use crate::commands::{a_span, allow, ban, block, causes, pause, record};
 use crate::config::Config;
 use crate::diagnosis::{Act, By, Closed, Diagnosis, Facts, Subject, Undo, command_line};
 use crate::evidence::{Decision, visible};
@@ -86,25 +86,32 @@ struct Step {
 pub(super) fn run(config: &Config, settings: Option<&Path>, args: &Args) -> anyhow::Result<Exit> {
     let mut outcome =
         Outcome { subject: args.subject.to_string(), dry_run: args.dry_run, ..Outcome::default() };
-    let mut tried: Vec<Vec<String>> = vec![];
-    let mut last = None;
-    for _ in 0..ROUNDS {
+    let seen = || {
         let facts = look(config, settings, &args.subject, Timestamp::now());
         let diagnosis = Diagnosis::of(&facts);
-        let steps: Vec<Undo> = diagnosis.undo().into_iter().chain(&diagnosis.loose).cloned().collect();
-        let new: Vec<Undo> = steps.into_iter().filter(|undo| !tried.contains(&undo.argv)).collect();
+        (facts, diagnosis)
+    };
+    let (mut facts, mut diagnosis) = seen();
+    for _ in 0..ROUNDS {
         note_hints(&diagnosis, &mut outcome);
-        let nothing = new.is_empty();
-        for undo in new {
-            tried.push(undo.argv.clone());
-            do_one(config, args, &undo, &mut outcome);
+        let failed = |undo: &Undo| outcome.failed.iter().any(|step| step.command == undo.line());
+        let all = diagnosis.undo().into_iter().chain(&diagnosis.loose);
+        let steps: Vec<Undo> = all.filter(|undo| undo.is_released() && !failed(undo)).cloned().collect();
+        for undo in &steps {
+            do_one(config, args, undo, &mut outcome);
         }
-        last = Some((facts, diagnosis));
-        if nothing || args.dry_run {
+        if steps.is_empty() || args.dry_run {
             break;
         }
+        // What is there behind the last step counts.
+        (facts, diagnosis) = seen();
     }
-    let (facts, diagnosis) = last.context("nothing was looked at")?;
+    if let Some(until) = facts.paused {
+        let paused = pause::sentence(until, Timestamp::now());
+        outcome
+            .notes
+            .push(format!("{paused} What of it would block afterwards stays: release it again then"));
+    }
     finish(args, &facts, &diagnosis, &mut outcome);
     if !args.dry_run {
         evidence(config, &outcome);
@@ -127,11 +134,8 @@ fn note_hints(diagnosis: &Diagnosis, outcome: &mut Outcome) {
 
 fn do_one(config: &Config, args: &Args, undo: &Undo, outcome: &mut Outcome) {
     let mut undo = undo.clone();
-    if undo.act == Act::ByHand {
-        return;
-    }
     if undo.act == Act::Allow {
-        undo.what = format!("allowed for {}", span(args.span));
+        undo.what = format!("allowed for {}, and not banned either meanwhile", span(args.span));
         if let Some(given) = undo.argv.iter_mut().skip_while(|arg| *arg != "--for").nth(1) {
             *given = args.span.to_string();
         }
@@ -165,6 +169,13 @@ fn act(config: &Config, args: &Args, act: &Act) -> anyhow::Result<()> {
             let _turn = take_turn(&config.run_dir)?;
             Firewall::delete_ban(banned)
         }
+        Act::DeleteElement { table, set, address } => {
+            let _turn = take_turn(&config.run_dir)?;
+            let element = format!("{{ {address} }}");
+            let names = table.split_whitespace().chain([set.as_str(), &element]);
+            let args: Vec<&str> = ["delete", "element"].into_iter().chain(names).collect();
+            firewall::run("nftables", "nft", &args, "", FAIL2BAN).map(drop)
+        }
         Act::Forget { set, network } => {
             let _turn = take_turn(&config.run_dir)?;
             forget(set, *network)
@@ -186,7 +197,7 @@ fn forget(set: &str, network: IpNetwork) -> anyhow::Result<()> {
 fn finish(args: &Args, facts: &Facts, diagnosis: &Diagnosis, outcome: &mut Outcome) {
     outcome.unread.clone_from(&diagnosis.unread);
     if args.dry_run {
-        let by_hand = |closed: &&Closed| closed.undo.iter().all(|undo| undo.act == Act::ByHand);
+        let by_hand = |closed: &&Closed| !closed.undo.iter().all(Undo::is_released) || closed.undo.is_empty();
         outcome.left.extend(diagnosis.closed.iter().filter(by_hand).map(left));
         return;
     }
@@ -206,10 +217,14 @@ fn finish(args: &Args, facts: &Facts, diagnosis: &Diagnosis, outcome: &mut Outco
 }
 
 fn left(closed: &Closed) -> String {
-    let of = closed.account.as_ref().map_or_else(String::new, |account| format!(" ({account})"));
+    let address = closed.address.map(|address| address.to_string());
+    let of = closed.account.as_ref().or(address.as_ref()).map_or_else(String::new, |of| format!(" ({of})"));
     let reach = closed.reach.as_ref().map_or_else(String::new, |reach| format!(" on {reach}"));
     let hint = if closed.hint.is_empty() { String::new() } else { format!("; {}", closed.hint) };
-    let commands = closed.undo.iter().map(|undo| format!("; by hand: {}", undo.line()));
+    let commands = closed.undo.iter().map(|undo| {
+        let also = undo.also.as_ref().map_or_else(String::new, |also| format!(", which frees {also}"));
+        format!("; by hand{also}: {}", undo.line())
+    });
     format!("{}{of}{reach}{hint}{}", closed.said.text, commands.collect::<String>())
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::look::look;
+use crate::commands::pause;
 use crate::commands::screen::{self, Columns, span};
 use crate::config::Config;
 use crate::diagnosis::{Check, Closed, Diagnosis, Facts, Found, Said, Subject, Undo, command_line};
@@ -38,10 +39,10 @@ pub(super) fn run(config: &Config, settings: Option<&Path>, args: &Args) -> anyh
     let diagnosis = Diagnosis::of(&facts);
     let printed = Printed::new(&facts, &diagnosis);
     screen::print(args.json, &printed, || render(&facts, &diagnosis, &printed))?;
-    Ok(match (diagnosis.is_blocked(), diagnosis.unread.is_empty()) {
-        (true, _) => Exit::No,
-        (false, true) => Exit::Yes,
-        (false, false) => Exit::Broken,
+    Ok(match diagnosis.known_blocked() {
+        Some(true) => Exit::No,
+        Some(false) => Exit::Yes,
+        None => Exit::Broken,
     })
 }
 
@@ -50,7 +51,10 @@ pub(super) fn run(config: &Config, settings: Option<&Path>, args: &Args) -> anyh
 #[serde(rename_all = "kebab-case")]
 struct Printed<'a> {
     subject: String,
-    blocked: bool,
+    /// Null where that is not known.
+    blocked: Option<bool>,
+    /// Until when nothing of Ringfence's blocks anybody, in seconds since 1970.
+    paused_until: Option<i64>,
     /// In sentences.
     answer: Vec<String>,
     closed: &'a [Closed],
@@ -87,7 +91,8 @@ impl<'a> Printed<'a> {
         let event_guard = facts.of_address.as_ref().and_then(|of| known(&of.event_guard));
         Self {
             subject: facts.subject.to_string(),
-            blocked: diagnosis.is_blocked(),
+            blocked: diagnosis.known_blocked(),
+            paused_until: facts.paused,
             answer: sentences(facts, diagnosis),
             closed: &diagnosis.closed,
             checks: &diagnosis.checks,
@@ -108,14 +113,21 @@ pub(super) fn sentences(facts: &Facts, diagnosis: &Diagnosis) -> Vec<String> {
     let (accounts, whole): (Vec<_>, Vec<_>) =
         diagnosis.closed.iter().partition(|closed| closed.account.is_some());
     let mut sentences = vec![];
-    for closed in &whole {
+    let is_not = match diagnosis.known_blocked() {
+        None => format!("It is not known whether {subject} is blocked."),
+        Some(_) if whole.iter().any(|closed| closed.address.is_some()) => {
+            format!("{subject} itself is not blocked.")
+        }
+        Some(_) => format!("{subject} is not blocked."),
+    };
+    for closed in whole.iter().filter(|closed| closed.address.is_none()) {
         let who = if sentences.is_empty() { format!("{subject} is") } else { "It is also".to_owned() };
         sentences.push(format!("{who} blocked by {}{}.", on(closed), times(closed, now)));
     }
     match subject {
         Subject::Address(_) => {
             if whole.is_empty() {
-                sentences.push(format!("{subject} is not blocked."));
+                sentences.push(is_not);
                 sentences.extend(diagnosis.despite.iter().map(|said| format!("{}.", said.text)));
             }
             for closed in accounts {
@@ -129,7 +141,7 @@ pub(super) fn sentences(facts: &Facts, diagnosis: &Diagnosis) -> Vec<String> {
                 ));
             }
         }
-        Subject::Account(_) if accounts.is_empty() => sentences.push(format!("{subject} is not blocked.")),
+        Subject::Account(_) if accounts.is_empty() => sentences.push(is_not),
         Subject::Account(_) => {
             for closed in accounts {
                 let who =
@@ -142,6 +154,18 @@ pub(super) fn sentences(facts: &Facts, diagnosis: &Diagnosis) -> Vec<String> {
                 ));
             }
         }
+    }
+    for closed in whole {
+        if let Some(address) = closed.address {
+            let times = times(closed, now);
+            sentences.push(format!(
+                "Its address {address} is blocked by {}{times}: ringfence why {address}.",
+                on(closed)
+            ));
+        }
+    }
+    if let Some(until) = facts.paused {
+        sentences.insert(0, pause::sentence(until, Timestamp::from_second(now).unwrap_or_default()));
     }
     if !diagnosis.unread.is_empty() {
         let root = if state_file::effective_user() == 0 { "" } else { " Most of it needs root." };
@@ -238,14 +262,20 @@ fn decided(decisions: &[Past], now: i64) -> String {
 fn undoing(facts: &Facts, diagnosis: &Diagnosis) -> String {
     let undo = diagnosis.undo();
     let mut text = String::new();
+    let (released, by_hand): (Vec<&Undo>, Vec<&Undo>) = undo.iter().partition(|undo| undo.is_released());
     if !undo.is_empty() {
         let mut release = vec!["ringfence".to_owned()];
         if let Some(settings) = &facts.host.settings {
             release.extend(["--config".to_owned(), settings.display().to_string()]);
         }
         release.extend(["release".to_owned(), "--".to_owned(), facts.subject.to_string()]);
-        let _ = writeln!(text, "\nTo undo all of it:\n    {}", command_line(&release));
-        text += "\nOr one by one:\n";
+        let what = if by_hand.is_empty() { "all of it" } else { "all but what is to be done by hand" };
+        if released.is_empty() {
+            text += "\nTo undo it by hand:\n";
+        } else {
+            let _ = writeln!(text, "\nTo undo {what}:\n    {}", command_line(&release));
+            text += "\nOr one by one:\n";
+        }
         text += &commands(&undo);
     }
     if !diagnosis.loose.is_empty() {
@@ -264,7 +294,9 @@ fn undoing(facts: &Facts, diagnosis: &Diagnosis) -> String {
 fn commands(undo: &[&Undo]) -> String {
     let mut text = String::new();
     for undo in undo {
-        let _ = writeln!(text, "    # {}\n    {}", visible(&undo.what), undo.line());
+        let also = undo.also.as_ref().map_or_else(String::new, |also| format!("; that frees {also}"));
+        let hand = if undo.is_released() { "" } else { "by hand: " };
+        let _ = writeln!(text, "    # {hand}{}\n    {}", visible(&(undo.what.clone() + &also)), undo.line());
     }
     text
 }

@@ -1,8 +1,10 @@
 //! What is known of an account.
 
 use super::super::facts::{Facts, OfAccount};
-use super::bans::{Held, accounts, held, not_running, unban};
-use super::{Check, Diagnosis, Said, Verdict};
+use super::super::undo::{Act, Undo};
+use super::address::closed;
+use super::bans::{Held, accounts, held, not_running, ours, unban};
+use super::{Check, Closed, Diagnosis, Said, Verdict};
 use crate::registrations::devices::Device;
 
 pub(super) fn diagnose(facts: &Facts, of: &OfAccount) -> Diagnosis {
@@ -14,7 +16,7 @@ pub(super) fn diagnose(facts: &Facts, of: &OfAccount) -> Diagnosis {
     diagnosis.checks.push(fail2ban(facts));
     if !blocked {
         let loose = held(facts).into_iter().filter(Held::lasts);
-        diagnosis.loose = loose.map(|held| unban(&facts.host, &held.jail, &held.id)).collect();
+        diagnosis.loose = loose.map(|held| unban(facts, &held.jail, &held.id)).collect();
     }
     diagnosis.checks.push(match &of.existence {
         Err(_) => Check::unknown("FusionPBX"),
@@ -23,6 +25,9 @@ pub(super) fn diagnose(facts: &Facts, of: &OfAccount) -> Diagnosis {
     });
     diagnosis.checks.push(registrations(facts, |device| format!("from {}{}", device.address, agent(device))));
     diagnosis.checks.push(failures(of));
+    let (check, more) = addresses(of);
+    diagnosis.closed.extend(more);
+    diagnosis.checks.push(check);
     diagnosis
 }
 
@@ -57,6 +62,31 @@ pub(super) fn registrations(facts: &Facts, words: impl Fn(&Device) -> String) ->
 /// What a device calls itself, in brackets.
 pub(super) fn agent(device: &Device) -> String {
     if device.user_agent.is_empty() { String::new() } else { format!(" ({})", device.user_agent) }
+}
+
+/// What blocks whole addresses that it is registered from, or fails from.
+fn addresses(of: &OfAccount) -> (Check, Vec<Closed>) {
+    const CHECK: &str = "its addresses";
+    let (mut said, mut all, mut unknown) = (vec![], vec![], false);
+    for facts in &of.addresses {
+        let diagnosis = Diagnosis::of(facts);
+        unknown |= !diagnosis.unread.is_empty();
+        let whole: Vec<_> = diagnosis.closed.iter().filter(|closed| closed.account.is_none()).collect();
+        let (Some(first), Some(of)) = (whole.first(), &facts.of_address) else { continue };
+        let address = facts.subject.to_string();
+        let argv = ours(&facts.host, "ringfence", ["release", "--", &address]);
+        said.push(Said::new(format!("{address} is blocked by {}", first.said.text)));
+        all.push(Closed {
+            address: Some(of.address),
+            reach: first.reach.clone(),
+            undo: vec![Undo::new(format!("the address {address} is released"), argv, Act::ByHand)],
+            hint: format!("ringfence why {address} says more"),
+            ends: first.ends,
+            ..closed(first.by, first.said.clone())
+        });
+    }
+    let judged = if all.is_empty() { Verdict::Nothing } else { Verdict::Blocks };
+    (Check::new(CHECK, judged, said).in_part(unknown), all)
 }
 
 fn failures(of: &OfAccount) -> Check {

@@ -1,12 +1,14 @@
 //! What is known of an address.
 
-use super::super::facts::{Facts, InSets, OfAddress, Walk};
+use super::super::facts::{Facts, InSets, OfAddress, Probe, Walk};
 use super::super::undo::{Act, Undo};
 use super::account::{agent, registrations};
 use super::bans::{accounts, ours};
-use super::rules::culprit;
+use super::rules::{culprit, ports};
 use super::{By, Check, Closed, Diagnosis, Said, Verdict};
-use crate::firewall::path::{End, Protocol};
+use crate::firewall::native::Refusal;
+use crate::firewall::order::PREFIX;
+use crate::firewall::path::{End, Path};
 
 mod event_guard;
 mod jails;
@@ -14,7 +16,13 @@ mod lists;
 
 pub(super) fn diagnose(facts: &Facts, of: &OfAddress) -> Diagnosis {
     let mut diagnosis = Diagnosis::default();
-    let case = Case { facts, of, sets: of.in_sets.as_ref().ok().cloned().unwrap_or_default() };
+    let comes = |walk: &Walk| walk.limited.steps.iter().any(|step| step.target.as_deref() == Some(PREFIX));
+    let case = Case {
+        facts,
+        of,
+        sets: of.in_sets.as_ref().ok().cloned().unwrap_or_default(),
+        ordered: of.walks.iter().flatten().any(comes),
+    };
     let (check, mut closed, loose) = case.fail2ban();
     diagnosis.loose = loose;
     diagnosis.checks.push(check);
@@ -26,11 +34,14 @@ pub(super) fn diagnose(facts: &Facts, of: &OfAddress) -> Diagnosis {
     diagnosis.checks.push(case.allow_lists());
     diagnosis.checks.push(case.seen());
     diagnosis.checks.push(registrations(facts, |device| format!("{}{}", device.account, agent(device))));
-    for part in [Case::block_lists, Case::limits, Case::restrictions, Case::rules] {
+    for part in [Case::block_lists, Case::limits, Case::restrictions] {
         let (check, more) = part(&case);
         closed.extend(more);
         diagnosis.checks.push(check);
     }
+    let (check, more) = case.rules(&closed);
+    closed.extend(more);
+    diagnosis.checks.push(check);
     // What a packet meets first is what ends its way; of accounts, only some packets meet anything.
     let first = case.walks().find_map(|walk| culprit(&walk.path)).map(|culprit| culprit.by);
     closed.sort_by_key(|closed| (closed.by == By::Account, Some(closed.by) != first));
@@ -46,15 +57,18 @@ struct Case<'a> {
     facts: &'a Facts,
     of: &'a OfAddress,
     sets: InSets,
+    /// Packets of it come to Ringfence's own order of checks.
+    ordered: bool,
 }
 
 type Found = (Check, Vec<Closed>);
 
-fn closed(by: By, said: Said) -> Closed {
+pub(super) fn closed(by: By, said: Said) -> Closed {
     Closed {
         by,
         said,
         account: None,
+        address: None,
         reach: None,
         ends: None,
         why: String::new(),
@@ -77,20 +91,44 @@ impl<'a> Case<'a> {
         self.of.walks.as_deref().unwrap_or_default().iter()
     }
 
-    /// Whether packets to this port are dropped, and if not, what lets them in; where nobody could ask, they are.
-    fn is_closed(&self, (protocol, port): (Protocol, u16)) -> Result<(), String> {
-        let Some(walk) = self.walks().find(|walk| (walk.protocol, walk.port) == (protocol, port)) else {
-            return Ok(());
-        };
-        match walk.path.verdict.end() {
-            // Where it cannot be told, the set or chain that it is in counts.
-            _ if !walk.path.verdict.is_accepted() => Ok(()),
-            Some(End::Rule(step)) => Err(format!(
-                "rule {} of {} ({}) lets its packets in before",
-                step.number, step.chain, step.program
-            )),
-            Some(End::Policy { .. }) | None => Err("no rule drops its packets".to_owned()),
+    /// Whether packets that a ban is about are dropped, and which of them are not, in words; else what lets them in. Where nobody could
+    /// ask, they are.
+    fn is_closed(&self, probe: Probe) -> Result<Option<String>, String> {
+        let tried: Vec<&Walk> = self.walks().filter(|walk| probe.meets(walk)).collect();
+        // Where it cannot be told, the set or chain that it is in counts.
+        let (open, closed): (Vec<&Walk>, Vec<&Walk>) =
+            tried.iter().partition(|walk| walk.path.verdict.is_accepted());
+        match (open.first(), closed.is_empty()) {
+            (None, _) => Ok(None),
+            (Some(_), false) => Ok(Some(ports(open.into_iter()))),
+            (Some(walk), true) => Err(let_in_by(&walk.path)),
         }
+    }
+
+    /// Whether this closes some of what is tried by these paths.
+    fn closes(&self, by: By, path: impl Fn(&Walk) -> &Path) -> bool {
+        self.walks().any(|walk| culprit(path(walk)).is_some_and(|culprit| culprit.by == by))
+    }
+
+    /// What is let in by these paths, in words; `None`: nothing.
+    fn open(&self, path: impl Fn(&Walk) -> &Path) -> Option<String> {
+        let open: Vec<&Walk> = self.walks().filter(|walk| path(walk).verdict.is_accepted()).collect();
+        (!open.is_empty()).then(|| ports(open.into_iter()))
+    }
+
+    /// Why what is in Ringfence's sets is not in force.
+    fn why_not(&self, path: impl Fn(&Walk) -> &Path) -> String {
+        match (self.walks().next(), self.paused()) {
+            (_, Err(why)) => why,
+            _ if !self.facts.host.enforces.rules => "mode is observe".to_owned(),
+            (Some(walk), Ok(())) if self.ordered || let_in(path(walk)).is_some() => let_in_by(path(walk)),
+            _ => "no rule asks for it; ringfence-firewall apply brings them in".to_owned(),
+        }
+    }
+
+    /// An error while nothing of Ringfence's blocks anybody.
+    fn paused(&self) -> Result<(), String> {
+        self.facts.paused.map_or(Ok(()), |_| Err("Ringfence is paused".to_owned()))
     }
 
     fn accounts(&self) -> Found {
@@ -99,7 +137,7 @@ impl<'a> Case<'a> {
 
     /// Whether Ringfence's rules let it pass before they ask for lists, limits and restrictions.
     fn passes(&self) -> bool {
-        self.of.ordered && (self.sets.allow.is_some() || self.sets.seen.is_some())
+        self.ordered && (self.sets.allow.is_some() || self.sets.seen.is_some())
     }
 
     fn allow_lists(&self) -> Check {
@@ -113,7 +151,7 @@ impl<'a> Case<'a> {
                 Said::new(format!("{} as {}{because}", allowed.by, allowed.range)).until(allowed.until)
             })
             .collect();
-        let judged = match (said.is_empty(), self.sets.allow.is_some() && self.of.ordered) {
+        let judged = match (said.is_empty(), self.sets.allow.is_some() && self.ordered) {
             (_, true) => Verdict::LetsPass,
             (false, false) => Verdict::Known,
             (true, false) => Verdict::Nothing,
@@ -128,7 +166,7 @@ impl<'a> Case<'a> {
             None => Check::new(CHECK, Verdict::Nothing, []),
             Some(entry) => {
                 let until = entry.left.map(|left| self.facts.now + i64::from(left));
-                let judged = if self.of.ordered { Verdict::LetsPass } else { Verdict::Known };
+                let judged = if self.ordered { Verdict::LetsPass } else { Verdict::Known };
                 Check::new(CHECK, judged, [Said::new("in the set of addresses seen").until(until)])
             }
         }
@@ -138,7 +176,7 @@ impl<'a> Case<'a> {
     fn allow(&self) -> Undo {
         let address = self.of.address.to_string();
         let argv = ours(&self.facts.host, "ringfence-allow", ["add", "--for", "1d", "--", &address]);
-        Undo::new("allowed for a day", argv, Act::Allow)
+        Undo::new("allowed for a day, and not banned either meanwhile", argv, Act::Allow)
     }
 
     /// Why it is not blocked, where one may think that it is.
@@ -166,16 +204,62 @@ impl<'a> Case<'a> {
     }
 }
 
-/// Notes a ban: in force, or why not.
+/// What lets a packet in, in words.
+fn let_in_by(path: &Path) -> String {
+    let_in(path).unwrap_or_else(|| "no rule drops its packets".to_owned())
+}
+
+fn let_in(path: &Path) -> Option<String> {
+    let Some(End::Rule(step)) = path.verdict.end().filter(|_| path.verdict.is_accepted()) else {
+        return None;
+    };
+    Some(format!("rule {} of {} ({}) lets its packets in before", step.number, step.chain, step.program))
+}
+
+/// What is closed, in words; `None`: all.
+fn but(reach: Option<String>, open: Option<String>) -> Option<String> {
+    match open {
+        None => reach,
+        Some(open) => Some(format!("{} but {open}", reach.as_deref().unwrap_or("all ports"))),
+    }
+}
+
+/// The ports that a rule of nftables closes, in words; `None`: all.
+fn reach(refusal: &Refusal) -> Option<String> {
+    let range = |(first, last): &(u16, u16)| {
+        if first == last { first.to_string() } else { format!("{first}:{last}") }
+    };
+    let ports = refusal.ports.iter().map(range).collect::<Vec<_>>().join(",");
+    match (ports.as_str(), refusal.protocol) {
+        ("", None) => None,
+        ("", Some(protocol)) => Some(format!("all ports {}", protocol.name())),
+        (ports, protocol) => {
+            let protocol = protocol.map_or_else(String::new, |protocol| format!(" {}", protocol.name()));
+            Some(format!("{ports}{protocol}"))
+        }
+    }
+}
+
+/// Notes a ban: in force, with what is let in all the same, or why not. What one jail has for each protocol is one ban.
 fn note(
-    state: Result<(), String>,
+    state: Result<Option<String>, String>,
     mut text: Said,
-    block: Closed,
+    mut block: Closed,
     said: &mut Vec<Said>,
     all: &mut Vec<Closed>,
 ) {
     match state {
-        Ok(()) => all.push(block),
+        Ok(open) => {
+            block.reach = but(block.reach, open);
+            let same = |other: &&mut Closed| other.said.text == block.said.text && other.undo == block.undo;
+            match all.iter_mut().find(same) {
+                Some(other) => {
+                    other.reach =
+                        other.reach.take().zip(block.reach).map(|(one, more)| format!("{one}, {more}"));
+                }
+                None => all.push(block),
+            }
+        }
         Err(why) => text.text = format!("{}; not in force: {why}", text.text),
     }
     said.push(text);
@@ -184,7 +268,8 @@ fn note(
 /// The rule is taken away.
 fn delete(rule: &crate::firewall::Banned, whose: &str) -> Undo {
     let what = format!("the rule of {whose} in {} is taken away", rule.chain);
-    Undo::new(what, rule.delete(), Act::Delete(rule.clone()))
+    let undo = Undo::new(what, rule.delete(), Act::Delete(rule.clone()));
+    rule.network.map_or(undo.clone(), |network| undo.of_network(network))
 }
 
 /// The address is taken out of a set.
@@ -193,4 +278,5 @@ fn forget(set: &str, network: ipnetwork::IpNetwork) -> Undo {
         crate::address::single(network).map_or_else(|| network.to_string(), |address| address.to_string());
     let act = Act::Forget { set: set.to_owned(), network };
     Undo::new(format!("out of the set {set}"), ["ipset", "-exist", "del", set, &whom], act)
+        .of_network(network)
 }

@@ -1,8 +1,11 @@
 //! What fail2ban and `ringfence-block` have of a subject, and what ends it.
 
-use super::super::facts::{Facts, Host, InJail, Ledgered};
-use super::super::undo::{Act, Undo};
+use super::super::Subject;
+use super::super::facts::{Facts, Hits, Host, InJail, Ledgered};
+use super::super::undo::{Act, Undo, size};
 use super::{By, Check, Closed, Said, Verdict};
+use ipnetwork::IpNetwork;
+
 use crate::account::Offender;
 use crate::address;
 use crate::fail2ban::Remembered;
@@ -16,12 +19,23 @@ pub(super) fn ours<'a>(host: &Host, tool: &'a str, args: impl IntoIterator<Item 
 }
 
 /// fail2ban lets an id go.
-pub(super) fn unban(host: &Host, jail: &str, id: &str) -> Undo {
-    let socket = host.socket.iter().flat_map(|socket| ["-s".to_owned(), socket.display().to_string()]);
+pub(super) fn unban(facts: &Facts, jail: &str, id: &str) -> Undo {
+    let socket = facts.host.socket.iter().flat_map(|socket| ["-s".to_owned(), socket.display().to_string()]);
     let command = ["set", jail, "unbanip", id].map(str::to_owned);
     let argv = std::iter::once("fail2ban-client".to_owned()).chain(socket).chain(command);
     let act = Act::Unban { jail: jail.to_owned(), id: id.to_owned() };
-    Undo::new(format!("fail2ban's jail {jail} lets {id} go"), argv, act)
+    let also = also(&facts.subject, id);
+    Undo { also, ..Undo::new(format!("fail2ban's jail {jail} lets {id} go"), argv, act) }
+}
+
+/// Who else goes free where this id is let go, in words.
+fn also(subject: &Subject, id: &str) -> Option<String> {
+    let Subject::Address(_) = subject else { return None };
+    match (id.parse::<Offender>(), id.parse::<IpNetwork>()) {
+        (_, Ok(network)) => address::single(network).is_none().then(|| size(network)),
+        (Ok(Offender { account, source: None }), _) => Some(format!("{account} everywhere")),
+        _ => None,
+    }
 }
 
 /// `ringfence-ban` takes it out of the jail's sets: for those whom it restored, fail2ban may not call its action.
@@ -30,6 +44,7 @@ pub(super) fn take_out(host: &Host, InJail { jail, set, entry, .. }: &InJail) ->
     let whom = address::single(network).map_or_else(|| network.to_string(), |address| address.to_string());
     let argv = ours(host, "ringfence-ban", ["unban", &format!("--jail={jail}"), "--", &whom]);
     Undo::new(format!("out of the set {set}"), argv, Act::TakeOut { jail: jail.clone(), network })
+        .of_network(network)
 }
 
 /// A ban of fail2ban's, as it says it.
@@ -91,14 +106,16 @@ pub(super) fn accounts(facts: &Facts) -> (Check, Vec<Closed>) {
         let Block { offender, since, until, .. } = block;
         let place = place(offender);
         let not_there = match hits {
-            Some(None) if !facts.host.enforces.blocks => " (mode is observe: not in the kernel)",
-            Some(None) => " (not in the kernel; ringfence-block expire brings it in)",
-            _ => "",
+            _ if facts.paused.is_some() => " (Ringfence is paused)",
+            Hits::Absent if !facts.host.enforces.blocks => " (mode is observe: not in the kernel)",
+            Hits::Absent => " (not in the kernel; ringfence-block expire brings it in)",
+            Hits::Met(_) | Hits::NotKnown => "",
         };
         let met = match hits {
-            Some(Some(1)) => ", met by 1 packet".to_owned(),
-            Some(Some(hits)) => format!(", met by {hits} packets"),
-            _ => String::new(),
+            Hits::Met(1) => ", met by 1 packet".to_owned(),
+            Hits::Met(hits) => format!(", met by {hits} packets"),
+            Hits::NotKnown => ", whether the kernel has it is not known".to_owned(),
+            Hits::Absent => String::new(),
         };
         let reason = if block.why.is_empty() { String::new() } else { format!(": {}", block.why) };
         let text = format!("{} {place}{reason} ({}){met}{not_there}", offender.account, block.word());
@@ -108,6 +125,7 @@ pub(super) fn accounts(facts: &Facts) -> (Check, Vec<Closed>) {
                 by: By::Account,
                 said: Said::new(format!("ringfence-block, {place}")).since(*since).until(*until),
                 account: Some(offender.to_string()),
+                address: None,
                 reach: None,
                 ends: None,
                 why: why(block),
@@ -140,12 +158,14 @@ fn undo(facts: &Facts, block: &Block) -> Vec<Undo> {
     let id = block.offender.to_string();
     let all = held(facts);
     let of_block = all.iter().filter(|held| held.lasts() && held.id.parse() == Ok(block.offender.clone()));
-    let mut undo: Vec<_> = of_block.map(|held| unban(&facts.host, &held.jail, &held.id)).collect();
+    let mut undo: Vec<_> = of_block.map(|held| unban(facts, &held.jail, &held.id)).collect();
     // On a jail's word, it is no error that fail2ban has seen to it by then.
     let jail = (!block.jail.is_empty()).then(|| format!("--jail={}", block.jail));
     let call = ["unban"].into_iter().chain(jail.as_deref()).chain(["--", &id]);
     let argv = ours(&facts.host, "ringfence-block", call);
-    undo.push(Undo::new(format!("ringfence-block lets {id} go"), argv, Act::Unblock(block.offender.clone())));
+    let act = Act::Unblock(block.offender.clone());
+    let also = also(&facts.subject, &id);
+    undo.push(Undo { also, ..Undo::new(format!("ringfence-block lets {id} go"), argv, act) });
     undo
 }
 

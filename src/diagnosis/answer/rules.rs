@@ -1,7 +1,9 @@
 //! What the rules of the host make of an address: who drops its packets.
 
 use super::super::facts::Walk;
+use super::super::undo::size;
 use super::By;
+use crate::address;
 use crate::evidence::visible_within;
 use crate::firewall::BANS;
 use crate::firewall::order::{DENY, PREFIX};
@@ -17,12 +19,54 @@ pub(super) struct Culprit {
     pub(super) by: By,
     /// The rule, or the policy, in words.
     pub(super) rule: String,
-    /// The rule asks where the packet comes from: it is about somebody, not about everybody.
-    pub(super) names_source: bool,
+    /// About whom it is.
+    pub(super) about: About,
     /// The lists of a restriction.
     pub(super) lists: Vec<String>,
-    /// What takes the rule away; nothing for a policy.
-    pub(super) delete: Vec<String>,
+    /// The rule; nothing for a policy.
+    pub(super) step: Option<Step>,
+}
+
+impl Culprit {
+    pub(super) fn is_ours(&self) -> bool {
+        self.step.as_ref().is_some_and(|step| step.tag.is_some())
+    }
+}
+
+/// Whom a rule asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum About {
+    /// Not where a packet comes from, or from where it does not.
+    Everybody,
+    /// The one address.
+    Address,
+    /// It and others, in words.
+    Others(String),
+}
+
+impl About {
+    fn of(rule: &str) -> Self {
+        let words: Vec<&str> = rule.split_whitespace().collect();
+        let mut conditions = (0..words.len()).filter(|at| *at == 0 || words[at - 1] != "!");
+        conditions.find_map(|at| Self::condition(&words[at..])).unwrap_or(Self::Everybody)
+    }
+
+    fn condition(words: &[&str]) -> Option<Self> {
+        let others = |words: String| Some(Self::Others(words));
+        match words {
+            ["-s", network, ..] => match network.parse() {
+                Ok(network) if address::single(network).is_some() => Some(Self::Address),
+                Ok(network) => others(size(network)),
+                Err(_) => others((*network).to_owned()),
+            },
+            ["--match-set", set, sides, ..] if sides.split(',').next() == Some("src") => {
+                others(format!("whoever is in the set {set}"))
+            }
+            ["--src-range", range, ..] => others((*range).to_owned()),
+            ["--src-cc" | "--source-country", countries, ..] => others(format!("all of {countries}")),
+            _ => None,
+        }
+    }
 }
 
 pub(super) fn culprit(path: &Path) -> Option<Culprit> {
@@ -32,7 +76,7 @@ pub(super) fn culprit(path: &Path) -> Option<Culprit> {
     let step = match path.verdict.end()? {
         End::Policy { program, chain } => {
             let rule = format!("the policy of {chain} ({program}), which drops what no rule lets in");
-            return Some(Culprit { by: By::Rules, rule, names_source: false, lists: vec![], delete: vec![] });
+            return Some(Culprit { by: By::Rules, rule, about: About::Everybody, lists: vec![], step: None });
         }
         End::Rule(step) => step,
     };
@@ -46,9 +90,8 @@ pub(super) fn culprit(path: &Path) -> Option<Culprit> {
     let by = by(decided);
     let Step { program, chain, number, rule, .. } = decided;
     let rule_words = format!("rule {number} of {chain} ({program}), `{}`", visible_within(rule, SHOWN));
-    let names_source =
-        [" -s ", " src ", "--match-set "].iter().any(|part| format!(" {rule} ").contains(part));
-    Some(Culprit { by, rule: rule_words, names_source, lists: lists(rule), delete: decided.delete() })
+    let about = About::of(rule);
+    Some(Culprit { by, rule: rule_words, about, lists: lists(rule), step: Some(decided.clone()) })
 }
 
 fn by(step: &Step) -> By {

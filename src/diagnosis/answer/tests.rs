@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::diagnosis::facts::{Enforces, Host, InJail, InSets, Ledgered, Listed, OfAccount, OfAddress, Walk};
+use crate::diagnosis::facts::{
+    Enforces, Hits, Host, InBan, InJail, InSets, Ledgered, Listed, OfAccount, OfAddress, Probe, Walk,
+};
+use crate::diagnosis::undo::Act;
 use crate::fail2ban::Remembered;
-use crate::firewall::path::{End, Path, Protocol, Verdict as Fate};
+use crate::firewall::native::Refusal;
+use crate::firewall::path::{End, Holds, Path, Protocol, Step, Verdict as Fate};
+use crate::firewall::{BANS, Banned, Rule};
 use crate::kernel_sets::Entry;
 use crate::ledger::Block;
 
@@ -17,6 +22,7 @@ fn facts() -> Facts {
     Facts {
         subject: BAD.parse().unwrap(),
         now: NOW,
+        paused: None,
         host: Host {
             enforces: Enforces { bans: true, blocks: true, rules: true },
             socket: None,
@@ -25,6 +31,7 @@ fn facts() -> Facts {
         held: Ok(Some([].into())),
         remembered: Ok(Some(vec![])),
         ledgered: Ok(vec![]),
+        matched: Ok(()),
         devices: Ok(vec![]),
         decisions: Ok(vec![]),
         of_address: Some(OfAddress {
@@ -37,7 +44,7 @@ fn facts() -> Facts {
             listed: Ok((vec![], None)),
             damaged: vec![],
             in_sets: Ok(InSets::default()),
-            ordered: true,
+            refusals: Ok(vec![]),
             beside: Ok(vec![]),
             walks: Ok(vec![walk(true)]),
         }),
@@ -49,13 +56,51 @@ fn address(facts: &mut Facts) -> &mut OfAddress {
     facts.of_address.as_mut().unwrap()
 }
 
-/// A packet to SIP's port, let in or not by the policy.
+/// A packet to SIP's port, let in by the policy, or dropped as a ban.
 fn walk(accepted: bool) -> Walk {
-    let by = End::Policy { program: "iptables-nft".to_owned(), chain: "INPUT".to_owned() };
-    let verdict = if accepted { Fate::Accepted { by } } else { Fate::Dropped { by } };
-    let path = |verdict| Path { steps: vec![], verdict, otherwise: vec![], passed: vec![] };
-    let passes = Fate::Accepted { by: End::Policy { program: String::new(), chain: String::new() } };
-    Walk { protocol: Protocol::Udp, port: 5060, sip: true, path: path(verdict), rest: path(passes) }
+    let passes = || path(vec![], Fate::Accepted { by: policy() });
+    Walk {
+        protocol: Protocol::Udp,
+        port: 5060,
+        sip: true,
+        path: if accepted { passes() } else { dropped("f2b-x", "-j DROP", false) },
+        listed: passes(),
+        limited: passes(),
+        rest: passes(),
+    }
+}
+
+fn policy() -> End {
+    End::Policy { program: "iptables-nft".to_owned(), chain: "INPUT".to_owned() }
+}
+
+fn path(steps: Vec<Step>, verdict: Fate) -> Path {
+    Path { steps, verdict, otherwise: vec![], passed: vec![] }
+}
+
+/// A rule; one of ours has a tag.
+fn step(chain: &str, rule: &str, ours: bool) -> Step {
+    Step {
+        program: "iptables-nft".to_owned(),
+        chain: chain.to_owned(),
+        number: 1,
+        rule: rule.to_owned(),
+        comment: None,
+        tag: ours.then(|| Rule::new("", rule).tag()),
+        holds: Holds::Yes,
+        target: rule.rsplit_once(' ').map(|(_, target)| target.to_owned()),
+    }
+}
+
+/// Where a rule drops it.
+fn dropped(chain: &str, rule: &str, ours: bool) -> Path {
+    let step = step(chain, rule, ours);
+    path(vec![step.clone()], Fate::Dropped { by: End::Rule(Box::new(step)) })
+}
+
+/// Where it comes to Ringfence's order of checks, and through it.
+fn through() -> Path {
+    path(vec![step("INPUT", "-j RINGFENCE", true)], walk(true).path.verdict)
 }
 
 fn entry(left: u32) -> Entry {
@@ -68,7 +113,7 @@ fn in_jail() -> InJail {
         set: "rf-ban-sip-4".to_owned(),
         entry: entry(60),
         reach: Some("5060 udp".to_owned()),
-        probe: (Protocol::Udp, 5060),
+        probe: Probe { protocol: Some(Protocol::Udp), port: Some(5060) },
     }
 }
 
@@ -96,6 +141,34 @@ fn listed() -> Listed {
         confirmed: Some(NOW - 7_200),
         observed: false,
     }
+}
+
+fn refusal(set: &str) -> Refusal {
+    Refusal {
+        table: "inet f2b-table".to_owned(),
+        chain: "f2b-chain".to_owned(),
+        set: Some(set.to_owned()),
+        unless: false,
+        rejects: true,
+        protocol: Some(Protocol::Udp),
+        ports: vec![(5060, 5061)],
+        asks_more: false,
+    }
+}
+
+/// A rule in a chain of fail2ban's.
+fn in_ban(chain: &str, network: &str, reach: Option<&str>) -> InBan {
+    let rule = Banned {
+        program: "iptables-nft".to_owned(),
+        chain: chain.to_owned(),
+        rule: ["-s", network, "-j", "DROP"].map(str::to_owned).to_vec(),
+        network: Some(network.parse().unwrap()),
+        set: None,
+        reach: reach.map(str::to_owned),
+        protocol: None,
+        port: None,
+    };
+    InBan { rule, entry: None, probe: Probe { protocol: None, port: None } }
 }
 
 /// What blocks; and the checks that say something, with their verdicts.
@@ -141,6 +214,7 @@ fn a_ban_counts_where_packets_meet_it() {
         ["fail2ban-client set sip unbanip 203.0.113.66", "ringfence-ban unban --jail=sip -- 203.0.113.66"]
     );
     facts.host.enforces.bans = false;
+    address(&mut facts).walks = Ok(vec![walk(true)]);
     concludes(&facts, &[], &[("fail2ban", Verdict::WouldBlock)]);
 }
 
@@ -155,10 +229,21 @@ fn what_fail2ban_says_counts_where_the_kernel_has_it_not() {
     facts.held = Ok(Some(held(BAD)));
     let diagnosis = concludes(&facts, &[], &[("fail2ban", Verdict::WouldBlock)]);
     assert_eq!(diagnosis.loose.len(), 1);
-    // The jail bans by something else.
+    // The jail bans by something else: by nothing, or by a table of nftables.
     address(&mut facts).jails.clear();
+    let diagnosis = concludes(&facts, &[], &[("fail2ban", Verdict::WouldBlock)]);
+    assert_eq!(diagnosis.loose.len(), 1);
+    address(&mut facts).refusals = Ok(vec![refusal("addr-set-sip")]);
     let diagnosis = concludes(&facts, &[By::Fail2ban], &[("fail2ban", Verdict::Blocks)]);
     assert_eq!(diagnosis.closed[0].ends, Some("for good"));
+    assert_eq!(diagnosis.undo()[0].line(), "fail2ban-client set sip unbanip 203.0.113.66");
+    assert!(diagnosis.loose.is_empty());
+    // It was left there.
+    facts.held = Ok(Some(BTreeMap::new()));
+    let diagnosis = concludes(&facts, &[By::Fail2ban], &[("fail2ban", Verdict::Blocks)]);
+    let delete = "nft delete element inet f2b-table addr-set-sip '{ 203.0.113.66 }'";
+    assert_eq!(diagnosis.undo()[0].line(), delete);
+    address(&mut facts).refusals = Ok(vec![]);
     // And where nobody answers, nothing is known.
     facts.held = Err("no answer".to_owned());
     facts.remembered = Ok(None);
@@ -167,18 +252,37 @@ fn what_fail2ban_says_counts_where_the_kernel_has_it_not() {
 }
 
 #[test]
-fn a_block_list_counts_where_nothing_comes_before_it() {
+fn a_block_list_and_a_limit_count_where_the_rules_drop_it() {
     let mut facts = facts();
     address(&mut facts).listed = Ok((vec![listed()], None));
     concludes(&facts, &[], &[("block lists", Verdict::PassedOver)]);
-    address(&mut facts).in_sets = Ok(InSets { block: Some(entry(0)), ..InSets::default() });
-    let diagnosis = concludes(&facts, &[By::BlockList], &[("block lists", Verdict::Blocks)]);
+    let slamming = || Some(("rf-slam-ip4".to_owned(), entry(9)));
+    address(&mut facts).in_sets =
+        Ok(InSets { block: Some(entry(0)), slamming: slamming(), ..InSets::default() });
+    let would = [("block lists", Verdict::WouldBlock), ("rate limits", Verdict::WouldBlock)];
+    concludes(&facts, &[], &would);
+    let mut walk = walk(true);
+    walk.listed = dropped("RINGFENCE-KNOWN", "-m set --match-set rf-block4 src -j DROP", true);
+    walk.limited = dropped("RINGFENCE-SLAMMING", "-j DROP", true);
+    walk.path = walk.listed.clone();
+    // Something above lets it in on another port.
+    let other = Walk { port: 5080, ..self::walk(true) };
+    address(&mut facts).walks = Ok(vec![walk, other]);
+    let blocks = [("block lists", Verdict::Blocks), ("rate limits", Verdict::Blocks)];
+    let diagnosis = concludes(&facts, &[By::BlockList, By::RateLimit], &blocks);
     assert_eq!(diagnosis.undo()[0].line(), "ringfence-allow add --for 1d -- 203.0.113.66");
-    address(&mut facts).ordered = false;
-    concludes(&facts, &[], &[("block lists", Verdict::WouldBlock)]);
-    address(&mut facts).ordered = true;
+    assert_eq!(diagnosis.closed[0].reach.as_deref(), Some("all ports but 5080 udp"));
+    // Where the rules cannot be read, nothing is known.
+    address(&mut facts).walks = Err("no iptables".to_owned());
+    let unknown = ["block lists", "rate limits", "restrictions", "other rules"];
+    let diagnosis = concludes(&facts, &[], &unknown.map(|check| (check, Verdict::NotKnown)));
+    assert_eq!((diagnosis.known_blocked(), diagnosis.is_blocked()), (None, false));
+    let mut walk = self::walk(true);
+    walk.limited = through();
+    address(&mut facts).walks = Ok(vec![walk]);
     facts.host.enforces.rules = false;
-    concludes(&facts, &[], &[("block lists", Verdict::WouldBlock)]);
+    let diagnosis = concludes(&facts, &[], &would);
+    assert!(format!("{:?}", diagnosis.checks).contains("not in force: mode is observe"));
     facts.host.enforces.rules = true;
     let sets = InSets { block: Some(entry(0)), seen: Some(entry(9)), ..InSets::default() };
     address(&mut facts).in_sets = Ok(sets);
@@ -191,9 +295,140 @@ fn a_block_list_counts_where_nothing_comes_before_it() {
 }
 
 #[test]
+fn nothing_of_ours_is_in_force_while_it_is_paused() {
+    let mut facts = facts();
+    facts.paused = Some(NOW + 60);
+    address(&mut facts).in_jails = Ok(vec![in_jail()]);
+    address(&mut facts).in_sets = Ok(InSets { block: Some(entry(0)), ..InSets::default() });
+    facts.ledgered = Ok(vec![Ledgered { block: block("101@d,203.0.113.66"), hits: Hits::Met(3) }]);
+    let would = ["fail2ban", "accounts", "block lists"].map(|check| (check, Verdict::WouldBlock));
+    let diagnosis = concludes(&facts, &[], &would);
+    assert!(diagnosis.undo().is_empty());
+    // A chain of fail2ban's own is not paused.
+    address(&mut facts).walks = Ok(vec![walk(false)]);
+    address(&mut facts).in_bans = Ok(vec![in_ban("f2b-ssh", BAD, Some("all ports"))]);
+    assert_eq!(Diagnosis::of(&facts).closed.len(), 1);
+}
+
+#[test]
+fn a_chain_for_each_protocol_is_one_ban_of_its_jail() {
+    let mut facts = facts();
+    facts.held = Ok(Some(held(BAD)));
+    address(&mut facts).jails.clear();
+    address(&mut facts).in_bans =
+        Ok(vec![in_ban("f2b-sip-tcp", BAD, Some("5060 tcp")), in_ban("f2b-sip-udp", BAD, Some("5060 udp"))]);
+    address(&mut facts).walks = Ok(vec![walk(false)]);
+    let diagnosis = concludes(&facts, &[By::Fail2ban], &[("fail2ban", Verdict::Blocks)]);
+    assert_eq!(diagnosis.closed[0].said.text, "fail2ban's jail sip");
+    assert_eq!(diagnosis.closed[0].reach.as_deref(), Some("5060 tcp, 5060 udp"));
+    let unban = "fail2ban-client set sip unbanip 203.0.113.66";
+    assert_eq!(diagnosis.undo().iter().map(|undo| undo.line()).collect::<Vec<_>>(), [unban]);
+    // Whatever the action calls its chain, fail2ban lets go first.
+    address(&mut facts).in_bans = Ok(vec![in_ban("f2b-other", BAD, Some("all ports"))]);
+    let diagnosis = concludes(&facts, &[By::Fail2ban], &[("fail2ban", Verdict::Blocks)]);
+    assert_eq!(diagnosis.undo()[0].line(), unban);
+}
+
+#[test]
+fn the_set_of_a_jail_whose_name_ends_in_6_is_its_own() {
+    for (program, set, jail) in [
+        ("iptables-nft", "f2b-recidive6", "recidive6"),
+        ("ip6tables-nft", "f2b-recidive66", "recidive6"),
+        ("ip6tables-nft", "f2b-recidive6", "recidive"),
+    ] {
+        let mut facts = facts();
+        facts.held = Ok(Some([(jail.to_owned(), vec![BAD.to_owned()])].into()));
+        let mut ban = in_ban("INPUT", BAD, Some("all ports"));
+        ban.rule.program = program.to_owned();
+        ban.rule.set = Some(set.to_owned());
+        ban.entry = Some(entry(60));
+        address(&mut facts).in_bans = Ok(vec![ban]);
+        address(&mut facts).walks = Ok(vec![walk(false)]);
+        let diagnosis = concludes(&facts, &[By::Fail2ban], &[("fail2ban", Verdict::Blocks)]);
+        assert_eq!(diagnosis.closed[0].said.text, format!("fail2ban's jail {jail}"));
+        assert_eq!(diagnosis.undo().len(), 1);
+    }
+}
+
+#[test]
+fn what_frees_others_too_says_so() {
+    let mut facts = facts();
+    address(&mut facts).walks = Ok(vec![walk(false)]);
+    address(&mut facts).in_bans = Ok(vec![in_ban("f2b-x", "203.0.113.0/24", Some("all ports"))]);
+    facts.ledgered = Ok(["101@d,203.0.113.66", "999@d"]
+        .map(|id| Ledgered { block: block(id), hits: Hits::Met(0) })
+        .into());
+    let diagnosis = Diagnosis::of(&facts);
+    let undo = diagnosis.undo();
+    let also: Vec<_> = undo.iter().map(|undo| (undo.also.as_deref(), undo.is_released())).collect();
+    assert_eq!(
+        also,
+        [(Some("203.0.113.0/24, 256 addresses"), false), (None, true), (Some("999@d everywhere"), false)]
+    );
+}
+
+#[test]
+fn a_rule_of_the_hosts_own_is_only_undone_for_the_one_address() {
+    let by_hand = |rule: &str| {
+        let mut facts = facts();
+        let mut walk = walk(true);
+        walk.path = dropped("INPUT", rule, false);
+        walk.rest = walk.path.clone();
+        walk.sip = false;
+        address(&mut facts).walks = Ok(vec![walk]);
+        let diagnosis = Diagnosis::of(&facts);
+        let undo = diagnosis.undo();
+        assert!(undo.iter().all(|undo| undo.act == Act::ByHand));
+        diagnosis.is_blocked().then(|| undo.iter().map(|undo| undo.line()).collect::<Vec<_>>().join("; "))
+    };
+    let accept = Some("iptables-nft -I INPUT 1 -s 203.0.113.66 -j ACCEPT".to_owned());
+    for (rule, undo) in [
+        ("-s 203.0.113.66/32 -j DROP", Some("iptables-nft -D INPUT -s 203.0.113.66/32 -j DROP".to_owned())),
+        ("-s 203.0.113.0/24 -j DROP", accept.clone()),
+        ("-m set --match-set cn src -j DROP", accept.clone()),
+        ("! -s 10.0.0.0/8 -p tcp -m tcp --dport 22 -j DROP", None),
+        ("-m set ! --match-set friends src -j DROP", None),
+        ("-m set --match-set mine dst -j DROP", None),
+    ] {
+        assert_eq!(by_hand(rule), undo, "{rule}");
+    }
+}
+
+#[test]
+fn whatever_drops_its_packets_is_a_block() {
+    for (chain, rule, ours, by) in [
+        ("f2b-all", "-s 203.0.113.66/32 -j DROP", false, By::Fail2ban),
+        ("sip-auth-ip", "-s 203.0.113.66/32 -j DROP", false, By::EventGuard),
+        (BANS, "-m set --match-set rf-ban-x-4 src -j DROP", true, By::Fail2ban),
+        ("RINGFENCE-FLAGS", "-j DROP", true, By::RateLimit),
+        ("own", "-m set --match-set rf-block4 src -j DROP", false, By::BlockList),
+        ("own", "-j DROP", false, By::Rules),
+    ] {
+        let mut facts = facts();
+        let mut walk = walk(true);
+        walk.path = dropped(chain, rule, ours);
+        address(&mut facts).walks = Ok(vec![walk]);
+        concludes(&facts, &[by], &[("other rules", Verdict::Blocks)]);
+    }
+}
+
+#[test]
+fn the_blocked_addresses_of_an_account_are_named() {
+    let mut of_address = facts();
+    address(&mut of_address).in_jails = Ok(vec![in_jail()]);
+    address(&mut of_address).walks = Ok(vec![walk(false)]);
+    let mut facts = of_account();
+    facts.of_account.as_mut().unwrap().addresses = vec![self::facts(), of_address];
+    let diagnosis = concludes(&facts, &[By::Fail2ban], &[("its addresses", Verdict::Blocks)]);
+    assert_eq!(diagnosis.closed[0].address, Some(BAD.parse().unwrap()));
+    assert_eq!(diagnosis.undo()[0].line(), "ringfence release -- 203.0.113.66");
+}
+
+#[test]
 fn a_closed_policy_for_sip_is_a_block_by_other_rules() {
     let mut facts = facts();
-    let mut closed = walk(false);
+    let mut closed = walk(true);
+    closed.path = path(vec![], Fate::Dropped { by: policy() });
     closed.rest = closed.path.clone();
     address(&mut facts).walks = Ok(vec![closed.clone()]);
     let diagnosis = concludes(&facts, &[By::Rules], &[("other rules", Verdict::Blocks)]);
@@ -203,35 +438,44 @@ fn a_closed_policy_for_sip_is_a_block_by_other_rules() {
     address(&mut facts).walks = Ok(vec![closed]);
     concludes(&facts, &[], &[]);
     address(&mut facts).walks = Err("no iptables".to_owned());
-    let diagnosis = concludes(&facts, &[], &[("other rules", Verdict::NotKnown)]);
+    let unknown = ["restrictions", "other rules"].map(|check| (check, Verdict::NotKnown));
+    let diagnosis = concludes(&facts, &[], &unknown);
     assert_eq!(diagnosis.unread, ["no iptables"]);
 }
 
-#[test]
-fn an_account_is_blocked_where_the_kernel_has_its_block() {
-    let block = Block {
-        offender: "999@d".parse().unwrap(),
+fn block(id: &str) -> Block {
+    Block {
+        offender: id.parse().unwrap(),
         jail: "accounts".to_owned(),
         seen_from: None,
         since: NOW - 60,
         until: NOW + 60,
         why: "FusionPBX has no such domain".to_owned(),
         evidence: String::new(),
-    };
-    let mut facts = facts();
-    facts.subject = "999@d".parse().unwrap();
-    facts.of_address = None;
-    facts.of_account = Some(OfAccount {
+    }
+}
+
+/// Of an account that nobody knows.
+fn of_account() -> Facts {
+    let of_account = OfAccount {
         account: "999@d".parse().unwrap(),
         existence: Ok(None),
         failures: Ok(Some(vec![])),
-    });
+        addresses: vec![],
+    };
+    Facts { subject: "999@d".parse().unwrap(), of_address: None, of_account: Some(of_account), ..facts() }
+}
+
+#[test]
+fn an_account_is_blocked_where_the_kernel_has_its_block() {
+    let mut facts = of_account();
+    let block = block("999@d");
     for (hits, enforced, verdict) in [
-        (Some(Some(3)), true, Verdict::Blocks),
-        (Some(None), true, Verdict::WouldBlock),
-        (Some(None), false, Verdict::WouldBlock),
+        (Hits::Met(3), true, Verdict::Blocks),
+        (Hits::Absent, true, Verdict::WouldBlock),
+        (Hits::Absent, false, Verdict::WouldBlock),
         // Nobody could ask the kernel.
-        (None, true, Verdict::Blocks),
+        (Hits::NotKnown, true, Verdict::Blocks),
     ] {
         facts.ledgered = Ok(vec![Ledgered { block: block.clone(), hits }]);
         facts.host.enforces.blocks = enforced;

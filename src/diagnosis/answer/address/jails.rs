@@ -2,11 +2,12 @@
 
 use super::super::bans::{Held, held, not_running, take_out, unban};
 use super::super::{By, Check, Closed, Said};
-use super::{Case, closed, delete, forget, note, verdict};
+use super::{Case, closed, delete, forget, note, reach, verdict};
 use crate::bans::Jail;
 use crate::diagnosis::facts::{InBan, InJail, Ledgered};
-use crate::diagnosis::undo::Undo;
+use crate::diagnosis::undo::{Act, Undo};
 use crate::fail2ban::Remembered;
+use crate::firewall::native::Refusal;
 
 impl Case<'_> {
     /// fail2ban's jails, in the kernel and in its own words.
@@ -19,7 +20,7 @@ impl Case<'_> {
         for device in bans.extract_if(.., |held| held.id.contains('@')) {
             let blocked = |of: &Ledgered| device.id.parse() == Ok(of.block.offender.clone());
             if device.lasts() && !facts.ledgered.iter().flatten().any(blocked) {
-                loose.push(unban(&facts.host, &device.jail, &device.id));
+                loose.push(unban(facts, &device.jail, &device.id));
             }
         }
         // A jail of fail2ban's may have several sets or chains, one for each protocol.
@@ -30,24 +31,40 @@ impl Case<'_> {
             let state = match &jail.reach {
                 _ if !facts.host.enforces.bans => Err("mode is observe".to_owned()),
                 None => Err("the jail has not started".to_owned()),
-                Some(_) => self.is_closed(jail.probe),
+                Some(_) => self.paused().and_then(|()| self.is_closed(jail.probe)),
             };
             self.in_jail(jail, &bans, state, &mut said, &mut all);
         }
-        for ban in of.in_bans.iter().flatten().filter(|ban| !ban.is_event_guards()) {
-            let bans: Vec<_> = bans.iter().filter(|held| ban.is_of(&held.jail)).collect();
-            elsewhere.retain(|held| !ban.is_of(&held.jail));
+        let in_chains: Vec<_> = of.in_bans.iter().flatten().filter(|ban| !ban.is_event_guards()).collect();
+        let in_tables: Vec<_> =
+            of.refusals.iter().flatten().filter_map(|refusal| Some((jail_of(refusal)?, refusal))).collect();
+        elsewhere.retain(|held| !in_chains.iter().any(|ban| ban.is_of(&held.jail)));
+        elsewhere.retain(|held| !in_tables.iter().any(|(jail, _)| is_of(jail, &held.jail)));
+        for ban in in_chains {
+            let mut bans: Vec<_> = bans.iter().filter(|held| ban.is_of(&held.jail)).collect();
+            let name = bans.first().map_or_else(|| ban.jail().to_owned(), |held| held.jail.clone());
+            if bans.is_empty() {
+                // An action may name its chain as it likes: fail2ban must let go before its rule is gone.
+                bans = elsewhere.extract_if(.., |held| held.now == Some(true)).collect();
+            }
             let state = match &ban.rule.reach {
                 None => Err(format!("no rule of INPUT leads to {}", ban.rule.chain)),
                 Some(_) => self.is_closed(ban.probe),
             };
-            self.in_chain(ban, &bans, state, &mut said, &mut all);
+            self.in_chain(ban, &name, &bans, state, &mut said, &mut all);
+        }
+        for (jail, refusal) in in_tables {
+            let bans: Vec<_> = bans.iter().filter(|held| is_of(jail, &held.jail)).collect();
+            self.in_table(jail, refusal, &bans, &mut said, &mut all);
         }
         for ban in elsewhere {
-            self.elsewhere(ban, &mut said, &mut all, &mut loose);
+            self.elsewhere(ban, &mut said, &mut loose);
         }
-        let unread =
-            facts.held.is_err() || facts.remembered.is_err() || of.in_jails.is_err() || of.in_bans.is_err();
+        let unread = facts.held.is_err()
+            || facts.remembered.is_err()
+            || of.in_jails.is_err()
+            || of.in_bans.is_err()
+            || of.refusals.is_err();
         let judged = verdict(&said, &all);
         let said = if said.is_empty() { not_running(facts) } else { said };
         let check = Check::new(CHECK, judged, said).in_part(unread);
@@ -58,7 +75,7 @@ impl Case<'_> {
         &self,
         jail: &InJail,
         bans: &[&Held<'_>],
-        state: Result<(), String>,
+        state: Result<Option<String>, String>,
         said: &mut Vec<Said>,
         all: &mut Vec<Closed>,
     ) {
@@ -77,7 +94,7 @@ impl Case<'_> {
         let mut undo: Vec<Undo> = bans
             .iter()
             .filter(|held| held.lasts())
-            .map(|held| unban(&self.facts.host, &held.jail, &held.id))
+            .map(|held| unban(self.facts, &held.jail, &held.id))
             .collect();
         undo.push(take_out(&self.facts.host, jail));
         let ban = Closed {
@@ -97,12 +114,12 @@ impl Case<'_> {
     fn in_chain(
         &self,
         ban: &InBan,
+        name: &str,
         bans: &[&Held<'_>],
-        state: Result<(), String>,
+        state: Result<Option<String>, String>,
         said: &mut Vec<Said>,
         all: &mut Vec<Closed>,
     ) {
-        let host = &self.facts.host;
         let record = bans.iter().find_map(|held| held.record);
         let since = record.map(|record| record.since);
         let left = ban.entry.and_then(|entry| entry.left);
@@ -118,12 +135,11 @@ impl Case<'_> {
             if lasting.is_empty() { "; fail2ban does not know of it: it was left there" } else { "" };
         let undo = match (&ban.rule.set, ban.entry) {
             _ if !lasting.is_empty() => {
-                lasting.iter().map(|held| unban(host, &held.jail, &held.id)).collect()
+                lasting.iter().map(|held| unban(self.facts, &held.jail, &held.id)).collect()
             }
             (Some(set), Some(entry)) => vec![forget(set, entry.network)],
             _ => vec![delete(&ban.rule, "fail2ban")],
         };
-        let name = bans.first().map_or_else(|| ban.jail().to_owned(), |held| held.jail.clone());
         let text = format!("jail {name}{times}, {place}{left_over}");
         let block = Closed {
             reach: ban.rule.reach.clone().filter(|reach| reach != "all ports"),
@@ -134,6 +150,48 @@ impl Case<'_> {
             ..closed(By::Fail2ban, Said::new(format!("fail2ban's jail {name}")).since(since).until(until))
         };
         note(state, Said::new(text).since(since).until(until), block, said, all);
+    }
+
+    /// A ban in a table of nftables.
+    fn in_table(
+        &self,
+        jail: &str,
+        refusal: &Refusal,
+        bans: &[&Held<'_>],
+        said: &mut Vec<Said>,
+        all: &mut Vec<Closed>,
+    ) {
+        let record = bans.iter().find_map(|held| held.record);
+        let since = record.map(|record| record.since);
+        let until = record.and_then(|record| record.until);
+        let name = bans.first().map_or(jail, |held| &held.jail);
+        let lasting: Vec<_> = bans.iter().filter(|held| held.lasts()).collect();
+        let (left_over, undo) = if lasting.is_empty() {
+            ("; fail2ban does not know of it: it was left there", vec![self.delete_element(refusal)])
+        } else {
+            ("", lasting.iter().map(|held| unban(self.facts, &held.jail, &held.id)).collect())
+        };
+        let times = bans.first().map(|held| held.times()).unwrap_or_default();
+        let text = format!("jail {name}{times}, {refusal}{left_over}");
+        let block = Closed {
+            reach: reach(refusal),
+            ends: until.is_none().then_some("for good"),
+            lines: record.map(|record| record.lines.clone()).unwrap_or_default(),
+            undo,
+            hint: self.comes_back(record),
+            ..closed(By::Fail2ban, Said::new(format!("fail2ban's jail {name}")).since(since).until(until))
+        };
+        note(Ok(None), Said::new(text).since(since).until(until), block, said, all);
+    }
+
+    fn delete_element(&self, Refusal { table, set, .. }: &Refusal) -> Undo {
+        let (address, set) = (self.of.address, set.clone().unwrap_or_default());
+        let element = format!("{{ {address} }}");
+        let names = table.split_whitespace().chain([set.as_str(), &element]);
+        let argv =
+            ["nft", "delete", "element"].into_iter().chain(names).map(str::to_owned).collect::<Vec<_>>();
+        let what = format!("out of the set {set} of nftables");
+        Undo::new(what, argv, Act::DeleteElement { table: table.clone(), set: set.clone(), address })
     }
 
     /// What fail2ban's database has while it does not run.
@@ -147,8 +205,8 @@ impl Case<'_> {
         }
     }
 
-    /// What fail2ban bans and neither sets nor chains of iptables have.
-    fn elsewhere(&self, ban: &Held<'_>, said: &mut Vec<Said>, all: &mut Vec<Closed>, loose: &mut Vec<Undo>) {
+    /// What fail2ban bans and no rule of this host does.
+    fn elsewhere(&self, ban: &Held<'_>, said: &mut Vec<Said>, loose: &mut Vec<Undo>) {
         let since = ban.record.map(|record| record.since);
         let until = ban.record.and_then(|record| record.until);
         let say = |what: &str| {
@@ -160,20 +218,11 @@ impl Case<'_> {
             Some(false) => {}
             Some(true) if ours => {
                 said.push(say("not in its set; ringfence-ban sync puts it there"));
-                loose.push(unban(&self.facts.host, &ban.jail, &ban.id));
+                loose.push(unban(self.facts, &ban.jail, &ban.id));
             }
-            Some(true) if self.of.in_bans.is_ok() => {
-                let text = say("by an action that is neither of iptables nor of Ringfence");
-                let block = Closed {
-                    ends: until.is_none().then_some("for good"),
-                    lines: ban.record.map(|record| record.lines.clone()).unwrap_or_default(),
-                    undo: vec![unban(&self.facts.host, &ban.jail, &ban.id)],
-                    ..closed(
-                        By::Fail2ban,
-                        Said::new(format!("fail2ban's jail {}", ban.jail)).since(since).until(until),
-                    )
-                };
-                note(Ok(()), text, block, said, all);
+            Some(true) if self.of.in_bans.is_ok() && self.of.refusals.is_ok() => {
+                said.push(say("fail2ban holds it, but no rule that was found on this host does"));
+                loose.push(unban(self.facts, &ban.jail, &ban.id));
             }
             Some(true) => said.push(say("the kernel could not be asked")),
             None if self.facts.held.is_ok() => {
@@ -188,18 +237,25 @@ impl InBan {
     /// Whether it is of this jail of fail2ban's. Names of chains have at most 28 characters, those of sets 31.
     fn is_of(&self, jail: &str) -> bool {
         let cut = self.rule.set.as_deref().unwrap_or(&self.rule.chain).len() >= 28;
-        self.jail() == jail || cut && jail.starts_with(self.jail())
+        is_of(self.jail(), jail) || cut && jail.starts_with(self.jail())
     }
 
     /// The jail's name, perhaps cut, by its chain or set.
     fn jail(&self) -> &str {
         let name = self.rule.set.as_deref().unwrap_or(&self.rule.chain);
         let name = name.strip_prefix("f2b-").or_else(|| name.strip_prefix("fail2ban-")).unwrap_or(name);
-        if self.rule.set.is_some() { name.strip_suffix('6').unwrap_or(name) } else { name }
+        let of_ipv6 = self.rule.set.is_some() && self.rule.program.starts_with("ip6");
+        if of_ipv6 { name.strip_suffix('6').unwrap_or(name) } else { name }
     }
 }
 
-/// Whether a jail of `ringfence-ban` is one of fail2ban's of this name.
+/// The jail that a rule of nftables is of, by its set, as fail2ban's own action names it.
+pub(super) fn jail_of(refusal: &Refusal) -> Option<&str> {
+    let set = refusal.set.as_deref().filter(|_| !refusal.unless)?;
+    set.strip_prefix("addr-set-").or_else(|| set.strip_prefix("addr6-set-"))
+}
+
+/// Whether a jail of `ringfence-ban`, or the name of an action, is one of fail2ban's of this name.
 fn is_of(ours: &str, name: &str) -> bool {
     Jail::names_of(ours).any(|known| known == name)
 }

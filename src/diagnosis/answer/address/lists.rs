@@ -1,11 +1,15 @@
 //! What comes behind the bans: lists, limits, restrictions, and the host's own rules.
 
-use super::super::rules::{Culprit, culprit, ports};
+use super::super::rules::{About, Culprit, culprit, ports};
 use super::super::{By, Check, Closed, Said, Verdict};
-use super::{Case, Found, closed, forget, verdict};
+use super::jails::jail_of;
+use super::{Case, Found, but, closed, forget, reach, verdict};
 use crate::diagnosis::facts::{Listed, Walk};
 use crate::diagnosis::undo::{Act, Undo};
-use crate::firewall::path::Verdict as Fate;
+use crate::firewall::path::{Path, Verdict as Fate};
+
+/// What is said of them.
+const OWN: &str = "the host's own rules are not Ringfence's to change";
 
 impl<'a> Case<'a> {
     pub(super) fn block_lists(&self) -> Found {
@@ -24,16 +28,13 @@ impl<'a> Case<'a> {
             })
             .collect();
         let in_kernel = self.sets.block;
-        let by_path =
-            self.walks().any(|walk| culprit(&walk.path).is_some_and(|culprit| culprit.by == By::BlockList));
-        let in_force = by_path
-            || in_kernel.is_some() && self.of.ordered && self.facts.host.enforces.rules && !self.passes();
         if listed.is_empty() && in_kernel.is_some() {
             said.push(Said::new(
                 "in the kernel's set, but on no list any more; ringfence-lists load takes it out",
             ));
         }
-        if !in_force {
+        if !self.closes(By::BlockList, |walk| &walk.listed) {
+            let unknown = self.of.walks.is_err() && in_kernel.is_some();
             let judged = match in_kernel {
                 Some(_) if self.passes() => Verdict::PassedOver,
                 Some(_) => Verdict::WouldBlock,
@@ -42,10 +43,8 @@ impl<'a> Case<'a> {
             };
             let why = match in_kernel {
                 Some(_) if self.passes() => None,
-                Some(_) if !self.facts.host.enforces.rules => Some("mode is observe".to_owned()),
-                Some(_) => {
-                    Some("no rule asks for the lists; ringfence-firewall apply brings them in".to_owned())
-                }
+                Some(_) if unknown => None,
+                Some(_) => Some(format!("not in force: {}", self.why_not(|walk| &walk.listed))),
                 None if said.is_empty() => None,
                 None => Some(because.map_or_else(
                     || "not in the kernel; ringfence-lists load brings it in".to_owned(),
@@ -53,7 +52,7 @@ impl<'a> Case<'a> {
                 )),
             };
             said.extend(why.map(Said::new));
-            return (Check::new(CHECK, judged, said).in_part(self.of.in_sets.is_err()), vec![]);
+            return (Check::new(CHECK, judged, said).in_part(self.of.in_sets.is_err() || unknown), vec![]);
         }
         let names: Vec<_> = listed.iter().filter(|listed| !listed.observed).collect();
         let text = match names.as_slice() {
@@ -66,6 +65,7 @@ impl<'a> Case<'a> {
         };
         let since = names.iter().map(|listed| listed.since).min();
         let block = Closed {
+            reach: but(None, self.open(|walk| &walk.listed)),
             ends: Some("as long as it is listed"),
             undo: vec![self.allow()],
             ..closed(By::BlockList, Said::new(text).since(since))
@@ -86,8 +86,12 @@ impl<'a> Case<'a> {
         if self.passes() {
             return (Check::new(CHECK, Verdict::PassedOver, [said]), vec![]);
         }
-        if !(self.of.ordered && self.facts.host.enforces.rules) {
-            said.text += if self.of.ordered { " (mode is observe)" } else { " (no rule asks for it)" };
+        if self.of.walks.is_err() {
+            return (Check::new(CHECK, Verdict::NotKnown, [said]).in_part(true), vec![]);
+        }
+        if !self.closes(By::RateLimit, |walk| &walk.limited) {
+            let why = self.why_not(|walk| &walk.limited);
+            said.text = format!("{}; not in force: {why}", said.text);
             return (Check::new(CHECK, Verdict::WouldBlock, [said]), vec![]);
         }
         let block = Closed {
@@ -100,11 +104,15 @@ impl<'a> Case<'a> {
         (Check::new(CHECK, Verdict::Blocks, [said]), vec![block])
     }
 
-    /// Who drops what is left, and on which ports.
-    fn rest(&self, meant: impl Fn(&Walk, &Culprit) -> bool) -> Vec<(Culprit, Vec<&'a Walk>)> {
+    /// Who drops packets by these paths, and on which ports.
+    fn culprits(
+        &self,
+        path: impl Fn(&Walk) -> &Path,
+        meant: impl Fn(&Walk, &Culprit) -> bool,
+    ) -> Vec<(Culprit, Vec<&'a Walk>)> {
         let mut all: Vec<(Culprit, Vec<&Walk>)> = vec![];
         for walk in self.walks() {
-            let Some(found) = culprit(&walk.rest).filter(|culprit| meant(walk, culprit)) else { continue };
+            let Some(found) = culprit(path(walk)).filter(|culprit| meant(walk, culprit)) else { continue };
             match all.iter_mut().find(|(other, _)| *other == found) {
                 Some((_, walks)) => walks.push(walk),
                 None => all.push((found, vec![walk])),
@@ -115,9 +123,12 @@ impl<'a> Case<'a> {
 
     pub(super) fn restrictions(&self) -> Found {
         const CHECK: &str = "restrictions";
+        if self.of.walks.is_err() {
+            return (Check::unknown(CHECK), vec![]);
+        }
         // The same restriction has a rule for each protocol.
         let mut restricted: Vec<(String, Vec<&Walk>)> = vec![];
-        for (culprit, walks) in self.rest(|_, culprit| culprit.by == By::Restriction) {
+        for (culprit, walks) in self.culprits(|walk| &walk.rest, |_, culprit| culprit.by == By::Restriction) {
             let lists = culprit.lists.join(" or ");
             match restricted.iter_mut().find(|(other, _)| *other == lists) {
                 Some((_, all)) => all.extend(walks),
@@ -138,27 +149,38 @@ impl<'a> Case<'a> {
         (Check::new(CHECK, verdict(&said, &all), said), all)
     }
 
-    pub(super) fn rules(&self) -> Found {
+    /// The host's own rules, and whatever else drops its packets that nothing of `others` accounts for.
+    pub(super) fn rules(&self, others: &[Closed]) -> Found {
         const CHECK: &str = "other rules";
         if self.of.walks.is_err() {
             return (Check::unknown(CHECK), vec![]);
         }
         let (mut said, mut all) = (vec![], vec![]);
         // A port of other services that is closed to everybody is no block.
-        for (culprit, walks) in
-            self.rest(|walk, culprit| culprit.by == By::Rules && (walk.sip || culprit.names_source))
-        {
+        let is_block = |walk: &Walk, culprit: &Culprit| walk.sip || culprit.about != About::Everybody;
+        let own = self
+            .culprits(|walk| &walk.rest, |walk, culprit| culprit.by == By::Rules && is_block(walk, culprit));
+        let is_known = |culprit: &Culprit| {
+            let whole = others.iter().filter(|closed| closed.account.is_none());
+            whole.map(|closed| closed.by).any(|by| by == culprit.by)
+                || own.iter().any(|(own, _)| own == culprit)
+        };
+        let more = self.culprits(
+            |walk| &walk.path,
+            |walk, culprit| !is_known(culprit) && (culprit.by != By::Rules || is_block(walk, culprit)),
+        );
+        for (culprit, walks) in own.iter().chain(&more).cloned() {
             let ports = ports(walks.into_iter());
             said.push(Said::new(format!("{}: closes {ports}", culprit.rule)));
-            let by_hand = Undo::new("the host's own rule is taken away", culprit.delete.clone(), Act::ByHand);
             all.push(Closed {
                 reach: Some(ports),
                 ends: Some("until somebody changes it"),
-                undo: if culprit.names_source { vec![by_hand] } else { vec![] },
-                hint: "the host's own rules are not Ringfence's to change".to_owned(),
-                ..closed(By::Rules, Said::new(culprit.rule))
+                undo: self.by_hand(&culprit).into_iter().collect(),
+                hint: if culprit.is_ours() { String::new() } else { OWN.to_owned() },
+                ..closed(culprit.by, Said::new(culprit.rule))
             });
         }
+        self.in_tables(&mut said, &mut all);
         let judged = verdict(&said, &all);
         let (beside, unknown) = match &self.of.beside {
             Ok(beside) => (beside.as_slice(), false),
@@ -173,11 +195,48 @@ impl<'a> Case<'a> {
         if !beside.is_empty() {
             let names = beside.join(", ");
             said.push(Said::new(format!(
-                "tables of nftables are not looked at: {names}; `nft list ruleset` shows them"
+                "of tables of nftables, only rules that drop or reject by source are looked at: {names}; `nft list ruleset` shows them"
             )));
         }
         let judged = if judged == Verdict::Nothing && !said.is_empty() { Verdict::Known } else { judged };
         (Check::new(CHECK, judged, said).in_part(unknown), all)
+    }
+}
+
+impl Case<'_> {
+    /// What lets the address in where a rule of the host's own drops it, and changes nothing for anybody else.
+    fn by_hand(&self, Culprit { about, step, .. }: &Culprit) -> Option<Undo> {
+        let step = step.as_ref().filter(|step| step.tag.is_none())?;
+        match about {
+            About::Everybody => None,
+            About::Address => {
+                Some(Undo::new("the host's own rule is taken away", step.delete(), Act::ByHand))
+            }
+            About::Others(others) => {
+                let (address, number) = (self.of.address.to_string(), step.number.to_string());
+                let argv = [&step.program, "-I", &step.chain, &number, "-s", &address, "-j", "ACCEPT"];
+                let what = format!("it alone is let in above the host's own rule, which is about {others}");
+                Some(Undo::new(what, argv, Act::ByHand))
+            }
+        }
+    }
+
+    /// What the host's own tables of nftables drop.
+    fn in_tables(&self, said: &mut Vec<Said>, all: &mut Vec<Closed>) {
+        for refusal in self.of.refusals.iter().flatten().filter(|refusal| jail_of(refusal).is_none()) {
+            let meets = |walk: &&Walk| refusal.meets(walk.protocol, walk.port) == Some(true);
+            // Who is in none of a set is about everybody, as of a port that is closed.
+            let about_it = |walk: &&Walk| walk.sip || !refusal.unless;
+            said.push(Said::new(refusal.to_string()));
+            if self.walks().filter(meets).any(|walk| about_it(&walk)) {
+                all.push(Closed {
+                    reach: reach(refusal),
+                    ends: Some("until somebody changes it"),
+                    hint: OWN.to_owned(),
+                    ..closed(By::Rules, Said::new(refusal.to_string()))
+                });
+            }
+        }
     }
 }
 
