@@ -144,7 +144,7 @@ pub fn is_voip(jail: &Jail, config: &Config) -> bool {
 /// What fail2ban runs; `None` where it does not run or answer, which [`daemon`] says.
 #[must_use]
 pub fn running(config: &Config) -> Option<Vec<Running>> {
-    fail2ban::running(&config.fail2ban.socket, TIME).ok().flatten()
+    fail2ban::running(&config.fail2ban.socket, TIME).ok().flatten().map(|jails| jails.known)
 }
 
 /// What an enabled jail for SIP is like, and whether fail2ban runs it so.

@@ -395,7 +395,8 @@ fn walks(
             Protocol::Udp if sip => Packet::register(address, protocol, port, None),
             Protocol::Udp => Packet::udp(address, port, []),
             Protocol::Tcp => Packet::syn(address, port),
-        };
+        }
+        .at(Timestamp::now());
         let path = firewall.path(&packet, &mut |set: &str, sides: &[Side]| sets.hold(set, sides, &packet));
         let mut but = |kept: &str| {
             rest.path(&packet, &mut |set: &str, sides: &[Side]| {

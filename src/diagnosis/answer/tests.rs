@@ -8,7 +8,7 @@ use crate::diagnosis::facts::{
 };
 use crate::diagnosis::undo::Act;
 use crate::fail2ban::Remembered;
-use crate::firewall::native::Refusal;
+use crate::firewall::native::{About, Refusal};
 use crate::firewall::path::{End, Holds, Path, Protocol, Step, Verdict as Fate};
 use crate::firewall::{BANS, Banned, Rule};
 use crate::kernel_sets::Entry;
@@ -145,6 +145,7 @@ fn listed() -> Listed {
 
 fn refusal(set: &str) -> Refusal {
     Refusal {
+        about: About::Source,
         table: "inet f2b-table".to_owned(),
         chain: "f2b-chain".to_owned(),
         set: Some(set.to_owned()),
