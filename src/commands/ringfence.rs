@@ -51,7 +51,7 @@ enum Command {
     Status(status::Args),
     /// Whether this host is as it should be, and what to do where it is not
     Doctor(doctor::Args),
-    /// Undo every block of an address or account, everywhere
+    /// Undo all that blocks an address or account alone, and say what is left
     Release(release::Args),
     /// What would become of an address, rule by rule; --walk goes through a real failure
     Test(test::Args),
