@@ -248,7 +248,7 @@ impl Call {
         }
     }
 
-    /// What matches packets. Whether the kernel takes the program is tried once after each boot.
+    /// What matches packets. Whether the kernel takes the program is tried, unless it is there, or its refusal is remembered.
     fn chosen(&self) -> &Chosen {
         self.chosen.get_or_init(|| self.choose(bpf::impossible))
     }

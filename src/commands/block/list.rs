@@ -108,12 +108,8 @@ pub(in crate::commands) struct Overview {
 
 /// Nothing is changed. `None` where nobody was ever blocked.
 pub(in crate::commands) fn overview(config: &Config, now: Timestamp) -> anyhow::Result<Option<Overview>> {
-    let path = config.ledger_path();
-    if !path.exists() {
-        return Ok(None);
-    }
     let call = Call::new(config.clone(), now);
-    let mut ledger = Ledger::peek(&path)?;
+    let Some(mut ledger) = peek(config)? else { return Ok(None) };
     let (active, suspended_until) = (ledger.active(call.now())?, ledger.suspended_until(call.now())?);
     let meets = Meets::read(&call)?;
     let mut in_kernel = 0;
@@ -147,16 +143,19 @@ pub(in crate::commands) fn overview(config: &Config, now: Timestamp) -> anyhow::
     }))
 }
 
+/// The ledger, to be read alone; `None` where there is none.
+fn peek(config: &Config) -> anyhow::Result<Option<Ledger>> {
+    let path = config.ledger_path();
+    if path.exists() { Ledger::peek(&path).map(Some) } else { Ok(None) }
+}
+
 /// The blocks, each with how often it was met, if the kernel could be asked: nothing where it is not in the kernel.
 pub(in crate::commands) type Met = Vec<(Block, Option<Option<u64>>)>;
 
 /// All blocks, for other tools; and why the kernel could not be asked, if that is so. To look makes and moves nothing.
 pub(in crate::commands) fn all(config: &Config, now: Timestamp) -> anyhow::Result<(Met, Option<String>)> {
     let call = Call::new(config.clone(), now);
-    if !call.config.ledger_path().exists() {
-        return Ok((vec![], None));
-    }
-    let active = Ledger::peek(&call.config.ledger_path())?.active(call.now())?;
+    let active = peek(config)?.map_or(Ok(vec![]), |mut ledger| ledger.active(call.now()))?;
     if active.is_empty() {
         return Ok((vec![], None));
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::super::scratch::{run, with_bpffs};
-use super::super::{Blocks, Settings, bring_in, hold, load, pins, remove};
+use super::super::{Blocks, BroughtIn, Settings, bring_in, hold, load, pins, remove};
 use super::{
     CLSACT, FILTER, LINK, PROGRAM, SchedClassifier, attach_filter, filters, is_attached, mark, with_qdisc,
 };
@@ -29,6 +29,17 @@ fn block(account: &str) {
     let offender: Offender = account.parse().unwrap();
     let now = Timestamp::now();
     hold(&Blocks::from([(&offender, now.as_second() + 3_600)]), now).unwrap();
+}
+
+/// Brings the program in at these interfaces, with one who is blocked.
+fn block_at(interfaces: &[&str]) -> BroughtIn {
+    let interfaces = interfaces.iter().map(ToString::to_string).collect();
+    let settings = Settings { ports: Config::default().firewall.sip_ports, interfaces, paused: None };
+    let offender: Offender = BLOCKED.parse().unwrap();
+    let now = Timestamp::now();
+    let blocks = Blocks::from([(&offender, now.as_second() + 3_600)]);
+    let run_dir = tempfile::tempdir().unwrap();
+    bring_in(&settings, run_dir.path(), &blocks, now).unwrap()
 }
 
 /// Whether a message of this user gets to the port of SIP over the loopback.
@@ -87,16 +98,7 @@ fn a_filter_takes_the_first_place_and_what_takes_filters_already() {
 #[test]
 fn a_filter_that_vanishes_with_its_interface_or_its_qdisc_comes_back() {
     with_bpffs("ip link set lo up", || {
-        let settings = Settings {
-            ports: Config::default().firewall.sip_ports,
-            interfaces: vec!["lo".to_owned(), "x".to_owned()],
-            paused: None,
-        };
-        let run_dir = tempfile::tempdir().unwrap();
-        let offender: Offender = BLOCKED.parse().unwrap();
-        let now = Timestamp::now();
-        let blocks = Blocks::from([(&offender, now.as_second() + 3_600)]);
-        let bring_in = || bring_in(&settings, run_dir.path(), &blocks, now).unwrap();
+        let bring_in = || block_at(&["lo", "x"]);
         run("ip link add x type bridge");
         let mut program = loaded();
         for name in ["lo", "x"] {
@@ -137,16 +139,7 @@ fn a_filter_that_vanishes_with_its_interface_or_its_qdisc_comes_back() {
 #[test]
 fn what_another_version_left_takes_nothing_of_ours_away() {
     with_bpffs("ip link set lo up", || {
-        let settings = Settings {
-            ports: Config::default().firewall.sip_ports,
-            interfaces: vec!["lo".to_owned()],
-            paused: None,
-        };
-        let run_dir = tempfile::tempdir().unwrap();
-        let offender: Offender = BLOCKED.parse().unwrap();
-        let now = Timestamp::now();
-        let blocks = Blocks::from([(&offender, now.as_second() + 3_600)]);
-        let bring_in = || bring_in(&settings, run_dir.path(), &blocks, now).unwrap();
+        let bring_in = || block_at(&["lo"]);
         bring_in();
         // As on a kernel without tcx.
         let lo = interface("lo");
