@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use assert_cmd::cargo::cargo_bin;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::support::pbx::{PHONES, UNVERIFIED};
 use crate::support::sip::register;
@@ -309,6 +309,11 @@ fn start(command: &mut Command) -> Child {
 
 /// Kills a call that [`Pbx::firewall_command`] made ready: the child of what enters the host. False if it was done already.
 fn kill(child: &mut Child) -> bool {
+    // Stopped, it starts nobody behind our back.
+    let pid = Pid::from_child(child);
+    let _ = kill_process(pid, Signal::STOP);
+    let stopped_or_done = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    waitid(WaitId::Pid(pid), stopped_or_done).unwrap();
     let children = format!("/proc/{0}/task/{0}/children", child.id());
     let inner = std::fs::read_to_string(children).unwrap_or_default();
     for pid in inner.split_whitespace() {
@@ -317,6 +322,7 @@ fn kill(child: &mut Child) -> bool {
     if inner.trim().is_empty() {
         child.kill().unwrap();
     }
+    let _ = kill_process(pid, Signal::CONT);
     !child.wait().unwrap().success()
 }
 

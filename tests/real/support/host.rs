@@ -13,10 +13,15 @@ pub struct Host {
     pid: String,
 }
 
+/// The lock of iptables is a file, and one for all network namespaces: a test that holds it would hold up all others.
+const OWN_LOCK: &str = "lock=$(mktemp); touch /run/xtables.lock; mount --bind \"$lock\" /run/xtables.lock; rm \"$lock\"; \
+                        exec cat";
+
 impl Host {
     pub fn new() -> Self {
         let mut unshare = Command::new("unshare")
-            .args(["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "--", "cat"])
+            .args(["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "--"])
+            .args(["sh", "-ec", OWN_LOCK])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
