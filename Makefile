@@ -9,11 +9,12 @@ TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z
 export CARGO_TARGET_$(TRIPLE)_RUNNER = sudo -E
 endif
 
-.PHONY: help demo test bench soak kernels fuzz fuzz-check lint validate setup clean
+.PHONY: help demo test man bench soak kernels fuzz fuzz-check lint validate setup clean
 
 help:
 	@echo "make demo    show the main job: an attacker is banned, the office with the same failures is not"
 	@echo "make test    all tests"
+	@echo "make man     write the manual pages anew, from the command lines and ringfence.toml"
 	@echo "make bench   speed and memory, beside the goals"
 	@echo "make soak    ten minutes of events for ringfence-events: its memory stays flat"
 	@echo "make kernels the kernel program on Debian's kernels, in virtual machines (amd64)"
@@ -30,6 +31,9 @@ demo:
 test:
 	@scripts/setup test
 	@$(CARGO) test --locked
+
+man:
+	@MAKE_MAN=1 $(CARGO) test --quiet --locked --test manual the_pages_are_what
 
 # So many bans are restored; fail2ban's own action takes minutes for these.
 BANS ?= 10000

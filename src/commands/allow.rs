@@ -47,16 +47,34 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Allow an address for a time, or for longer if it is allowed already
+    ///
+    /// Where it is allowed on the same word already, it is for longer, and never for less; but by hand, with --for, for what is
+    /// said.
     Add(add::Args),
     /// Allow it no more
+    ///
+    /// With --jail what this jail added, without it on whoever's word it is allowed. It is taken out of the kernel's set too,
+    /// unless it was seen registered within a day; then that is said.
     Remove(remove::Args),
     /// Show who is allowed, how long still, since when, on whose word, and why
     List(list::Args),
     /// Allow nobody any more whom add allowed, or nobody of a jail; with --after, fail2ban's actionflush
     Flush(remove::FlushArgs),
     /// Take back a flush that came just before: fail2ban's actionstop
+    ///
+    /// What a `flush --after` of the jail said is taken back up to a minute after it was due: fail2ban flushes a jail when it
+    /// only stops.
     Stop(remove::StopArgs),
     /// Bring registered phones, those seen within a day, and who is allowed into the kernel; every minute
+    ///
+    /// Into the kernel's sets come, for the time that is left to each: addresses with a live registration, 24 hours from now;
+    /// those seen registered within a day, until a day after that; who is allowed by this tool.
+    ///
+    /// Times begin anew in place, so that nobody is ever missing; nobody is removed. To be called every minute, by the timer or
+    /// the cron job, also after a boot. A hundred phones of an office that all come back at once, after an outage or a boot, are
+    /// known then, and no limit is for them.
+    ///
+    /// IPv6 addresses are brought in one by one, whatever `ipv6-prefix` is: the sets hold addresses only.
     Sync,
 }
 

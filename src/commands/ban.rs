@@ -52,20 +52,41 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make the jail's rule, and ban again whom fail2ban remembers: its actionstart
+    ///
+    /// Each is banned for what is left of his time. What the sets held before is replaced. Who has a live registration by now, or
+    /// is on an allow list that exempts from fail2ban, is left out, as ringfence-ignore(1) would; where fail2ban restores his ban
+    /// all the same, the next sync bans him.
     Start(jail::StartArgs),
     /// Take away the jail's rule, and let everybody go: fail2ban's actionstop
+    ///
+    /// The rules go first, then the sets; without --jail those of all jails.
     Stop(jail::StopArgs),
     /// Let everybody go whom the jail bans: fail2ban's actionflush
+    ///
+    /// The rules stay.
     Flush(jail::FlushArgs),
     /// Ban an address or a network for a time: fail2ban's actionban
+    ///
+    /// A network is no wider than a /8 of IPv4 or a /19 of IPv6. Who is banned already is banned for this time from now on. The
+    /// rules are looked at, and put right where something is missing.
     Ban(address::BanArgs),
     /// Let it go: fail2ban's actionunban
     Unban(address::UnbanArgs),
     /// Show the jails, what their bans close, how many they ban, and how many packets were dropped
+    ///
+    /// These are the jails that have started; packets are counted since the rules are there.
     List(list::Args),
     /// Repair the rules and sets, and let go whom fail2ban has let go meanwhile; every minute
+    ///
+    /// fail2ban 1.0 calls no action for what it restored and lets go, before the jail has banned somebody anew, and its database
+    /// has those too whom it did not restore. So it is asked, by `fail2ban-client banned`; within a minute of a jail's start,
+    /// when it may still be restoring, and while it does not answer, only those are renewed who were banned already or are banned
+    /// since. To be called every minute, by the timer or the cron job.
     Sync,
     /// Make the sets that saved rules name, empty, so that these can be restored: at boot, before they are
+    ///
+    /// Whoever saves the rules of this host (netfilter-persistent) saves those of RF-BAN too, and without their sets none of them
+    /// can be restored. ringfence-sets.service calls it at boot. Nobody is banned by what was saved.
     Prepare(prepare::Args),
 }
 
@@ -166,6 +187,8 @@ struct Whose {
     jail: String,
 
     /// The ports that are closed to whom it bans, as in the jail: 5060,5080:5081 or names like https
+    ///
+    /// Numbers, ranges, and names of /etc/services, with commas between them; `all` or 0:65535 are all ports.
     #[arg(long, value_name = "PORTS", default_value = "0:65535")]
     port: String,
 

@@ -53,20 +53,40 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Block an account everywhere, or its device at one address
+    ///
+    /// It is blocked if nothing speaks against it: see WHEN A BLOCK IS REFUSED in ringfence-block(1). A block that is there
+    /// already goes on, and ends when this one does.
     Ban(ban::Args),
     /// Let it go
+    ///
+    /// With --jail what this jail blocked, without it whoever blocked it. fail2ban then still has it among its bans, and does not
+    /// count it again before its time, unless told by `fail2ban-client set JAIL unbanip`.
     Unban(unban::Args),
     /// Show who is blocked, where, how long still, how often the block was met, and why
+    ///
+    /// Also since when and by which jail, how many packets were dropped since the rule was loaded, what is not in the kernel,
+    /// what matches there, and whether an alarm suspends blocks.
     List(list::Args),
     /// Let go of blocks that are over or no longer needed, and repair the kernel's rules; every minute
+    ///
+    /// Those are blocks whose time is over, of accounts that FusionPBX knows or that are registered by now, and of bans that
+    /// fail2ban lifted without telling. Repaired are the rules, with one jump in INPUT for each protocol, in its place. To be
+    /// called every minute, by the timer or the cron job; also after a boot.
     Expire,
     /// Bring the blocks of the ledger into the kernel; with a file, add its blocks first
+    ///
+    /// Those that are still due come in, in one transaction; those of jails that are stopped stay set aside.
     Restore(restore::Args),
     /// Take up again what was blocked when the jail stopped: fail2ban's actionstart
+    ///
+    /// What a jail blocked when it stopped is blocked again, if fail2ban still has it among its bans. Without --jail, all blocks
+    /// are meant, those by hand too, and the suspension after an alarm ends.
     Start(jail::Args),
     /// Set aside what the jail blocked, until it starts again: fail2ban's actionstop
     Stop(jail::Args),
     /// Let go of all that the jail blocked: fail2ban's actionflush
+    ///
+    /// What was flushed without the jail being stopped is let go for good.
     Flush(jail::Args),
 }
 
@@ -319,14 +339,21 @@ fn a_source(text: &str) -> Result<IpAddr, String> {
 #[derive(Debug, clap::Args)]
 struct Whom {
     /// fail2ban's jail; without it the block is one by hand
+    ///
+    /// What is refused, or not there, then exits with 0: fail2ban would only try it again. It counts the account as banned all
+    /// the same, and so does not ask again before its time.
     #[arg(long, value_name = "NAME")]
     jail: Option<String>,
 
     /// The device at this address alone
+    ///
+    /// The same as ,ADDRESS behind the account.
     #[arg(long, value_name = "ADDRESS", value_parser = a_source)]
     source: Option<IpAddr>,
 
     /// The account, and with a comma the address
+    ///
+    /// Behind `--`, it may begin with `-`.
     #[arg(value_name = "USER@DOMAIN[,ADDRESS]")]
     id: OsString,
 }

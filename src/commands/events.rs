@@ -42,8 +42,14 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Listen to FreeSWITCH and write the log, until SIGTERM; SIGHUP opens the log anew
+    ///
+    /// SIGINT ends it, too. A file that was renamed is noticed without SIGHUP, within half a second. To be started by the service
+    /// manager, which is told when it is ready, and that it lives. Needs no privileges.
     Run,
     /// Show the end of the log
+    ///
+    /// It is shown for people: local time, kind, address, account, and what happened. Lines that are none of the log's format are
+    /// passed over, and counted.
     Tail(tail::Args),
 }
 

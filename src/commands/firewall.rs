@@ -53,16 +53,31 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show what will be there, what differs from what is there, and what is odd on this host
+    ///
+    /// It is shown in order, with the packets that each rule met so far. Odd are bans below a rule that accepts, doubled jumps,
+    /// IPv6 open while IPv4 is closed, two kinds of iptables in use at once, other programs that flush rules, addresses that are
+    /// banned though they are allowed. Nothing is changed.
     Plan(plan::Args),
     /// Bring the rules in; with --confirm-within they take themselves back unless confirmed
+    ///
+    /// IPv4 and IPv6 get them together, or neither. Over SSH, one of the options is required.
     Apply(apply::Args),
     /// Keep what was applied; from a new session, which shows that the rules let you in
+    ///
+    /// A session that is open already proves nothing. It is refused if the rules are not there any more as they were applied.
     Confirm,
     /// Take away all rules of ours, and forget what was confirmed
+    ///
+    /// The sets that nothing else needs go, too. Bans and your rules stay.
     Remove,
     /// Put back what was confirmed last, if another program flushed it; at boot and every minute
+    ///
+    /// It goes by the settings as they were then, and also puts back what was moved. What was not confirmed in time is taken
+    /// back, if the process that should have is gone. To be called every minute and at boot, by the timer or the cron job.
     Restore,
     /// Prove that what was confirmed is there, and in its order; with --probe, that it works
+    ///
+    /// Its sets are looked at, too. The rule of a pause (see ringfence(1)) is no fault.
     Verify(verify::Args),
     /// Wait for the confirmation, or take back
     #[command(hide = true)]

@@ -38,6 +38,8 @@ const UNNEEDED: [&str; 7] = ["lists", "fusionpbx", "block", "ledger", "fail2ban"
 )]
 pub struct Args {
     /// Print how the answer comes about; the decision is not recorded
+    ///
+    /// It says which source was chosen and why, what was read, and what failed.
     #[arg(long)]
     explain: bool,
 
@@ -46,6 +48,8 @@ pub struct Args {
     config: Option<PathBuf>,
 
     /// One IPv4 or IPv6 address
+    ///
+    /// Any spelling will do. IPv4-mapped IPv6 is the IPv4 address.
     #[arg(allow_hyphen_values = true)]
     address: OsString,
 }

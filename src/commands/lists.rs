@@ -47,16 +47,31 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Fetch, then load: for cron or a timer
+    ///
+    /// On a terminal it shows what it does; in cron it is silent but for what was refused or damaged, and for whoever cannot be
+    /// protected.
     Refresh(fetch::Args),
     /// Download what is due, check it, and put the lists together; needs no privilege
+    ///
+    /// It must be able to write the directory of the lists, which may belong to an unprivileged user.
     Fetch(fetch::Args),
     /// Bring the lists into the kernel; needs root, but neither network nor database
+    ///
+    /// So it serves at boot. It needs root for `CAP_NET_ADMIN`. What the sets hold already is not touched.
     Load(load::Args),
     /// All lists, or those that an address is on
+    ///
+    /// Of all lists: how many networks, how old, when due, the last result, whom a list would have blocked (the first few by
+    /// name), and what was loaded. Of an ADDRESS: the lists that have it, since when, and whether it is blocked or why not.
+    /// APIBAN's addresses have the time of their last report.
     Show(show::Args),
     /// What a download would change in a list; nothing is kept
+    ///
+    /// The source is asked; - marks what it no longer has, + what is new.
     Diff(diff::Args),
     /// Print the smallest list of networks equal to addresses, networks and ranges
+    ///
+    /// The networks are sorted. Lines that cannot be read are named on standard error and left out.
     Merge(merge::Args),
 }
 

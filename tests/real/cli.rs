@@ -2,9 +2,8 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::process::Command;
 
-use crate::support::{World, call, project, shipped_settings};
+use crate::support::World;
 
 #[test]
 fn what_is_no_address_may_be_banned_silently() {
@@ -71,80 +70,6 @@ fn help_and_version() {
     assert!(long.stdout.contains("Which way it fails:"));
     for line in long.stdout.lines().chain(short.stdout.lines()) {
         assert!(line.len() <= 100, "{line}");
-    }
-}
-
-/// The words of help that are options.
-fn options(help: &str) -> impl Iterator<Item = &str> {
-    help.split_whitespace()
-        .filter(|word| word.starts_with("--"))
-        .map(|word| word.trim_matches(&['`', '.', ',', '\''][..]))
-}
-
-/// Its manual page, a call of it, and its commands.
-type Tool<'a> = (&'a str, fn(&World, &[&str]) -> Command, &'a [&'a str]);
-
-#[test]
-fn the_manual_pages_know_every_option_and_setting() {
-    let world = World::empty();
-    let page = |tool: &str| std::fs::read_to_string(project(&format!("packaging/man/{tool}.8"))).unwrap();
-    let [ignore, lists, block, ban, allow, firewall, events] =
-        ["ignore", "lists", "block", "ban", "allow", "firewall", "events"]
-            .map(|tool| page(&format!("ringfence-{tool}")));
-    let admin = page("ringfence");
-    let knows = |page: &str, word: &str| assert!(page.contains(&word.replace('-', "\\-")), "{word}");
-    options(&world.call(&["--help"]).stdout).for_each(|option| knows(&ignore, option));
-    let tools: [Tool<'_>; 7] = [
-        (&lists, World::lists_command, &["refresh", "fetch", "load", "show", "diff", "merge"]),
-        (
-            &block,
-            World::block_command,
-            &["ban", "unban", "list", "expire", "restore", "start", "stop", "flush"],
-        ),
-        (&ban, World::ban_command, &["start", "stop", "flush", "ban", "unban", "list", "sync", "prepare"]),
-        (&allow, World::allow_command, &["add", "remove", "list", "flush", "stop", "sync"]),
-        (&firewall, World::firewall_command, &["plan", "apply", "confirm", "remove", "restore", "verify"]),
-        (&events, World::events_command, &["run", "tail"]),
-        (
-            &admin,
-            World::admin_command,
-            &[
-                "why",
-                "offenders",
-                "status",
-                "doctor",
-                "release",
-                "test",
-                "pause",
-                "report",
-                "validate",
-                "completions",
-            ],
-        ),
-    ];
-    for (page, tool, commands) in tools {
-        let help = |args: &[&str]| call(&mut tool(&world, args)).stdout;
-        let whole = help(&["--help"]);
-        options(&whole).for_each(|option| knows(page, option));
-        for command in commands {
-            assert!(whole.contains(&format!("\n  {command} ")), "{command}");
-            knows(page, command);
-            options(&help(&[command, "--help"])).for_each(|option| knows(page, option));
-        }
-    }
-    let mut page = &ignore;
-    for (_, key) in shipped_settings() {
-        match key.strip_prefix('[') {
-            Some(section) if section.starts_with("lists") || section.starts_with("fusionpbx") => {
-                page = &lists;
-            }
-            Some("block]" | "ledger]") => page = &block,
-            Some("fail2ban]") => page = &ban,
-            Some("firewall]") => page = &firewall,
-            Some("events]") => page = &events,
-            Some(_) => page = &ignore,
-            None => knows(page, &key),
-        }
     }
 }
 

@@ -21,14 +21,20 @@ const DEFAULT: i64 = 86_400;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// fail2ban's jail; without it the address is allowed by hand
+    ///
+    /// What is refused then exits with 0: fail2ban would only try it again.
     #[arg(long, value_name = "NAME", value_parser = a_jail)]
     jail: Option<String>,
 
     /// How long, in seconds or like 30m or 2h 30m, at most 24d [default: 1d]
+    ///
+    /// A negative number, fail2ban's way to say "for ever", is 24d; so is what is longer, with --jail.
     #[arg(long = "for", value_name = "SPAN", value_parser = a_span, allow_hyphen_values = true)]
     span: Option<i64>,
 
     /// Why, for people; at most 200 bytes of it are kept
+    ///
+    /// It may be anybody's text: control characters are made visible.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     because: Option<OsString>,
 

@@ -12,6 +12,8 @@ use crate::exit::Exit;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print JSON, with seconds since 1970
+    ///
+    /// A jail that is null is by hand.
     #[arg(long)]
     json: bool,
 }

@@ -19,6 +19,8 @@ use crate::exit::Exit;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Only what fail2ban's jail added; without it, on whoever's word the address is allowed
+    ///
+    /// Who is not there then is no failure: fail2ban would only try it again.
     #[arg(long, value_name = "NAME", value_parser = a_jail)]
     jail: Option<String>,
 

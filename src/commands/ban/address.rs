@@ -25,6 +25,8 @@ pub(super) struct BanArgs {
     whose: Whose,
 
     /// How long, in seconds or like 30m; negative: for ever
+    ///
+    /// Also like 1d or 2h 30m.
     #[arg(long = "for", value_name = "SPAN", value_parser = a_span, allow_hyphen_values = true)]
     span: i64,
 

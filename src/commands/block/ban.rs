@@ -16,6 +16,9 @@ pub(super) struct Args {
     whom: Whom,
 
     /// Where the failures came from: the account is blocked only if that address is exempt from fail2ban
+    ///
+    /// So it is with `only-exempt`: all others are banned by address anyway. Empty or not given, as with fail2ban's banip, it is
+    /// not asked.
     #[arg(long, value_name = "ADDRESS", allow_hyphen_values = true)]
     seen_from: Option<String>,
 
@@ -24,6 +27,8 @@ pub(super) struct Args {
     at: Option<i64>,
 
     /// How long, in seconds or like 30m; negative: a year [default: 1h, or `for` in the settings]
+    ///
+    /// A year is also the longest.
     #[arg(long = "for", value_name = "SPAN", value_parser = block_span, allow_hyphen_values = true)]
     span: Option<i64>,
 }

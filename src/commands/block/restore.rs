@@ -21,10 +21,14 @@ const LONGEST: u64 = 256 << 20;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print what the kernel would be told; nothing is changed
+    ///
+    /// That is what iptables-restore would be told, or whom the program would block in addition.
     #[arg(long)]
     pub(super) dry_run: bool,
 
     /// Blocks as `list --json` prints them, to be added to the ledger; `-`: standard input
+    ///
+    /// They are added unchecked.
     file: Option<PathBuf>,
 }
 

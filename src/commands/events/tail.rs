@@ -33,6 +33,8 @@ pub(super) struct Args {
     lines: usize,
 
     /// Print JSON, an object a line
+    ///
+    /// Nothing is encoded. A value that is not known is null; `cut` has the keys whose values are cut.
     #[arg(long)]
     json: bool,
 }

@@ -23,6 +23,10 @@ use crate::firewall::{Firewall, take_turn};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Take it back unless `confirm` comes within this time (5s to 1h)
+    ///
+    /// The time begins when the rules are there. A process of its own does it, whatever becomes of the session, the terminal or
+    /// the caller; it is on its way before anything is changed. (Where systemd ends all processes of a session with it,
+    /// `KillUserProcesses`, `restore` does it, a minute later.)
     #[arg(long, value_name = "TIME", value_parser = patience, conflicts_with = "yes")]
     confirm_within: Option<Duration>,
 

@@ -19,6 +19,10 @@ pub(super) struct Args {
 
     /// Try it too: the same rules, in a network namespace of its own, get packets of all kinds. Nothing
     /// of this host's network is touched; its own rules are left out of it
+    ///
+    /// Two namespaces, joined by a cable, end with it: packets are sent to the rules, with addresses of documentation on the
+    /// lists, and what arrives is compared with what should. It needs ip(8), unshare(1) and the right to make namespaces, which
+    /// a container may lack.
     #[arg(long)]
     probe: bool,
 }

@@ -12,12 +12,17 @@ use crate::feeds::store::Store;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct Args {
     /// Ask for this list only (may be repeated); the others are used as they are
+    ///
+    /// It is asked for, due or not.
     #[arg(long, value_name = "NAME", value_parser = list_name)]
     pub(super) only: Vec<ListName>,
     /// Print what would change, and whom it would have blocked; change nothing
     #[arg(long)]
     pub(super) dry_run: bool,
     /// Ask also for what is not due, and take lists that shrank or grew a lot
+    ///
+    /// What is asked for comes in full; a lot is more than the settings allow. `refresh` also fills the sets even if they hold
+    /// the same already.
     #[arg(long)]
     pub(super) force: bool,
 }

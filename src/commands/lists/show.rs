@@ -25,6 +25,8 @@ pub(super) struct Args {
     #[arg(value_parser = an_address)]
     address: Option<IpAddr>,
     /// Print JSON
+    ///
+    /// Times are seconds since 1970.
     #[arg(long)]
     json: bool,
 }

@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Failures of this time up to now
+    ///
+    /// Like 30m or 7d.
     #[arg(long, value_name = "T", default_value = "1h", value_parser = a_time)]
     since: Duration,
 
@@ -53,6 +55,8 @@ pub(super) struct Args {
     freeswitch_log: Option<PathBuf>,
 
     /// Print CSV, an account and address a line, by domain: for the customer
+    ///
+    /// What a spreadsheet would take for a formula begins with '.
     #[arg(long, conflicts_with = "json")]
     csv: bool,
 

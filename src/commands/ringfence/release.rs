@@ -39,6 +39,8 @@ pub(super) struct Args {
     span: i64,
 
     /// Print what would be done; nothing is changed
+    ///
+    /// The commands are printed with it.
     #[arg(long)]
     dry_run: bool,
 

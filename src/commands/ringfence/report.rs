@@ -53,14 +53,21 @@ const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Write the page to this file; -: print it
+    ///
+    /// It is needed unless --json is there. The file is replaced in one rename, and may be read by its owner and group (0640).
     #[arg(long, value_name = "FILE", required_unless_present = "json")]
     html: Option<PathBuf>,
 
     /// What happened in this time up to now
+    ///
+    /// Like 30m or 7d.
     #[arg(long, value_name = "T", default_value = "7d", value_parser = a_time)]
     since: Duration,
 
     /// Only what concerns this domain: for the customer's copy
+    ///
+    /// It has only that tenant's accounts, and only addresses from which they were tried: no other tenant is named, no list and
+    /// no file; of an address only that it is left alone. What could not be read is said there in general words.
     #[arg(long, short, value_name = "DOMAIN")]
     domain: Option<String>,
 
@@ -69,6 +76,8 @@ pub(super) struct Args {
     freeswitch_log: Option<PathBuf>,
 
     /// Print the figures as JSON, with times as of RFC 3339
+    ///
+    /// It is in place of the page, or besides it.
     #[arg(long)]
     json: bool,
 }

@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Write it for Prometheus instead, into this file, whose name ends in .prom; -: standard output
+    ///
+    /// The file is replaced whole, and everybody may read it.
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     prometheus: Option<PathBuf>,
 

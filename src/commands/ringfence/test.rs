@@ -40,14 +40,27 @@ pub(super) struct Args {
 
     /// Walk through a real failed registration: the address is on the allow list meanwhile, and each thing
     /// that happens is told as it comes
+    ///
+    /// The address is put on the allow list as by `ringfence-allow add --for`, and is taken off at the end if it was not there
+    /// before; if the walk is killed, a minute after its time. Then let a phone at that address register with a wrong password:
+    /// the log of ringfence-events(1), or FreeSWITCH's own, is watched, and each failure told with what the jails make of it. It
+    /// ends soon after the first failure, with its time, or with Ctrl-C. Ctrl-C, SIGTERM and a lost terminal undo the allowance.
+    ///
+    /// Refused where a failure could cost a ban: where event_guard's chains are, where fail2ban does not answer, or where a jail
+    /// that reads the watched log, or FreeSWITCH's own, neither asks ringfence-ignore nor has the address in ignoreip. What
+    /// fail2ban asked about the address within the last 20 s, it may not ask again.
     #[arg(long)]
     walk: bool,
 
     /// The walk ends after this time, also where nothing came
+    ///
+    /// 1s to 1h.
     #[arg(long = "for", value_name = "T", default_value = "5m", value_parser = a_walk, requires = "walk")]
     time: Duration,
 
     /// Print JSON
+    ///
+    /// Of a walk, it comes at its end.
     #[arg(long)]
     json: bool,
 }
