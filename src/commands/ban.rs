@@ -78,7 +78,7 @@ enum Command {
     List(list::Args),
     /// Repair the rules and sets, and let go whom fail2ban has let go meanwhile; every minute
     ///
-    /// fail2ban 1.0 calls no action for what it restored and lets go, before the jail has banned somebody anew, and its database
+    /// What fail2ban remembers is renewed. fail2ban 1.0 calls no action for what it restored and lets go, before the jail has banned somebody anew, and its database
     /// has those too whom it did not restore. So it is asked, by `fail2ban-client banned`; within a minute of a jail's start,
     /// when it may still be restoring, and while it does not answer, only those are renewed who were banned already or are banned
     /// since. To be called every minute, by the timer or the cron job.
@@ -111,10 +111,10 @@ Which way it fails:
   If fail2ban's database cannot be read, start keeps what the kernel still bans, and says so. If the
   kernel takes no rules or sets, that is an error, and sync tries again within a minute; while
   neither fail2ban nor its database answers, sync bans nobody anew and lets nobody go. Each ban sees
-  to it that its rule is there. A mistake in the settings is said; bans go on. Addresses of this host, its gateways and name servers, and
-  those of login sessions are never banned, nor at a start who is exempt by now. Every ban ends with
-  its own time, even if fail2ban is gone; one of more than 24 days is renewed by sync as long as
-  fail2ban remembers it.
+  to it that its rule is there. A mistake in the settings is said; bans go on. Addresses of this
+  host, its gateways and name servers, and those of login sessions are never banned, nor at a start
+  who is exempt by now. Every ban ends with its own time, even if fail2ban is gone; one of more than
+  24 days is renewed by sync as long as fail2ban remembers it.
 
 Files:
   /etc/ringfence/ringfence.toml       settings; RINGFENCE_CONFIG or --config names another file

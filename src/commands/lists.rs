@@ -67,7 +67,7 @@ enum Command {
     Show(show::Args),
     /// What a download would change in a list; nothing is kept
     ///
-    /// The source is asked; - marks what it no longer has, + what is new.
+    /// The source is asked; `-` marks what it no longer has, `+` what is new.
     Diff(diff::Args),
     /// Print the smallest list of networks equal to addresses, networks and ranges
     ///

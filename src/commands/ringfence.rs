@@ -67,12 +67,13 @@ enum Command {
     Offenders(offenders::Args),
     /// Is all well? Services, jails, lists, blocks, order and decisions on one screen
     ///
-    /// Each thing that is not well is one line with the command that tells more; then the host is shown. Nothing is changed.
+    /// Each thing that is not well is one line with the command that tells more; then the host is shown. What
+    /// needs attention is named in ringfence(1). Nothing is changed.
     Status(status::Args),
     /// Whether this host is as it should be, and what to do where it is not
     ///
     /// Nothing is changed. Each finding has a verdict (needs doing, not checked, or fine), a subject, what is so, and the command
-    /// or setting that mends it. It needs root.
+    /// or setting that mends it. All checks are named in ringfence(1). It needs root.
     Doctor(doctor::Args),
     /// Undo all that blocks an address or account alone, and say what is left
     ///

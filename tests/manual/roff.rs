@@ -54,6 +54,9 @@ pub fn prose(text: &str, values: &[String]) -> String {
 
 /// A word with the marks that it needs.
 fn marked(word: &str, values: &[String]) -> String {
+    if word == "-" {
+        return "\\(en".to_owned();
+    }
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     let open = word.len() - word.trim_start_matches(['(', '"', '[']).len();
     let (before, rest) = word.split_at(open);

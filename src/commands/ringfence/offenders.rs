@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Args {
     /// Failures of this time up to now
     ///
-    /// Like 30m or 7d.
+    /// Write it like 30m or 7d.
     #[arg(long, value_name = "T", default_value = "1h", value_parser = a_time)]
     since: Duration,
 

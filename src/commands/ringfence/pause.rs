@@ -23,6 +23,8 @@ pub(super) const UNNEEDED: [&str; 6] =
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// So long, from now on (1m to 24h); without it, say whether there is a pause
+    ///
+    /// Write it like 10m or 2h 30m.
     #[arg(value_name = "TIME", value_parser = a_time)]
     time: Option<Duration>,
 

@@ -60,7 +60,7 @@ pub(super) struct Args {
 
     /// What happened in this time up to now
     ///
-    /// Like 30m or 7d.
+    /// Write it like 30m or 7d.
     #[arg(long, value_name = "T", default_value = "7d", value_parser = a_time)]
     since: Duration,
 

@@ -54,7 +54,7 @@ pub(super) struct Args {
 
     /// The walk ends after this time, also where nothing came
     ///
-    /// 1s to 1h.
+    /// It may be 1s to 1h.
     #[arg(long = "for", value_name = "T", default_value = "5m", value_parser = a_walk, requires = "walk")]
     time: Duration,
 
