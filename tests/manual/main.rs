@@ -119,6 +119,8 @@ fn the_pages_render_without_a_warning() {
         assert!(man.status.success() && stderr.is_empty(), "{name}: {stderr}");
         let text = String::from_utf8_lossy(&man.stdout);
         assert!(text.contains("NAME") && text.contains("SEE ALSO"), "{name}: {text}");
+        let wide: Vec<_> = text.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(wide.is_empty(), "{name}: too wide: {wide:#?}");
         let mandoc = Command::new("mandoc")
             .args(["-T", "lint", "-W", "warning"])
             .arg(page_file(&name))
@@ -140,6 +142,28 @@ fn the_examples_of_settings_are_right() {
     for example in examples {
         let config = Config::parse(Path::new("example"), example.as_bytes()).unwrap();
         config.firewall.restricted_to(&config.lists).unwrap();
+    }
+}
+
+/// Each example is an entry: its command line, then what it is for.
+#[test]
+fn the_examples_of_commands_are_right() {
+    for tool in tools() {
+        let name = format!("{}.1", tool.get_name());
+        let page = template(&name);
+        let examples = page.split(".SH EXAMPLES\n").nth(1).unwrap().split(".SH ").next().unwrap();
+        let lines: Vec<_> = examples.lines().filter_map(|line| line.strip_prefix(".B ringfence")).collect();
+        assert!(!lines.is_empty(), "{name}");
+        for line in lines {
+            let line = format!("ringfence{}", line.replace("\\-", "-").replace("\\(dq", "\""));
+            // Every other part is in quotes.
+            let words = line.split('"').enumerate().flat_map(|(index, part)| {
+                if index % 2 == 1 { vec![part] } else { part.split_whitespace().collect() }
+            });
+            if let Err(error) = tool.clone().try_get_matches_from(words) {
+                panic!("{name}: {line}: {error}");
+            }
+        }
     }
 }
 

@@ -186,3 +186,27 @@ fn is_default(section: &str, key: &str, value: &str) -> bool {
         parse(&format!("{list}{line}")).is_ok_and(|with| with == parse(&list).unwrap())
     })
 }
+
+#[test]
+fn the_shipped_file_has_every_setting() {
+    let file = crate::read(&crate::project("packaging/ringfence.toml"));
+    let settings = Settings::parse(&file);
+    for (section, settings) in &settings.sections {
+        let text = match section.as_str() {
+            "" => "no-such-key = 1\n".to_owned(),
+            LIST => format!("[lists.one]\n{}no-such-key = 1\n", LISTS[0]),
+            section => format!("[{section}]\nno-such-key = 1\n"),
+        };
+        let error = toml::from_str::<Config>(&text).unwrap_err();
+        let (_, expected) = error.message().split_once("expected").unwrap();
+        let expected: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
+        assert!(!expected.is_empty(), "{error}");
+        for key in expected {
+            let is_section = file.contains(&format!("\n# [{key}]\n")) || key == "lists";
+            assert!(
+                is_section || settings.iter().any(|setting| setting.named(key)),
+                "[{section}] lacks {key}"
+            );
+        }
+    }
+}

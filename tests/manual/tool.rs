@@ -157,8 +157,10 @@ fn meaning(arg: &Arg, values: &[String]) -> String {
     }
     let help =
         arg.get_long_help().or(arg.get_help()).unwrap_or_else(|| panic!("{arg} has no help")).to_string();
+    // The first has no full stop.
+    let paragraphs: Vec<_> = help.split("\n\n").map(|paragraph| paragraph.trim_end_matches('.')).collect();
+    let (mut text, mut default) = (paragraphs.join(". "), None);
     // Where it is not a fixed one, the help has it in words.
-    let (mut text, mut default) = (help.replace("\n\n", ". ").replace(".. ", ". "), None);
     if let Some((before, rest)) = text.clone().split_once(" [default: ")
         && let Some((written, after)) = rest.split_once(']')
     {
@@ -173,7 +175,7 @@ fn meaning(arg: &Arg, values: &[String]) -> String {
             .map(|value| value.get_name().to_owned())
             .collect();
         if !names.is_empty() {
-            text = format!("{}: {}", text.trim_end_matches('.'), names.join(", "));
+            text = format!("{text}: {}", names.join(", "));
         }
         let fixed: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
         if !fixed.is_empty() {
@@ -181,7 +183,7 @@ fn meaning(arg: &Arg, values: &[String]) -> String {
         }
     }
     if let Some(default) = default {
-        text = format!("{}. Default: {default}", text.trim_end_matches('.'));
+        text = format!("{text}. Default: {default}");
     }
     prose(&text, values)
 }
