@@ -9,7 +9,7 @@ TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z
 export CARGO_TARGET_$(TRIPLE)_RUNNER = sudo -E
 endif
 
-.PHONY: help demo test man bench soak kernels fuzz fuzz-check lint validate setup clean
+.PHONY: help demo test man bench soak kernels fuzz fuzz-check lint validate supply sbom setup clean
 
 help:
 	@echo "make demo    show the main job: an attacker is banned, the office with the same failures is not"
@@ -21,6 +21,8 @@ help:
 	@echo "make fuzz    a minute of nonsense for each parser of lists and events"
 	@echo "make validate FAIL2BAN=/etc/fail2ban    the settings, and the installed filters, each on its samples"
 	@echo "make lint    formatting and clippy"
+	@echo "make supply  what is linked into the tools may be: licences, sources, yanked releases, advisories; ADVISORY_DB=DIR"
+	@echo "make sbom    a CycloneDX list of it, target/ringfence.cdx.json"
 	@echo "make setup   only set up what is missing"
 
 demo:
@@ -80,6 +82,19 @@ FAIL2BAN ?= fail2ban
 
 validate:
 	@$(CARGO) run --quiet --locked --bin ringfence -- validate --fail2ban $(FAIL2BAN)
+
+# A copy of the database of advisories, where the network has none.
+ADVISORY_DB ?=
+
+supply:
+	@scripts/setup supply
+	@CARGO="$(CARGO)" ADVISORY_DB="$(ADVISORY_DB)" scripts/supply
+
+sbom:
+	@scripts/setup supply
+	@mkdir -p target
+	@CARGO="$(CARGO)" scripts/sbom >target/ringfence.cdx.json.new
+	@mv target/ringfence.cdx.json.new target/ringfence.cdx.json
 
 setup:
 	@scripts/setup bench
