@@ -60,6 +60,7 @@ mod block_policy;
 mod carriers;
 mod cli;
 mod config;
+mod documents;
 mod event_socket;
 mod events;
 mod fail2ban;
