@@ -81,4 +81,5 @@ mod lists_merge;
 mod offenders;
 mod postgres;
 mod sqlite;
+mod supply;
 mod support;
