@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::Allowed;
 use crate::evidence::visible_within;
@@ -54,8 +54,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Entry {
     /// Who.
     pub address: IpAddr,
-    /// On the word of which of fail2ban's jails; `None`: by hand.
-    pub jail: Option<String>,
+    /// On whose word; JSON has the name of the jail, or null.
+    #[serde(rename = "jail")]
+    pub word: Word,
     /// Seconds since 1970.
     pub since: i64,
     /// Seconds since 1970: it ends then.
@@ -70,14 +71,38 @@ impl Entry {
     /// Of the reason, which may be anybody's text, its beginning is kept, made harmless.
     #[must_use]
     pub fn new(address: IpAddr, jail: Option<&str>, since: i64, until: i64, because: &str) -> Self {
-        let because = visible_within(because.trim(), MAX_REASON);
-        Self { address, jail: jail.map(str::to_owned), since, until, because, flushed: None }
+        let word = jail.map_or(Word::ByHand, |jail| Word::Jail(jail.to_owned()));
+        Self::on(word, address, since, until, because)
     }
 
-    /// On whose word, for people: the jail, or `by hand`.
+    /// The same on the word of a walk through a failure, which this process takes.
+    #[must_use]
+    pub fn of_walk(address: IpAddr, since: i64, until: i64, because: &str) -> Self {
+        Self::on(Word::Walk(std::process::id()), address, since, until, because)
+    }
+
+    fn on(word: Word, address: IpAddr, since: i64, until: i64, because: &str) -> Self {
+        let because = visible_within(because.trim(), MAX_REASON);
+        Self { address, word, since, until, because, flushed: None }
+    }
+
+    /// On whose word, for people: the jail, `by hand`, or `a walk`.
     #[must_use]
     pub fn word(&self) -> &str {
-        self.jail.as_deref().unwrap_or(BY_HAND)
+        match &self.word {
+            Word::ByHand => BY_HAND,
+            Word::Jail(jail) => jail,
+            Word::Walk(_) => "a walk",
+        }
+    }
+
+    /// The jail on whose word it is.
+    #[must_use]
+    pub fn jail(&self) -> Option<&str> {
+        match &self.word {
+            Word::Jail(jail) => Some(jail),
+            Word::ByHand | Word::Walk(_) => None,
+        }
     }
 
     /// When it ends as things stand, in seconds since 1970.
@@ -87,7 +112,33 @@ impl Entry {
     }
 
     fn is_of(&self, jail: OfJail<'_>) -> bool {
-        jail.is_none_or(|jail| self.jail.as_deref() == Some(jail))
+        jail.is_none_or(|jail| self.jail() == Some(jail))
+    }
+}
+
+/// On whose word an address is allowed. Each stands beside what others say of the same address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub enum Word {
+    /// The administrator's.
+    ByHand,
+    /// That of one of fail2ban's jails.
+    Jail(String),
+    /// That of a walk through a real failure, by the number of its process: of one that was killed, it ends with its time.
+    Walk(u32),
+}
+
+impl Serialize for Word {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const NAME: &str = "Word";
+        let for_people = serializer.is_human_readable();
+        match self {
+            Self::Jail(jail) if for_people => serializer.serialize_str(jail),
+            _ if for_people => serializer.serialize_none(),
+            // In the file the first two are what an `Option` of the jail was before there were walks.
+            Self::ByHand => serializer.serialize_unit_variant(NAME, 0, "ByHand"),
+            Self::Jail(jail) => serializer.serialize_newtype_variant(NAME, 1, "Jail", jail),
+            Self::Walk(process) => serializer.serialize_newtype_variant(NAME, 2, "Walk", process),
+        }
     }
 }
 
@@ -111,7 +162,7 @@ pub fn read(state_dir: &Path, now: i64) -> anyhow::Result<Vec<Entry>> {
     let path = path(state_dir);
     let mut entries = content(&path).with_context(|| format!("cannot read {}", path.display()))?;
     entries.retain(|entry| entry.end() > now);
-    entries.sort_by(|one, other| (one.address, &one.jail).cmp(&(other.address, &other.jail)));
+    entries.sort_by(|one, other| (one.address, &one.word).cmp(&(other.address, &other.word)));
     Ok(entries)
 }
 
@@ -184,7 +235,7 @@ impl Book {
     /// entry as it is now.
     pub fn add(&mut self, entry: Entry, exactly: bool) -> Entry {
         self.changed = true;
-        let same = |other: &&mut Entry| (other.address, &other.jail) == (entry.address, &entry.jail);
+        let same = |other: &&mut Entry| (other.address, &other.word) == (entry.address, &entry.word);
         let Some(there) = self.entries.iter_mut().find(same) else {
             self.entries.push(entry.clone());
             return entry;
@@ -205,6 +256,11 @@ impl Book {
     /// Removes an address: what the jail says of it, or whoever; what was removed.
     pub fn remove(&mut self, address: IpAddr, jail: OfJail<'_>) -> Vec<Entry> {
         self.take(|entry| entry.address == address && entry.is_of(jail))
+    }
+
+    /// Removes what is said of an address on the same word; what was removed.
+    pub fn withdraw(&mut self, entry: &Entry) -> Vec<Entry> {
+        self.take(|other| (other.address, &other.word) == (entry.address, &entry.word))
     }
 
     /// Removes all of a jail, or all; what was removed.
@@ -471,6 +527,57 @@ mod tests {
         assert_eq!(names(all.clone()), ["203.0.113.22"]);
         book.put_back(all);
         assert_eq!(book.ends(1_160).len(), 1);
+    }
+
+    #[test]
+    fn a_walk_stands_beside_what_others_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let mut book = open(dir);
+        book.add(entry("203.0.113.20", "", 1_000, 1_100), false);
+        let walk = Entry::of_walk("203.0.113.20".parse().unwrap(), 1_000, 2_000, "ringfence test --walk");
+        book.add(walk.clone(), false);
+        book.write(at(1_000)).unwrap();
+        drop(book);
+        let all = [row("203.0.113.20", BY_HAND, 1_100), row("203.0.113.20", "a walk", 2_000)];
+        assert_eq!(allowed(dir, 1_000), all);
+        let json = serde_json::to_value(read(dir, 1_000).unwrap()).unwrap();
+        assert_eq!(
+            (&json[0]["jail"], &json[1]["jail"]),
+            (&serde_json::Value::Null, &serde_json::Value::Null)
+        );
+        let mut book = open(dir);
+        assert_eq!(book.withdraw(&walk), std::slice::from_ref(&walk));
+        assert_eq!(book.withdraw(&walk), []);
+        book.write(at(1_000)).unwrap();
+        assert_eq!(allowed(dir, 1_000), all[..1]);
+        assert_eq!(read(dir, 1_000).unwrap()[0].because, "a phone of ours");
+    }
+
+    #[test]
+    fn a_file_from_before_there_were_walks_is_read() {
+        #[derive(Serialize)]
+        struct Before(IpAddr, Option<String>, i64, i64, String, Option<i64>);
+        let before = |jail: Option<&str>| {
+            Before(
+                "::1".parse().unwrap(),
+                jail.map(str::to_owned),
+                1_000,
+                2_000,
+                "why".to_owned(),
+                Some(1_500),
+            )
+        };
+        let now = |jail| {
+            let mut entry = Entry::new("::1".parse().unwrap(), jail, 1_000, 2_000, "why");
+            entry.flushed = Some(1_500);
+            entry
+        };
+        for jail in [None, Some("success")] {
+            let bytes = postcard::to_allocvec(&before(jail)).unwrap();
+            assert_eq!(postcard::from_bytes::<Entry>(&bytes).unwrap(), now(jail));
+            assert_eq!(postcard::to_allocvec(&now(jail)).unwrap(), bytes);
+        }
     }
 
     #[test]

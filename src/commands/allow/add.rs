@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{Call, addresses, complain, kernel};
 use crate::address;
-use crate::allow::timed::{BY_HAND, Entry, LONGEST, MAX};
+use crate::allow::timed::{BY_HAND, Entry, LONGEST, MAX, Word};
 use crate::commands::{a_jail, a_span, causes, say, screen::span};
 use crate::config::Config;
 use crate::evidence::visible_within;
@@ -125,7 +125,7 @@ pub(in crate::commands) fn keep(
 ) -> anyhow::Result<()> {
     let call = Call { config: config.clone() };
     let (book, now) = call.book()?;
-    let there = book.of(address, now.as_second()).find(|entry| entry.jail.is_none());
+    let there = book.of(address, now.as_second()).find(|entry| entry.word == Word::ByHand);
     let stays = there.is_some_and(|entry| entry.end() >= now.as_second() + seconds);
     drop(book);
     let args = Args {
@@ -139,7 +139,11 @@ pub(in crate::commands) fn keep(
 
 /// Who allows it, in a sentence.
 pub(super) fn on_the_word(entry: &Entry) -> String {
-    entry.jail.as_ref().map_or_else(|| "what was added by hand".to_owned(), |jail| format!("the jail {jail}"))
+    match &entry.word {
+        Word::ByHand => "what was added by hand".to_owned(),
+        Word::Jail(jail) => format!("the jail {jail}"),
+        Word::Walk(_) => "a walk of ringfence test".to_owned(),
+    }
 }
 
 /// Whether packets that matter may come from there.

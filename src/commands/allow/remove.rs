@@ -90,7 +90,7 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     }
     if jail.is_none() {
         // It would not ask us again before its time.
-        for jail in removed.iter().filter_map(|entry| entry.jail.as_ref()) {
+        for jail in removed.iter().filter_map(Entry::jail) {
             complain(&format!(
                 "fail2ban still has it in the jail {jail}, which adds it again only after: fail2ban-client set {jail} unbanip \
                  {address}"
