@@ -213,14 +213,18 @@ impl Firewall {
         let names: BTreeSet<_> = rules.filter_map(saved::SavedRule::ban).collect();
         let tables = nft::tables()?;
         let native = tables.iter().filter(|table| !table.is_of_iptables() && saved::holds_bans(&table.name));
-        Ok(names.into_iter().chain(native.map(ToString::to_string)).collect())
+        let chains = native_bans()?;
+        let native = native.map(ToString::to_string).chain(chains.iter().map(ToString::to_string));
+        Ok(names.into_iter().chain(native).collect())
     }
 
-    /// Whether chains of FusionPBX's `event_guard` are there.
-    #[must_use]
-    pub fn has_event_guard(&self) -> bool {
+    /// Whether chains of FusionPBX's `event_guard` are there, of iptables or of nftables.
+    pub fn has_event_guard(&self) -> io::Result<bool> {
         let mut chains = self.tables.iter().flat_map(|table| table.saved.chains.keys());
-        chains.any(|chain| chain.starts_with("sip-auth-"))
+        if chains.any(|chain| saved::is_event_guards(chain)) {
+            return Ok(true);
+        }
+        Ok(native_bans()?.iter().any(|chain| saved::is_event_guards(&chain.name)))
     }
 
     /// Whether rules that we wrote are in the chains that begin with `prefix`.
@@ -386,6 +390,14 @@ impl Table {
         // What we left where the host's rules were before is taken away.
         change::text(&self.saved, &Layout::nothing(&wanted.prefix))
     }
+}
+
+/// Chains of fail2ban and `event_guard` in other tables of nftables than their own and those of iptables.
+fn native_bans() -> io::Result<Vec<nft::NftChain>> {
+    let is_other = |table: &nft::NftTable| !table.is_of_iptables() && !saved::holds_bans(&table.name);
+    let mut chains = nft::chains()?;
+    chains.retain(|chain| is_other(&chain.table) && saved::holds_bans(&chain.name));
+    Ok(chains)
 }
 
 #[cfg(test)]

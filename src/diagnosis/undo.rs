@@ -10,6 +10,7 @@ use crate::account::Offender;
 use crate::address;
 use crate::evidence::visible;
 use crate::firewall::Banned;
+use crate::firewall::native::Refusal;
 
 /// One step that undoes a block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -47,6 +48,13 @@ pub enum Act {
     Unblock(Offender),
     /// A rule of fail2ban's or `event_guard`'s is taken away.
     Delete(Banned),
+    /// A rule of `event_guard`'s in a table of nftables is taken away, which refuses this address.
+    DeleteRule {
+        /// The rule.
+        refusal: Refusal,
+        /// Whom.
+        address: IpAddr,
+    },
     /// An address is taken out of a set of nftables', as `inet f2b-table` and its name.
     DeleteElement {
         /// Family and name.

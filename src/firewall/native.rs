@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use ipnetwork::IpNetwork;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -15,6 +16,7 @@ use super::nft::{self, is_of_iptables};
 use super::path::{Packet, Protocol};
 use super::programs::output;
 use super::run;
+use super::saved::is_event_guards;
 
 mod asks;
 
@@ -54,6 +56,10 @@ pub struct Refusal {
     pub set: Option<String>,
     /// Whether it is refused because the set does not have it.
     pub unless: bool,
+    /// The address or network that the rule names, if it names one.
+    pub network: Option<IpNetwork>,
+    /// What the kernel calls the rule by in its table, for good; `None`: there is no rule.
+    pub handle: Option<u64>,
     /// Whether it is answered that it may not.
     pub rejects: bool,
     /// By which protocol; `None`: by any.
@@ -75,6 +81,36 @@ impl Refusal {
             true if self.asks_more => None,
             met => Some(met),
         }
+    }
+}
+
+impl Refusal {
+    /// Whether it is of FusionPBX's `event_guard`.
+    #[must_use]
+    pub fn is_event_guards(&self) -> bool {
+        is_event_guards(&self.chain)
+    }
+
+    /// The arguments of `nft` that take the rule away; `None` where there is none.
+    #[must_use]
+    pub fn delete(&self) -> Option<Vec<String>> {
+        self.at_rule("delete")
+    }
+
+    /// Those that let an address in just before the rule.
+    #[must_use]
+    pub fn let_in_before(&self, address: IpAddr) -> Option<Vec<String>> {
+        let version = if address.is_ipv4() { "ip" } else { "ip6" };
+        let rest = [version, "saddr", &address.to_string(), "accept"].map(str::to_owned);
+        let mut argv = self.at_rule("insert")?;
+        argv.extend(rest);
+        Some(argv)
+    }
+
+    fn at_rule(&self, does: &str) -> Option<Vec<String>> {
+        let handle = self.handle?.to_string();
+        let words = [does, "rule"].into_iter().chain(self.table.split_whitespace());
+        Some(words.chain([self.chain.as_str(), "handle", &handle]).map(str::to_owned).collect())
     }
 }
 
@@ -137,8 +173,11 @@ struct Chain {
     rules: Vec<Rule>,
 }
 
-/// The expressions of a rule.
-type Rule = Vec<Value>;
+#[derive(Debug)]
+struct Rule {
+    expressions: Vec<Value>,
+    handle: Option<u64>,
+}
 
 /// Where packets for this host come by, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -187,6 +226,34 @@ struct Walk<'a> {
     may_refuse: Option<String>,
 }
 
+/// Takes away the rule that refuses an address. That it is gone already is no error.
+pub fn delete(refusal: &Refusal, address: IpAddr, time: Duration) -> anyhow::Result<()> {
+    // A table that was made anew begins to count its rules again.
+    let Some(command) = refusal.delete() else { return Ok(()) };
+    let is_there = || Ok::<_, anyhow::Error>(refusals(address, time)?.contains(refusal));
+    if !is_there()? {
+        return Ok(());
+    }
+    let args: Vec<&str> = command.iter().map(String::as_str).collect();
+    let Err(error) = run(PACKAGE, "nft", &args, "", time) else { return Ok(()) };
+    if is_there()? { Err(error) } else { Ok(()) }
+}
+
+/// Takes an address out of a set of a table. That it is gone already is no error.
+pub fn delete_element(table: &str, set: &str, address: IpAddr, time: Duration) -> anyhow::Result<()> {
+    let element = format!("{{ {address} }}");
+    let of = |does: &'static str| -> Vec<&str> {
+        [does, "element"].into_iter().chain(table.split_whitespace()).chain([set, &element]).collect()
+    };
+    let Err(error) = run(PACKAGE, "nft", &of("delete"), "", time) else { return Ok(()) };
+    let said = output(PACKAGE, "nft", &of("get"), "", time)?;
+    if !said.status.success() && said.stderr.contains("No such file or directory") {
+        Ok(())
+    } else {
+        Err(error)
+    }
+}
+
 /// The rules that refuse an address by its source, on some port at least; none where there are no such tables.
 pub fn refusals(address: IpAddr, time: Duration) -> anyhow::Result<Vec<Refusal>> {
     Ok(Native::read(address, time)?.refusals(address))
@@ -206,9 +273,7 @@ impl Native {
         let mut native = Self { chains: chains(&ruleset), sets: BTreeMap::new() };
         let element = format!("{{ {address} }}");
         for chain in &native.chains {
-            for set in
-                chain.rules.iter().flatten().filter_map(|expression| asks::source_set(expression, address))
-            {
+            for set in chain.expressions().filter_map(|expression| asks::source_set(expression, address)) {
                 let key = (chain.full_table(), set.to_owned());
                 if native.sets.contains_key(&key) {
                     continue;
@@ -279,9 +344,9 @@ impl Native {
         let mut all: Vec<(&Rule, Refusal)> = vec![];
         for chain in &self.chains {
             all.extend(chain.rules.iter().filter_map(|rule| {
-                let rejects = asks::refuses_source(rule, address, &|set| self.has(chain, set))?;
-                let refusal = Refusal { rejects, ..chain.refusal(About::Anybody) };
-                Some((rule, asks::described(rule, refusal)))
+                let expressions = &rule.expressions;
+                let rejects = asks::refuses_source(expressions, address, &|set| self.has(chain, set))?;
+                Some((rule, rule.refusal(chain, rejects)))
             }));
         }
         let is_one = |rule: &Rule| all.iter().any(|(other, _)| std::ptr::eq(*other, rule));
@@ -319,7 +384,8 @@ impl Walk<'_> {
                     chain.full_table()
                 )
             };
-            let (asked, effect) = asks::rule(rule, self.packet, &|set| self.native.has(chain, set));
+            let has = |set: &str| self.native.has(chain, set);
+            let (asked, effect) = asks::rule(&rule.expressions, self.packet, &has);
             let limited = match asked {
                 Asked::No => continue,
                 Asked::Unknown => {
@@ -337,10 +403,7 @@ impl Walk<'_> {
             match effect {
                 Effect::GoesOn => {}
                 Effect::Accepts => return Left::Accepted,
-                Effect::Refuses { rejects } => {
-                    let refusal = Refusal { rejects, ..chain.refusal(About::Anybody) };
-                    return Left::Refused(asks::described(rule, refusal));
-                }
+                Effect::Refuses { rejects } => return Left::Refused(rule.refusal(chain, rejects)),
                 Effect::Returns => return Left::Back,
                 Effect::Jumps(name) | Effect::Goes(name) => match self.called(chain, name) {
                     Left::Back if matches!(effect, Effect::Jumps(_)) => {}
@@ -388,10 +451,21 @@ impl Walk<'_> {
     }
 }
 
+impl Rule {
+    fn refusal(&self, chain: &Chain, rejects: bool) -> Refusal {
+        let refusal = Refusal { rejects, handle: self.handle, ..chain.refusal(About::Anybody) };
+        asks::described(&self.expressions, refusal)
+    }
+}
+
 impl Chain {
     /// Family and name of its table.
     fn full_table(&self) -> String {
         format!("{} {}", self.family, self.table)
+    }
+
+    fn expressions(&self) -> impl Iterator<Item = &Value> {
+        self.rules.iter().flat_map(|rule| &rule.expressions)
     }
 
     fn sees(&self, packet: &Packet) -> bool {
@@ -409,6 +483,8 @@ impl Chain {
             about,
             set: None,
             unless: false,
+            network: None,
+            handle: None,
             rejects: false,
             protocol: None,
             ports: vec![],
@@ -456,7 +532,8 @@ fn chains(ruleset: &Value) -> Vec<Chain> {
         let its =
             |chain: &&mut Chain| (&chain.family, &chain.table, &chain.name) == (&place.0, &place.1, &place.2);
         if let Some(chain) = chains.iter_mut().find(its) {
-            chain.rules.push(rule["expr"].as_array().cloned().unwrap_or_default());
+            let expressions = rule["expr"].as_array().cloned().unwrap_or_default();
+            chain.rules.push(Rule { expressions, handle: rule["handle"].as_u64() });
         }
     }
     chains

@@ -12,6 +12,11 @@ use crate::netlink::{Ask, Error, Message, Socket, Subsystem, attribute};
 const GET_TABLE: u16 = 10 << 8 | 1;
 const NFTA_TABLE_NAME: u16 = 1;
 
+/// `NFT_MSG_GETCHAIN`.
+const GET_CHAIN: u16 = 10 << 8 | 4;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+
 /// Bytes of `struct nfgenmsg`, of which the first is the family.
 const HEADER: usize = 4;
 
@@ -92,19 +97,43 @@ impl fmt::Display for NftTable {
     }
 }
 
+/// A chain of nftables, whoever made it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NftChain {
+    pub(super) table: NftTable,
+    pub(super) name: String,
+}
+
+impl fmt::Display for NftChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.table, self.name)
+    }
+}
+
 /// All tables of this network namespace, in order; none where the kernel has no nftables.
 pub(super) fn tables() -> io::Result<Vec<NftTable>> {
+    dump(GET_TABLE, table)
+}
+
+/// All chains, the same way.
+pub(super) fn chains() -> io::Result<Vec<NftChain>> {
+    dump(GET_CHAIN, |body| {
+        let table = NftTable { family: (*body.first()?).into(), name: text(body, NFTA_CHAIN_TABLE)? };
+        Some(NftChain { table, name: text(body, NFTA_CHAIN_NAME)? })
+    })
+}
+
+fn dump<T: Ord>(kind: u16, read: impl Fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
     let mut socket = Socket::open(Subsystem::Netfilter)?;
     let mut tries = 1;
     loop {
-        let mut tables = vec![];
+        let mut all = vec![];
         // NFPROTO_UNSPEC: of every family.
-        let done =
-            socket.ask(Message::new(GET_TABLE, Ask::Dump, &[0; HEADER]), |body| tables.extend(table(body)));
+        let done = socket.ask(Message::new(kind, Ask::Dump, &[0; HEADER]), |body| all.extend(read(body)));
         match done {
             Ok(()) => {
-                tables.sort();
-                return Ok(tables);
+                all.sort();
+                return Ok(all);
             }
             Err(Error::Socket(error)) if error.kind() == io::ErrorKind::Interrupted && tries < TRIES => {
                 tries += 1;
@@ -117,10 +146,12 @@ pub(super) fn tables() -> io::Result<Vec<NftTable>> {
 }
 
 fn table(body: &[u8]) -> Option<NftTable> {
-    let (header, attributes) = body.split_first_chunk::<HEADER>()?;
-    let name = attribute(attributes, NFTA_TABLE_NAME)?;
-    let name = String::from_utf8_lossy(name.strip_suffix(b"\0").unwrap_or(name)).into_owned();
-    Some(NftTable { family: header[0].into(), name })
+    Some(NftTable { family: (*body.first()?).into(), name: text(body, NFTA_TABLE_NAME)? })
+}
+
+fn text(body: &[u8], kind: u16) -> Option<String> {
+    let text = attribute(body.get(HEADER..)?, kind)?;
+    Some(String::from_utf8_lossy(text.strip_suffix(b"\0").unwrap_or(text)).into_owned())
 }
 
 /// Whether the table `filter` is there; `None` where the kernel does not say.

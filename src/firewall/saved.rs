@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use super::{Counters, Tag};
 
 /// Names of chains and sets of fail2ban and `event_guard` begin so.
-const BANS: [&str; 3] = ["f2b-", "fail2ban-", "sip-auth-"];
+const BANS: [&str; 3] = ["f2b-", "fail2ban-", EVENT_GUARD];
+
+/// Names of chains of `event_guard` begin so, in iptables as in nftables.
+const EVENT_GUARD: &str = "sip-auth-";
 
 /// A rule that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,6 +213,11 @@ impl SavedRule {
 /// Whether a chain or set of this name is fail2ban's or `event_guard`'s.
 pub(super) fn holds_bans(name: &str) -> bool {
     BANS.iter().any(|start| name.starts_with(start))
+}
+
+/// Whether a chain of this name is `event_guard`'s.
+pub(super) fn is_event_guards(name: &str) -> bool {
+    name.starts_with(EVENT_GUARD)
 }
 
 /// `[packets:bytes] -A CHAIN rule`.

@@ -231,10 +231,7 @@ fn event_guards_rules_and_its_log_are_named() {
     let banner = site(&fusionpbx(&postgres));
     goes_live(&banner);
     let only_logged = ask(&banner, &[BAD]).stdout;
-    assert!(
-        only_logged.contains("its log says blocked, but no rule of iptables on this host does: "),
-        "{only_logged}"
-    );
+    assert!(only_logged.contains("its log says blocked, but no rule on this host does: "), "{only_logged}");
     assert_eq!(blocked_by(&banner, BAD), [""; 0]);
     // As it does itself; a restart doubles its jumps, and here even the rule.
     for chain in ["sip-auth-ip", "sip-auth-fail"] {

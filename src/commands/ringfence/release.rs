@@ -18,11 +18,14 @@ use crate::config::Config;
 use crate::diagnosis::{Act, By, Closed, Diagnosis, Facts, Subject, Undo, command_line};
 use crate::evidence::{Decision, visible};
 use crate::exit::Exit;
-use crate::firewall::{self, Firewall, take_turn};
+use crate::firewall::{self, Firewall, native, take_turn};
 use crate::kernel_sets::Ipset;
 
 /// fail2ban answers nobody while an action of its own runs.
 const FAIL2BAN: Duration = Duration::from_secs(15);
+
+/// nft answers within this time, also where it has a million elements.
+const NFT: Duration = Duration::from_secs(10);
 
 /// What is undone may make way for what was hidden behind it; so many looks are enough for all.
 const ROUNDS: usize = 3;
@@ -173,10 +176,11 @@ fn act(config: &Config, args: &Args, act: &Act) -> anyhow::Result<()> {
         }
         Act::DeleteElement { table, set, address } => {
             let _turn = take_turn(&config.run_dir)?;
-            let element = format!("{{ {address} }}");
-            let names = table.split_whitespace().chain([set.as_str(), &element]);
-            let args: Vec<&str> = ["delete", "element"].into_iter().chain(names).collect();
-            firewall::run("nftables", "nft", &args, "", FAIL2BAN).map(drop)
+            native::delete_element(table, set, *address, NFT)
+        }
+        Act::DeleteRule { refusal, address } => {
+            let _turn = take_turn(&config.run_dir)?;
+            native::delete(refusal, *address, NFT)
         }
         Act::Forget { set, network } => {
             let _turn = take_turn(&config.run_dir)?;

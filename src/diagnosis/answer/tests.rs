@@ -150,6 +150,8 @@ fn refusal(set: &str) -> Refusal {
         chain: "f2b-chain".to_owned(),
         set: Some(set.to_owned()),
         unless: false,
+        network: None,
+        handle: Some(5),
         rejects: true,
         protocol: Some(Protocol::Udp),
         ports: vec![(5060, 5061)],

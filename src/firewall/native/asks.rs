@@ -179,11 +179,7 @@ fn has_address(value: &Value, address: IpAddr) -> Option<bool> {
     if let Some([first, last]) = value["range"].as_array().map(Vec::as_slice) {
         return Some((parse(first)?..=parse(last)?).contains(&address));
     }
-    if let Some(prefix) = value.get("prefix") {
-        let length = u8::try_from(prefix["len"].as_u64()?).ok()?;
-        return Some(IpNetwork::new(parse(&prefix["addr"])?, length).ok()?.contains(address));
-    }
-    Some(parse(value)? == address)
+    network(value).map(|network| network.contains(address))
 }
 
 fn has_port(value: &Value, port: u16) -> Option<bool> {
@@ -249,6 +245,7 @@ pub(super) fn described(rule: &[Value], mut refusal: Refusal) -> Refusal {
             (Some("ip" | "ip6"), Some("saddr")) => {
                 refusal.about = About::Source;
                 refusal.set = named(right).map(str::to_owned);
+                refusal.network = if negated { None } else { network(right) };
                 refusal.unless = negated;
             }
             (Some(protocol), Some("dport")) => {
@@ -267,6 +264,17 @@ pub(super) fn described(rule: &[Value], mut refusal: Refusal) -> Refusal {
         }
     }
     refusal
+}
+
+/// The one address or network that is named.
+fn network(value: &Value) -> Option<IpNetwork> {
+    match value.get("prefix") {
+        None => value.as_str()?.parse::<IpAddr>().ok().map(IpNetwork::from),
+        Some(prefix) => {
+            let length = u8::try_from(prefix["len"].as_u64()?).ok()?;
+            IpNetwork::new(prefix["addr"].as_str()?.parse().ok()?, length).ok()
+        }
+    }
 }
 
 fn of_name(name: &str) -> Option<Protocol> {

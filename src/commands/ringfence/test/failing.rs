@@ -152,7 +152,7 @@ impl Failing {
             problems.push(format!("fail2ban's jails are not looked at: {}", causes(&error)));
             None
         });
-        let event_guard = Firewall::read().map(|there| there.has_event_guard()).ok();
+        let event_guard = Firewall::read().and_then(|there| Ok(there.has_event_guard()?)).ok();
         let running = jails.unwrap_or_default();
         let odd = running.unknown.iter();
         problems.extend(

@@ -1,9 +1,15 @@
 //! FusionPBX's `event_guard`: its chains, and its log.
 
 use super::super::{By, Check, Closed, Said, Verdict};
-use super::{Case, Found, closed, delete, note, verdict};
+use super::{Case, Found, closed, delete, note, reach, verdict};
 use crate::diagnosis::facts::InBan;
+use crate::diagnosis::undo::{Act, Undo};
+use crate::firewall::native::Refusal;
 use crate::fusionpbx::event_guard;
+
+/// Its page in FusionPBX goes by its log alone.
+const PAGE: &str =
+    "FusionPBX's page Status > Event Guard Logs still shows it: tick it there, and press Unblock";
 
 impl Case<'_> {
     pub(super) fn event_guard(&self) -> Found {
@@ -14,47 +20,64 @@ impl Case<'_> {
             Err(_) => &[],
         };
         let (mut said, mut all) = (vec![], vec![]);
-        for ban in of.in_bans.iter().flatten().filter(|ban| ban.is_event_guards()) {
-            let row = rows.iter().find(|row| row.filter == ban.rule.chain);
-            let text = format!(
-                "in the chain {} ({}){}",
-                ban.rule.chain,
-                ban.rule.program,
-                row.map(|row| format!("; {}", words(row))).unwrap_or_default()
-            );
-            let state = match &ban.rule.reach {
-                None => Err(format!("no rule of INPUT leads to {}", ban.rule.chain)),
-                Some(_) => self.is_closed(ban.probe),
-            };
+        let mut tell = |state, chain: &str, place: String, reach, undo: Option<Undo>| {
+            let row = rows.iter().find(|row| row.filter == chain);
+            let text = format!("{place}{}", row.map(|row| format!("; {}", words(row))).unwrap_or_default());
             let since = row.map(|row| row.since);
-            let hint = row.filter(|row| row.status != "unblocked").map(|_| {
-                "FusionPBX's page Status > Event Guard Logs still shows it: tick it there, and press Unblock".to_owned()
-            });
+            let hint = row.filter(|row| row.status != "unblocked").map(|_| PAGE.to_owned());
             let block = Closed {
-                reach: ban.rule.reach.clone().filter(|reach| reach != "all ports"),
+                reach,
                 ends: Some("for good"),
-                undo: vec![delete(&ban.rule, "event_guard")],
+                undo: undo.into_iter().collect(),
                 hint: hint.unwrap_or_default(),
-                ..closed(By::EventGuard, Said::new(format!("event_guard ({})", ban.rule.chain)).since(since))
+                ..closed(By::EventGuard, Said::new(format!("event_guard ({chain})")).since(since))
             };
             // The same rule twice is one block, which takes two commands.
             match all.iter_mut().find(|other: &&mut Closed| other.said.text == block.said.text) {
                 Some(other) => other.undo.extend(block.undo),
                 None => note(state, Said::new(text).since(since), block, &mut said, &mut all),
             }
+        };
+        for ban in of.in_bans.iter().flatten().filter(|ban| ban.is_event_guards()) {
+            let chain = &ban.rule.chain;
+            let state = match &ban.rule.reach {
+                None => Err(format!("no rule of INPUT leads to {chain}")),
+                Some(_) => self.is_closed(ban.probe),
+            };
+            let place = format!("in the chain {chain} ({})", ban.rule.program);
+            let reach = ban.rule.reach.clone().filter(|reach| reach != "all ports");
+            tell(state, chain, place, reach, Some(delete(&ban.rule, "event_guard")));
         }
+        for refusal in of.refusals.iter().flatten().filter(|refusal| refusal.is_event_guards()) {
+            let Refusal { chain, table, .. } = refusal;
+            let place = format!("in the chain {chain} (nftables, table {table})");
+            tell(Ok(None), chain, place, reach(refusal), self.delete_rule(refusal));
+        }
+        let unread = of.event_guard.is_err() || of.in_bans.is_err() || of.refusals.is_err();
         let nothing = said.is_empty();
         if nothing && let Some(row) = rows.first() {
             let text = match row.status.as_str() {
                 "blocked" => {
-                    format!("its log says blocked, but no rule of iptables on this host does: {}", words(row))
+                    format!("its log says blocked, but no rule on this host does: {}", words(row))
                 }
                 status => format!("its log says {status}: {}", words(row)),
             };
             said.push(Said::new(text).since(row.since));
         }
         let judged = if nothing && !said.is_empty() { Verdict::Known } else { verdict(&said, &all) };
-        (Check::new(CHECK, judged, said).in_part(of.event_guard.is_err() || of.in_bans.is_err()), all)
+        (Check::new(CHECK, judged, said).in_part(unread), all)
+    }
+
+    /// A rule of its own in a table of nftables is taken away.
+    fn delete_rule(&self, refusal: &Refusal) -> Option<Undo> {
+        let argv = std::iter::once("nft".to_owned()).chain(refusal.delete()?);
+        let what = format!("the rule of event_guard in {} of nftables is taken away", refusal.chain);
+        let act = Act::DeleteRule { refusal: refusal.clone(), address: self.of.address };
+        let undo = Undo::new(what, argv, act);
+        Some(match refusal.network {
+            Some(network) => undo.of_network(network),
+            None => Undo { also: Some("whoever else it names".to_owned()), ..undo },
+        })
     }
 }
 

@@ -4,8 +4,10 @@ use super::super::rules::{About, Culprit, culprit, ports};
 use super::super::{By, Check, Closed, Said, Verdict};
 use super::jails::jail_of;
 use super::{Case, Found, but, closed, forget, reach, verdict};
+use crate::address;
 use crate::diagnosis::facts::{Listed, Walk};
 use crate::diagnosis::undo::{Act, Undo};
+use crate::firewall::native::Refusal;
 use crate::firewall::path::{Path, Verdict as Fate};
 
 /// What is said of them.
@@ -221,9 +223,20 @@ impl Case<'_> {
         }
     }
 
+    /// The same for a rule in a table of nftables.
+    fn by_hand_in_table(&self, refusal: &Refusal) -> Option<Undo> {
+        let address = self.of.address;
+        let (argv, what) = match refusal.network.map(address::single) {
+            Some(Some(_)) => (refusal.delete()?, "the host's own rule is taken away"),
+            _ => (refusal.let_in_before(address)?, "it alone is let in above the host's own rule"),
+        };
+        Some(Undo::new(what, std::iter::once("nft".to_owned()).chain(argv), Act::ByHand))
+    }
+
     /// What the host's own tables of nftables drop.
     fn in_tables(&self, said: &mut Vec<Said>, all: &mut Vec<Closed>) {
-        for refusal in self.of.refusals.iter().flatten().filter(|refusal| jail_of(refusal).is_none()) {
+        let refusals = self.of.refusals.iter().flatten();
+        for refusal in refusals.filter(|refusal| jail_of(refusal).is_none() && !refusal.is_event_guards()) {
             let meets = |walk: &&Walk| refusal.meets(walk.protocol, walk.port) == Some(true);
             // Who is in none of a set is about everybody, as of a port that is closed.
             let about_it = |walk: &&Walk| walk.sip || !refusal.unless;
@@ -232,6 +245,7 @@ impl Case<'_> {
                 all.push(Closed {
                     reach: reach(refusal),
                     ends: Some("until somebody changes it"),
+                    undo: self.by_hand_in_table(refusal).into_iter().collect(),
                     hint: OWN.to_owned(),
                     ..closed(By::Rules, Said::new(refusal.to_string()))
                 });
