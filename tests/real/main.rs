@@ -48,6 +48,7 @@ mod admin_report;
 mod admin_status;
 mod admin_test;
 mod admin_validate;
+mod admin_ways;
 mod admin_why;
 mod allow;
 mod allow_fail2ban;

@@ -1,10 +1,11 @@
 //! `ringfence release`: every block of an address or account is undone, everywhere.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -20,12 +21,16 @@ use crate::evidence::{Decision, visible};
 use crate::exit::Exit;
 use crate::firewall::{self, Firewall, native, take_turn};
 use crate::kernel_sets::Ipset;
+use crate::state_file;
 
 /// fail2ban answers nobody while an action of its own runs.
 const FAIL2BAN: Duration = Duration::from_secs(15);
 
 /// nft answers within this time, also where it has a million elements.
 const NFT: Duration = Duration::from_secs(10);
+
+/// So long a release waits for another that goes on.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is undone may make way for what was hidden behind it; so many looks are enough for all.
 const ROUNDS: usize = 3;
@@ -84,6 +89,8 @@ struct Step {
     what: String,
     /// The command that does the same.
     command: String,
+    /// How often: more than once where it was blocked again meanwhile.
+    times: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -91,6 +98,8 @@ struct Step {
 pub(super) fn run(config: &Config, settings: Option<&Path>, args: &Args) -> anyhow::Result<Exit> {
     let mut outcome =
         Outcome { subject: args.subject.to_string(), dry_run: args.dry_run, ..Outcome::default() };
+    // Two at once would each take the other's work for its own.
+    let _turn = if args.dry_run { None } else { Some(one_at_a_time(&config.run_dir)?) };
     let seen = || {
         let facts = look(config, settings, &args.subject, Timestamp::now());
         let diagnosis = Diagnosis::of(&facts);
@@ -111,6 +120,7 @@ pub(super) fn run(config: &Config, settings: Option<&Path>, args: &Args) -> anyh
         // What is there behind the last step counts.
         (facts, diagnosis) = seen();
     }
+    note_comes_back(&mut outcome);
     if let Some(until) = facts.paused {
         let paused = pause::sentence(until, Timestamp::now());
         outcome
@@ -129,6 +139,35 @@ pub(super) fn run(config: &Config, settings: Option<&Path>, args: &Args) -> anyh
     })
 }
 
+/// A release that goes on is waited for; its turn ends with the file.
+fn one_at_a_time(run_dir: &Path) -> anyhow::Result<File> {
+    let path = run_dir.join("release.lock");
+    let open = || {
+        state_file::make_dir(run_dir, 0o755)?;
+        state_file::open_own_for_update(&path, state_file::effective_user())
+    };
+    let file = open().with_context(|| format!("cannot open {} (this needs root)", path.display()))?;
+    if !state_file::lock_within(&file, PATIENCE)? {
+        bail!("another ringfence release has been at it for {} s; try again", PATIENCE.as_secs());
+    }
+    Ok(file)
+}
+
+/// What was blocked anew while it was let go fails on.
+fn note_comes_back(outcome: &mut Outcome) {
+    if outcome.done.iter().all(|step| step.times == 1) {
+        return;
+    }
+    let (subject, whom) = match outcome.subject.parse() {
+        Ok(Subject::Address(address)) => (format!("{address} was"), format!(" --address {address}")),
+        _ => ("it was".to_owned(), String::new()),
+    };
+    outcome.notes.push(format!(
+        "{subject} blocked again while it was let go, and will be as long as something there goes on failing: `ringfence \
+         offenders{whom}` shows what"
+    ));
+}
+
 fn note_hints(diagnosis: &Diagnosis, outcome: &mut Outcome) {
     for Closed { hint, by, .. } in &diagnosis.closed {
         if !hint.is_empty() && *by == By::EventGuard && !outcome.notes.contains(hint) {
@@ -145,13 +184,16 @@ fn do_one(config: &Config, args: &Args, undo: &Undo, outcome: &mut Outcome) {
             *given = args.span.to_string();
         }
     }
-    let mut step = Step { what: visible(&undo.what), command: undo.line(), error: None };
+    let mut step = Step { what: visible(&undo.what), command: undo.line(), times: 1, error: None };
     if args.dry_run {
         outcome.done.push(step);
         return;
     }
     match act(config, args, &undo.act) {
-        Ok(()) => outcome.done.push(step),
+        Ok(()) => match outcome.done.iter_mut().find(|done| done.command == step.command) {
+            Some(done) => done.times += 1,
+            None => outcome.done.push(step),
+        },
         Err(error) => {
             step.error = Some(causes(&error));
             outcome.failed.push(step);
@@ -208,6 +250,13 @@ fn finish(args: &Args, facts: &Facts, diagnosis: &Diagnosis, outcome: &mut Outco
         return;
     }
     outcome.left.extend(diagnosis.closed.iter().map(left));
+    // Nothing drops it now, but what looks after the rules would bring it in again.
+    let told = |undo: &&Undo| !outcome.failed.iter().any(|step| step.command == undo.line());
+    let loose = diagnosis.loose.iter().filter(|undo| undo.is_released()).filter(told);
+    let loose = loose.map(|undo| {
+        format!("fail2ban has it among its bans again, though nothing drops it yet; by hand: {}", undo.line())
+    });
+    outcome.left.extend(loose);
     if facts.held.as_ref().is_ok_and(Option::is_none)
         && let Ok(Some(remembered)) = &facts.remembered
     {
@@ -261,7 +310,11 @@ fn render(outcome: &Outcome) -> String {
     };
     for step in done {
         let command = if *dry_run { format!("\n      {}", step.command) } else { String::new() };
-        let _ = writeln!(text, "  {}{command}", step.what);
+        let times = match step.times {
+            1 => String::new(),
+            times => format!(" ({times} times: it was blocked again meanwhile)"),
+        };
+        let _ = writeln!(text, "  {}{times}{command}", step.what);
     }
     for step in failed {
         let error = step.error.as_deref().unwrap_or_default();

@@ -254,8 +254,7 @@ fn note(
             let same = |other: &&mut Closed| other.said.text == block.said.text && other.undo == block.undo;
             match all.iter_mut().find(same) {
                 Some(other) => {
-                    other.reach =
-                        other.reach.take().zip(block.reach).map(|(one, more)| format!("{one}, {more}"));
+                    other.reach = other.reach.take().zip(block.reach).map(|(one, more)| both(&one, &more));
                 }
                 None => all.push(block),
             }
@@ -263,6 +262,18 @@ fn note(
         Err(why) => text.text = format!("{}; not in force: {why}", text.text),
     }
     said.push(text);
+}
+
+/// Either reach, in words; the same ports by two protocols are named once.
+fn both(one: &str, other: &str) -> String {
+    match (one.rsplit_once(' '), other.rsplit_once(' ')) {
+        (Some((ports, protocol)), Some((same, another))) if ports == same && protocol != another => {
+            let mut protocols = [protocol, another];
+            protocols.sort_unstable();
+            format!("{ports} {}", protocols.join(","))
+        }
+        _ => format!("{one}, {other}"),
+    }
 }
 
 /// The rule is taken away.

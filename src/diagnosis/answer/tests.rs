@@ -323,7 +323,7 @@ fn a_chain_for_each_protocol_is_one_ban_of_its_jail() {
     address(&mut facts).walks = Ok(vec![walk(false)]);
     let diagnosis = concludes(&facts, &[By::Fail2ban], &[("fail2ban", Verdict::Blocks)]);
     assert_eq!(diagnosis.closed[0].said.text, "fail2ban's jail sip");
-    assert_eq!(diagnosis.closed[0].reach.as_deref(), Some("5060 tcp, 5060 udp"));
+    assert_eq!(diagnosis.closed[0].reach.as_deref(), Some("5060 tcp,udp"));
     let unban = "fail2ban-client set sip unbanip 203.0.113.66";
     assert_eq!(diagnosis.undo().iter().map(|undo| undo.line()).collect::<Vec<_>>(), [unban]);
     // Whatever the action calls its chain, fail2ban lets go first.
