@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 
 use crate::state_file;
 
+mod names;
 mod network;
 mod ports;
 mod resolvers;
 mod sessions;
 
+pub use names::named_addresses;
 pub use network::{Interface, addresses, gateways, interfaces, tracked_connections, uplinks, with_addresses};
 pub use ports::listening;
 

@@ -392,6 +392,14 @@ impl Ledger {
         })
     }
 
+    /// How many sources but this one there were within a minute of `at` because of which an account was to be blocked.
+    pub fn other_alarms(&mut self, source: &str, at: i64) -> anyhow::Result<u32> {
+        const SQL: &str = "SELECT count(*) FROM alarms WHERE at > $1 - $2 AND at < $1 + $2 AND source <> $3";
+        let query = sqlx::query_scalar(SQL).bind(at).bind(ALARM_WINDOW).bind(source);
+        let count: i64 = self.read(async |connection| Ok(query.fetch_one(connection).await?))?;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
     /// Until when new blocks are suspended, if they are at `now`.
     pub fn suspended_until(&mut self, now: i64) -> anyhow::Result<Option<i64>> {
         const SQL: &str = "SELECT max(until) FROM suspensions WHERE until > $1 AND until < $1 + 3600";

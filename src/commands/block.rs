@@ -22,6 +22,7 @@ use crate::state_file;
 
 mod ban;
 mod expire;
+mod foresee;
 mod jail;
 pub(super) mod list;
 mod policy;
@@ -128,7 +129,7 @@ Files:
   /var/lib/ringfence/ledger.db        who is blocked until when, and why
   /var/log/ringfence/decisions.jsonl  who was blocked, refused and let go";
 
-pub(in crate::commands) use policy::foresee;
+pub(in crate::commands) use foresee::{Foresight, Outcome, foresee};
 
 /// No more of what names no account is repeated, in bytes.
 const MAX_TEXT: usize = 200;

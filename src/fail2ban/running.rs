@@ -28,6 +28,8 @@ pub struct Running {
     pub ignore_command: String,
     /// Whom it leaves alone, as its settings name them: addresses, networks and names of hosts.
     pub ignored: Vec<String>,
+    /// Whether it leaves this host's own addresses alone.
+    pub ignores_self: bool,
     /// So many failures are a ban.
     pub max_retry: u32,
     /// Within so many seconds.
@@ -46,8 +48,8 @@ pub struct Jails {
 }
 
 /// What is asked of each jail, in this order.
-const QUESTIONS: [&str; 7] =
-    ["failregex", "logpath", "ignorecommand", "ignoreip", "maxretry", "findtime", "bantime"];
+const QUESTIONS: [&str; 8] =
+    ["failregex", "logpath", "ignorecommand", "ignoreip", "ignoreself", "maxretry", "findtime", "bantime"];
 
 /// The jails that run; `None` where fail2ban does not. An error says that it does not answer within `time`, twice.
 ///
@@ -98,7 +100,7 @@ fn answers(said: &str) -> Vec<String> {
 }
 
 fn jail(name: &str, answers: &[String]) -> Running {
-    let [regexes, logs, command, ignored, retry, find, ban] = answers else { return Running::default() };
+    let [regexes, logs, command, ignored, own, retry, find, ban] = answers else { return Running::default() };
     let seconds = |text: &str| text.parse::<f64>().map_or(0, whole);
     Running {
         name: name.to_owned(),
@@ -106,6 +108,7 @@ fn jail(name: &str, answers: &[String]) -> Running {
         logs: items(logs),
         ignore_command: command.clone(),
         ignored: items(ignored),
+        ignores_self: own == "True",
         max_retry: retry.parse().unwrap_or_default(),
         find_time: seconds(find),
         ban_time: seconds(ban),
@@ -160,6 +163,7 @@ mod tests {
             "Current monitored log file(s):\n|- /var/log/a\n`- /var/log/b",
             "/usr/bin/ringfence-ignore \"<ip>\"",
             "These IP addresses/networks are ignored:\n|- 127.0.0.0/8\n`- ::1",
+            "True",
             "10",
             "600",
             "-1",
@@ -167,7 +171,10 @@ mod tests {
         let found = jail("sip", &answers.map(str::to_owned));
         assert_eq!(found.fail_regexes, ["^a [1]: b$", "c"]);
         assert_eq!(found.logs, ["/var/log/a", "/var/log/b"]);
-        assert_eq!(found.ignored, ["127.0.0.0/8", "::1"]);
+        assert_eq!(
+            (found.ignored, found.ignores_self),
+            (vec!["127.0.0.0/8".to_owned(), "::1".to_owned()], true)
+        );
         assert_eq!((found.max_retry, found.find_time, found.ban_time), (10, 600, -1));
         assert_eq!(found.ignore_command, "/usr/bin/ringfence-ignore \"<ip>\"");
         let none = [
@@ -175,12 +182,13 @@ mod tests {
             "No file is currently monitored",
             "",
             "No IP address/network is ignored",
+            "False",
             "5",
             "3600.5",
             "1",
         ];
         let found = jail("sip", &none.map(str::to_owned));
         assert_eq!((found.fail_regexes, found.logs, found.ignored), (vec![], vec![], vec![]));
-        assert_eq!((found.ignore_command.as_str(), found.find_time), ("", 3600));
+        assert_eq!((found.ignore_command.as_str(), found.ignores_self, found.find_time), ("", false, 3600));
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::support::pbx::UNVERIFIED;
 use crate::support::{Call, Fail2ban, Pbx, call, data, wait_for};
 
-const OFFICE: &str = "203.0.113.20";
-const ACCOUNT: &str = "101@a.example.com";
+pub const OFFICE: &str = "203.0.113.20";
+pub const ACCOUNT: &str = "101@a.example.com";
 
 fn command(pbx: &Pbx, args: &[&str]) -> Command {
     let mut command = pbx.host.command("env");
@@ -22,18 +22,18 @@ fn command(pbx: &Pbx, args: &[&str]) -> Command {
 }
 
 #[track_caller]
-fn test(pbx: &Pbx, args: &[&str]) -> Call {
+pub fn test(pbx: &Pbx, args: &[&str]) -> Call {
     call(&mut command(pbx, args))
 }
 
 #[track_caller]
-fn json(pbx: &Pbx, args: &[&str]) -> Value {
+pub fn json(pbx: &Pbx, args: &[&str]) -> Value {
     let call = test(pbx, &[args, &["--json"]].concat());
     serde_json::from_str(&call.stdout).unwrap_or_else(|error| panic!("{error}: {call:?}"))
 }
 
 /// Where nobody is asked whether an account exists, and fail2ban is in the world's directory.
-fn settings(pbx: &Pbx) -> String {
+pub fn settings(pbx: &Pbx) -> String {
     format!("[fail2ban]\nsocket = \"{}\"\n{UNVERIFIED}", pbx.world.path("fail2ban/socket").display())
 }
 
@@ -209,11 +209,11 @@ fn what_cannot_be_told_is_not_guessed() {
 }
 
 /// The log of ringfence-events.
-fn log(pbx: &Pbx) -> PathBuf {
+pub fn log(pbx: &Pbx) -> PathBuf {
     pbx.world.path("log/events/events.log")
 }
 
-fn write(pbx: &Pbx, line: &str) {
+pub fn write(pbx: &Pbx, line: &str) {
     let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ");
     let mut log = OpenOptions::new().append(true).open(log(pbx)).unwrap();
     writeln!(log, "{time} v1 {line}").unwrap();
@@ -221,7 +221,7 @@ fn write(pbx: &Pbx, line: &str) {
 
 /// A fail2ban with our jails for the log of ringfence-events, of which that by address asks the real ringfence-ignore. It asks nobody
 /// for the host's own name: there are no name servers.
-fn jails<'a>(pbx: &'a Pbx, address_jail: &str) -> Fail2ban<'a> {
+pub fn jails<'a>(pbx: &'a Pbx, address_jail: &str) -> Fail2ban<'a> {
     std::fs::create_dir_all(pbx.world.path("log/events")).unwrap();
     std::fs::write(log(pbx), "").unwrap();
     let program = pbx.world.has_program(
@@ -287,13 +287,13 @@ ringfence-events-device   the account at this address  perhaps blocked for 30m a
 }
 
 /// A walk that goes on.
-struct Walk {
+pub struct Walk {
     child: Child,
-    pid: PathBuf,
+    pub pid: PathBuf,
 }
 
 impl Walk {
-    fn start(pbx: &Pbx, args: &[&str]) -> Self {
+    pub fn start(pbx: &Pbx, args: &[&str]) -> Self {
         let tool = command(pbx, &[&["--walk"], args].concat());
         let pid = pbx.world.path("pid");
         let mut shell = pbx.host.command("sh");
@@ -306,8 +306,13 @@ impl Walk {
         walk
     }
 
+    /// How it ended, where nobody wants to know what it said.
+    pub fn status(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
     #[track_caller]
-    fn end(self) -> (i32, String, String) {
+    pub fn end(self) -> (i32, String, String) {
         let output = self.child.wait_with_output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
@@ -318,7 +323,7 @@ fn is_allowed(pbx: &Pbx) -> bool {
     call(&mut pbx.host.call(&pbx.world.allow_command(&["list", "--json"]))).stdout.contains(OFFICE)
 }
 
-const WRONG: &str = "failure address=203.0.113.20 method=REGISTER account=101@a.example.com known=yes id=101@a.example.com,203.0.113.20 profile=internal agent=Yealink%1B";
+pub const WRONG: &str = "failure address=203.0.113.20 method=REGISTER account=101@a.example.com known=yes id=101@a.example.com,203.0.113.20 profile=internal agent=Yealink%1B";
 
 #[test]
 fn a_walk_sees_the_failure_and_costs_nothing() {

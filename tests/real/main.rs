@@ -42,6 +42,7 @@ macro_rules! with_both_matchers {
 
 mod accounts;
 mod admin_doctor;
+mod admin_foresight;
 mod admin_pause;
 mod admin_release;
 mod admin_report;

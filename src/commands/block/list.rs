@@ -144,7 +144,7 @@ pub(in crate::commands) fn overview(config: &Config, now: Timestamp) -> anyhow::
 }
 
 /// The ledger, to be read alone; `None` where there is none.
-fn peek(config: &Config) -> anyhow::Result<Option<Ledger>> {
+pub(super) fn peek(config: &Config) -> anyhow::Result<Option<Ledger>> {
     let path = config.ledger_path();
     if path.exists() { Ledger::peek(&path).map(Some) } else { Ok(None) }
 }

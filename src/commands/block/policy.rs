@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use anyhow::Context;
 use ipnetwork::IpNetwork;
-use jiff::Timestamp;
 
 use super::Call;
 use crate::account::{Offender, SipAccount};
@@ -13,7 +12,6 @@ use crate::address;
 use crate::allow;
 use crate::commands::causes;
 use crate::config::block::Verify;
-use crate::config::{Config, Mode};
 use crate::deadline::Deadline;
 use crate::exemption::{self, Exemption};
 use crate::fusionpbx::accounts::{self, Existence};
@@ -60,48 +58,30 @@ pub(super) enum Verdict {
 /// Why not: the word for evidence, and the sentence for people.
 type No = (&'static str, String);
 
+/// What speaks for a block.
+#[derive(Debug)]
+struct Grounds {
+    reason: &'static str,
+    why: String,
+    /// What is known of where it was seen from, if that is exempt from fail2ban.
+    known_good: Option<Exempt>,
+}
+
 /// Judges it. An error means that the ledger cannot be used.
 pub(super) fn judge(call: &Call, ledger: &mut Ledger, request: &Request<'_>) -> anyhow::Result<Verdict> {
-    let refuse = |(reason, detail): No| Ok(Verdict::Refuse { reason, detail });
-    if let Err(error) = strings::check(&request.offender.account)
-        && *call.chosen() != Chosen::Bpf
-    {
-        return refuse(("too-long", error.to_string()));
+    let mut case = Case { call, ledger: Some(&mut *ledger), request, said: None };
+    let grounds = case.weigh()?;
+    if let Some(Said { existence, remembered: false }) = case.said {
+        ledger.remember(&request.offender.account, existence.name(), call.now())?;
     }
-    if request.until <= call.now() {
-        return refuse(("over", "its time is over already".to_owned()));
-    }
-    let by_jail = !request.jail.is_empty();
-    if by_jail && let Some(until) = ledger.suspended_until(call.now())? {
-        let seconds = until - call.now();
-        return refuse((
-            "suspended",
-            format!("blocks are suspended for another {seconds} s, after an alarm"),
-        ));
-    }
-    let mut known_good = None;
-    if let Some(source) = request.seen_from {
-        if let Some(no) = floods(call, ledger, &request.offender, source)? {
-            return refuse(no);
-        }
-        match exempt(call, source) {
-            Ok(exempt) => known_good = Some(exempt),
-            Err(no) if call.config.block.only_exempt => return refuse(no),
-            Err(_) => {}
-        }
-    }
-    let (reason, why) = match request.offender.source {
-        None => match unknown(call, ledger, &request.offender.account)? {
-            Ok(why) => ("unknown-account", why),
-            Err(no) => return refuse(no),
-        },
-        Some(source) => match failing_device(call, &request.offender.account, source) {
-            Ok(why) => ("failing-device", why),
-            Err(no) => return refuse(no),
-        },
+    let Grounds { reason, why, known_good } = match grounds {
+        Ok(grounds) => grounds,
+        Err((reason, detail)) => return Ok(Verdict::Refuse { reason, detail }),
     };
     // Only what would be blocked is cause for alarm, and only where a known-good address is behind it.
-    if by_jail && let Some(Exempt { network, .. }) = &known_good {
+    if request.is_by_jail()
+        && let Some(Exempt { network, .. }) = &known_good
+    {
         let sources = ledger.note_alarm(network, request.since)?;
         if sources > HANDFUL {
             let lifted = ledger.suspend(call.now() + SUSPENSION, request.since)?;
@@ -118,52 +98,130 @@ pub(super) fn judge(call: &Call, ledger: &mut Ledger, request: &Request<'_>) -> 
     Ok(Verdict::Block { reason, why, evidence })
 }
 
-/// What a jail's block of an account that fails at an address would come to, as far as it depends on these two alone; nothing is
-/// written down.
-#[derive(Debug)]
-pub(in crate::commands) struct Foresight {
-    /// Whether the account exists; `None` where nobody says so.
-    pub(in crate::commands) exists: Option<bool>,
-    /// What is known of it, for people.
-    pub(in crate::commands) words: String,
-    /// Why it would not be blocked, for people; `None`: it would.
-    pub(in crate::commands) refused: Option<String>,
+/// Why it would be refused, as [`judge`] would find it, for people; `None`: it would be blocked. Nothing is written down: neither in
+/// the ledger, which need not be there, nor what FusionPBX says, nor that it would be one more cause for alarm.
+pub(super) fn foresee(
+    call: &Call,
+    mut ledger: Option<&mut Ledger>,
+    request: &Request<'_>,
+    existence: Option<Existence>,
+) -> anyhow::Result<Option<String>> {
+    let said = existence.map(|existence| Said { existence, remembered: false });
+    let grounds = match (Case { call, ledger: ledger.as_deref_mut(), request, said }).weigh()? {
+        Ok(grounds) => grounds,
+        Err((_, detail)) => return Ok(Some(detail)),
+    };
+    if request.is_by_jail()
+        && let (Some(Exempt { network, .. }), Some(ledger)) = (&grounds.known_good, ledger)
+    {
+        let others = ledger.other_alarms(network, request.since)?;
+        if others >= HANDFUL {
+            return Ok(Some(format!(
+                "accounts of {others} other known-good networks were to be blocked within a minute; with one more, blocks are \
+                 suspended for {} minutes",
+                SUSPENSION / 60
+            )));
+        }
+    }
+    Ok(None)
 }
 
-/// Foresees it. Whether too many are blocked already is not looked at.
-pub(in crate::commands) fn foresee(
-    config: &Config,
-    account: &SipAccount,
-    source: IpAddr,
-    now: Timestamp,
-) -> Foresight {
-    let call = &Call::new(config.clone(), now);
-    let found = if config.block.verify == Verify::None {
-        Ok(None)
-    } else {
-        look_up(call, std::slice::from_ref(account)).map(|answers| Some(answers[0]))
-    };
-    let (exists, words) = match &found {
-        Ok(Some(existence)) => (Some(existence.is_known()), existence.words().to_owned()),
-        Ok(None) => (None, "nobody is asked whether it exists (verify is none)".to_owned()),
-        Err(error) => (None, format!("nobody can say whether it exists: {}", causes(error))),
-    };
-    let judged = || -> Result<(), No> {
-        if config.block.only_exempt {
-            exempt(call, source)?;
+impl Request<'_> {
+    fn is_by_jail(&self) -> bool {
+        !self.jail.is_empty()
+    }
+}
+
+/// What FusionPBX said of an account.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    existence: Existence,
+    /// The ledger has it already.
+    remembered: bool,
+}
+
+/// A request that is weighed; nothing is written down.
+struct Case<'a> {
+    call: &'a Call,
+    /// `None`: nobody was ever blocked.
+    ledger: Option<&'a mut Ledger>,
+    request: &'a Request<'a>,
+    /// What FusionPBX said, where it was asked.
+    said: Option<Said>,
+}
+
+impl Case<'_> {
+    /// What speaks for it, or why not.
+    fn weigh(&mut self) -> anyhow::Result<Result<Grounds, No>> {
+        let (call, request) = (self.call, self.request);
+        if let Err(error) = strings::check(&request.offender.account)
+            && *call.chosen() != Chosen::Bpf
+        {
+            return Ok(Err(("too-long", error.to_string())));
         }
-        match &found {
-            Ok(Some(existence)) if existence.is_known() => failing_device(call, account, source).map(drop),
-            Ok(Some(_)) => Ok(()),
-            Ok(None) => not_registered(call, account).map(drop),
-            Err(_) => Err(("account-unverified", words.clone())),
+        if request.until <= call.now() {
+            return Ok(Err(("over", "its time is over already".to_owned())));
         }
-    };
-    let refused = match config.block_mode() {
-        Mode::Observe => Some("mode is observe: it is only written down".to_owned()),
-        Mode::Enforce => judged().err().map(|(_, detail)| detail),
-    };
-    Foresight { exists, words, refused }
+        if request.is_by_jail()
+            && let Some(ledger) = &mut self.ledger
+            && let Some(until) = ledger.suspended_until(call.now())?
+        {
+            let seconds = until - call.now();
+            let detail = format!("blocks are suspended for another {seconds} s, after an alarm");
+            return Ok(Err(("suspended", detail)));
+        }
+        let mut known_good = None;
+        if let Some(source) = request.seen_from {
+            if let Some(ledger) = &mut self.ledger
+                && let Some(no) = floods(call, ledger, &request.offender, source)?
+            {
+                return Ok(Err(no));
+            }
+            match exempt(call, source) {
+                Ok(exempt) => known_good = Some(exempt),
+                Err(no) if call.config.block.only_exempt => return Ok(Err(no)),
+                Err(_) => {}
+            }
+        }
+        let (reason, why) = match request.offender.source {
+            None => ("unknown-account", self.unknown()?),
+            Some(source) => ("failing-device", failing_device(call, &request.offender.account, source)),
+        };
+        Ok(why.map(|why| Grounds { reason, why, known_good }))
+    }
+
+    /// Why the account may be blocked everywhere: nobody can have it.
+    fn unknown(&mut self) -> anyhow::Result<Result<String, No>> {
+        let (call, account) = (self.call, &self.request.offender.account);
+        if call.config.block.verify == Verify::None {
+            return Ok(not_registered(call, account));
+        }
+        let known = match &mut self.ledger {
+            Some(ledger) => ledger.verdict(account, call.now())?.and_then(|name| Existence::from_name(&name)),
+            None => None,
+        };
+        let said = match (known, self.said) {
+            (Some(existence), _) => Said { existence, remembered: true },
+            (None, Some(said)) => said,
+            (None, None) => match look_up(call, std::slice::from_ref(account)) {
+                Ok(answers) => Said { existence: answers[0], remembered: false },
+                Err(error) => {
+                    let detail =
+                        format!("nobody can say that the account does not exist: {}", causes(&error));
+                    return Ok(Err(("account-unverified", detail)));
+                }
+            },
+        };
+        self.said = Some(said);
+        Ok(if said.existence.is_known() {
+            Err((
+                "account-exists",
+                "the account exists in FusionPBX; block its device at one address instead".to_owned(),
+            ))
+        } else {
+            Ok(said.existence.words().to_owned())
+        })
+    }
 }
 
 /// Whether one phone's addresses are behind too many blocks already.
@@ -239,35 +297,6 @@ fn exempt(call: &Call, source: IpAddr) -> Result<Exempt, No> {
 /// For each question by itself: who is slow must not be taken for another.
 pub(super) fn deadline(call: &Call) -> Deadline {
     Deadline::after(Instant::now(), call.config.registrations.deadline.get())
-}
-
-/// Why the account may be blocked everywhere: nobody can have it.
-fn unknown(call: &Call, ledger: &mut Ledger, account: &SipAccount) -> anyhow::Result<Result<String, No>> {
-    if call.config.block.verify == Verify::None {
-        return Ok(not_registered(call, account));
-    }
-    let known = ledger.verdict(account, call.now())?.and_then(|name| Existence::from_name(&name));
-    let existence = match known {
-        Some(existence) => existence,
-        None => match look_up(call, std::slice::from_ref(account)) {
-            Ok(answers) => {
-                ledger.remember(account, answers[0].name(), call.now())?;
-                answers[0]
-            }
-            Err(error) => {
-                let detail = format!("nobody can say that the account does not exist: {}", causes(&error));
-                return Ok(Err(("account-unverified", detail)));
-            }
-        },
-    };
-    Ok(if existence.is_known() {
-        Err((
-            "account-exists",
-            "the account exists in FusionPBX; block its device at one address instead".to_owned(),
-        ))
-    } else {
-        Ok(existence.words().to_owned())
-    })
 }
 
 /// Nobody says that it does not exist; but if it is registered, it does. On a host without FreeSWITCH nobody knows.

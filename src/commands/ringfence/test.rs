@@ -261,11 +261,7 @@ impl Answer {
             text += "FusionPBX's event_guard (its chains sip-auth-* are there) may block it at the first failure, whoever allows it.\n";
         }
         if let (Some(known), Some(account)) = (&fails.account, &self.account) {
-            let block = match &known.not_blocked {
-                None => "ringfence-block would block it".to_owned(),
-                Some(why) => format!("ringfence-block would not block it: {why}"),
-            };
-            let _ = writeln!(text, "{account}: {}; {block}.", known.words);
+            let _ = writeln!(text, "{account}: {}; {}.", known.words, known.outcome());
         }
         match (fails.fail2ban, fails.jails.is_empty()) {
             (Some(true), true) => text += "No jail of fail2ban counts it.\n",

@@ -9,18 +9,23 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::account::SipAccount;
+use crate::commands::block::{self, Foresight, Outcome};
+use crate::commands::causes;
 use crate::commands::screen::{counted, span};
-use crate::commands::{block, causes};
 use crate::config::{Config, Mode};
 use crate::deadline::Deadline;
 use crate::exemption::{self, Exemption};
 use crate::fail2ban::{self, Running};
 use crate::firewall::Firewall;
+use crate::host;
 use crate::registrations::Standing;
 
 /// Whether an address is exempt is found out in this time, and what fail2ban says.
 const PATIENCE: Duration = Duration::from_secs(1);
 const FAIL2BAN: Duration = Duration::from_secs(10);
+
+/// So long somebody is asked what this host's name stands for.
+const NAMES: Duration = Duration::from_secs(1);
 
 /// As jails call it in `ignorecommand`.
 const IGNORE: &str = "ringfence-ignore";
@@ -43,6 +48,51 @@ pub(super) struct Failing {
     pub(super) event_guard: Option<bool>,
     #[serde(skip)]
     running: fail2ban::Jails,
+    /// Whether the address is the host's own; asked only where a jail would leave it alone then.
+    #[serde(skip)]
+    own: Own,
+}
+
+/// Whether an address is this host's own, for `ignoreself`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Own {
+    #[default]
+    No,
+    /// The host's name stands for it, by which every fail2ban knows it.
+    ByName,
+    /// It is on an interface, which fail2ban asks since 1.1.
+    OnInterface,
+    /// Nobody says what the host's name stands for.
+    Unknown,
+}
+
+impl Own {
+    fn find(address: IpAddr) -> Self {
+        let named = host::named_addresses(NAMES);
+        match &named {
+            Ok(named) if address.is_loopback() || named.contains(&address) => Self::ByName,
+            _ if host::addresses().is_ok_and(|own| own.contains(&address)) => Self::OnInterface,
+            Ok(_) => Self::No,
+            Err(_) => Self::Unknown,
+        }
+    }
+
+    /// Why such a jail leaves it alone, and whether that is certain.
+    fn spares(self) -> Option<(String, bool)> {
+        match self {
+            Self::No => None,
+            Self::ByName => Some(("ignoreself has it: it is this host's own address".to_owned(), true)),
+            Self::OnInterface => Some((
+                "ignoreself has it: it is this host's own address, which fail2ban before 1.1 does not know"
+                    .to_owned(),
+                false,
+            )),
+            Self::Unknown => Some((
+                "ignoreself has it: nobody says which addresses this host's name stands for".to_owned(),
+                false,
+            )),
+        }
+    }
 }
 
 /// What is known of an account.
@@ -54,6 +104,31 @@ pub(super) struct Known {
     pub(super) words: String,
     /// Why ringfence-block would not block it; null: it would.
     pub(super) not_blocked: Option<String>,
+    /// Who makes way for it, where there are as many blocks as there may be.
+    pub(super) makes_way: Option<String>,
+    /// Of a block everywhere, and of one of its device at the address.
+    #[serde(skip)]
+    everywhere: Outcome,
+    #[serde(skip)]
+    device: Outcome,
+}
+
+impl Known {
+    fn new(foresight: Foresight) -> Self {
+        let Foresight { exists, words, everywhere, device, .. } = foresight;
+        // What does not exist is blocked everywhere, what does by its device.
+        let Outcome { refused, makes_way } = if exists == Some(true) { &device } else { &everywhere }.clone();
+        Self { exists, words, not_blocked: refused, makes_way, everywhere, device }
+    }
+
+    /// What ringfence-block would make of it, for people.
+    pub(super) fn outcome(&self) -> String {
+        match (&self.not_blocked, &self.makes_way) {
+            (Some(why), _) => format!("ringfence-block would not block it: {why}"),
+            (None, Some(who)) => format!("ringfence-block would block it, and {who}"),
+            (None, None) => "ringfence-block would block it".to_owned(),
+        }
+    }
 }
 
 /// A jail that counts a failure.
@@ -144,7 +219,8 @@ impl Failing {
         };
         let account = account.map(|account| {
             let foresight = block::foresee(config, account, address, now);
-            Known { exists: foresight.exists, words: foresight.words, not_blocked: foresight.refused }
+            problems.extend(foresight.unread.clone());
+            Known::new(foresight)
         });
         let jails = fail2ban::running(&config.fail2ban.socket, FAIL2BAN);
         let fail2ban = jails.as_ref().map(Option::is_some).ok();
@@ -158,9 +234,11 @@ impl Failing {
         problems.extend(
             odd.map(|jail| format!("the jail {jail:?} of fail2ban is not looked at: its name is odd")),
         );
+        let asks = running.known.iter().any(|jail| jail.ignores_self && counts(jail).is_some());
+        let own = if asks { Own::find(address) } else { Own::No };
         let jails = vec![];
-        let mut failing =
-            Self { exempt: exemption.holds(), standing, account, jails, fail2ban, event_guard, running };
+        let exempt = exemption.holds();
+        let mut failing = Self { exempt, standing, account, jails, fail2ban, event_guard, running, own };
         let known = failing.running.known.iter();
         failing.jails = known.filter_map(|jail| failing.counting(config, jail, address)).collect();
         failing
@@ -199,10 +277,8 @@ impl Failing {
             // These are of accounts that do not exist, and of those that do.
             Counts::Account if exists == Some(true) => return None,
             Counts::Device if exists == Some(false) => return None,
-            Counts::Account | Counts::Device => match &self.account {
-                Some(account) => (account.not_blocked.clone(), exists.is_some()),
-                None => (None, false),
-            },
+            Counts::Account => self.blocked(|account| &account.everywhere),
+            Counts::Device => self.blocked(|account| &account.device),
         };
         Some(Counting {
             jail: jail.name.clone(),
@@ -215,10 +291,20 @@ impl Failing {
         })
     }
 
+    /// Why an account is not blocked, and whether that is certain.
+    fn blocked(&self, outcome: impl Fn(&Known) -> &Outcome) -> (Option<String>, bool) {
+        let known = self.account.as_ref();
+        known.map_or((None, false), |known| (outcome(known).refused.clone(), known.exists.is_some()))
+    }
+
     /// Why a jail leaves the address alone, and whether that is certain.
     fn spared(&self, config: &Config, jail: &Running, address: IpAddr) -> (Option<String>, bool) {
         if let Some(ignored) = ignored(jail, address) {
             return (Some(format!("ignoreip has {ignored}")), true);
+        }
+        let own = if jail.ignores_self { self.own.spares() } else { None };
+        if let Some((why, true)) = &own {
+            return (Some(why.clone()), true);
         }
         let (why, certain) = self.spared_by_command(config, jail);
         let name = jail.ignored.iter().find(|text| text.parse::<IpNetwork>().is_err());
@@ -226,7 +312,8 @@ impl Failing {
             Some(name) if !(why.is_some() && certain) => {
                 (Some(format!("ignoreip means it by {name}, which is not asked for here")), false)
             }
-            _ => (why, certain),
+            _ if why.is_some() && certain => (why, certain),
+            _ => own.map_or((why, certain), |(own, certain)| (Some(own), certain)),
         }
     }
 
@@ -322,6 +409,7 @@ mod tests {
             fail2ban: Some(true),
             event_guard,
             running: fail2ban::Jails { known, unknown },
+            own: Own::No,
         }
     }
 
@@ -365,6 +453,21 @@ mod tests {
         assert_eq!(spared(jail("x", "x", &["phone.example.com"], "ringfence-ignore")), (name, false));
         let known = jail("x", "x", &["phone.example.com", ADDRESS], "");
         assert_eq!(spared(known), (Some(format!("ignoreip has {ADDRESS}")), true));
+    }
+
+    #[test]
+    fn a_jail_leaves_the_hosts_own_addresses_alone() {
+        let spared = |own: Own, ignores_self: bool, command: &str| {
+            let failing = Failing { own, ..failing(Some(false), vec![], vec![]) };
+            let jail = Running { ignores_self, ..jail("x", "x", &[], command) };
+            let (why, certain) = failing.spared(&Config::default(), &jail, ADDRESS.parse().unwrap());
+            (why.is_some(), certain)
+        };
+        assert_eq!(spared(Own::ByName, true, ""), (true, true));
+        assert_eq!(spared(Own::ByName, false, ""), (false, true));
+        assert_eq!(spared(Own::OnInterface, true, "ringfence-ignore"), (true, false));
+        assert_eq!(spared(Own::Unknown, true, ""), (true, false));
+        assert_eq!(spared(Own::No, true, ""), (false, true));
     }
 
     #[test]
