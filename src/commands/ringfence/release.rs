@@ -91,6 +91,9 @@ struct Step {
     command: String,
     /// How often: more than once where it was blocked again meanwhile.
     times: u32,
+    /// When last.
+    #[serde(skip)]
+    round: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -106,13 +109,13 @@ pub(super) fn run(config: &Config, settings: Option<&Path>, args: &Args) -> anyh
         (facts, diagnosis)
     };
     let (mut facts, mut diagnosis) = seen();
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         note_hints(&diagnosis, &mut outcome);
         let failed = |undo: &Undo| outcome.failed.iter().any(|step| step.command == undo.line());
         let all = diagnosis.undo().into_iter().chain(&diagnosis.loose);
         let steps: Vec<Undo> = all.filter(|undo| undo.is_released() && !failed(undo)).cloned().collect();
         for undo in &steps {
-            do_one(config, args, undo, &mut outcome);
+            do_one(config, args, undo, round, &mut outcome);
         }
         if steps.is_empty() || args.dry_run {
             break;
@@ -176,7 +179,7 @@ fn note_hints(diagnosis: &Diagnosis, outcome: &mut Outcome) {
     }
 }
 
-fn do_one(config: &Config, args: &Args, undo: &Undo, outcome: &mut Outcome) {
+fn do_one(config: &Config, args: &Args, undo: &Undo, round: usize, outcome: &mut Outcome) {
     let mut undo = undo.clone();
     if undo.act == Act::Allow {
         undo.what = format!("allowed for {}, and not banned either meanwhile", span(args.span));
@@ -184,16 +187,20 @@ fn do_one(config: &Config, args: &Args, undo: &Undo, outcome: &mut Outcome) {
             *given = args.span.to_string();
         }
     }
-    let mut step = Step { what: visible(&undo.what), command: undo.line(), times: 1, error: None };
+    let mut step = Step { what: visible(&undo.what), command: undo.line(), times: 1, round, error: None };
     if args.dry_run {
         outcome.done.push(step);
         return;
     }
     match act(config, args, &undo.act) {
-        Ok(()) => match outcome.done.iter_mut().find(|done| done.command == step.command) {
-            Some(done) => done.times += 1,
-            None => outcome.done.push(step),
-        },
+        // What is there twice is undone twice in one round.
+        Ok(()) => {
+            let again = |done: &&mut Step| done.command == step.command && done.round < round;
+            match outcome.done.iter_mut().find(again) {
+                Some(done) => (done.times, done.round) = (done.times + 1, round),
+                None => outcome.done.push(step),
+            }
+        }
         Err(error) => {
             step.error = Some(causes(&error));
             outcome.failed.push(step);
