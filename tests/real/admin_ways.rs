@@ -246,7 +246,8 @@ fn event_guard_through_iptables_is_named_and_undone(variant: &'static str) {
         "event_guard",
         "is blocked by event_guard (sip-auth-fail), since ",
     );
-    banner.pbx.host.shell(&block);
+    // The same rule twice is nothing that came back.
+    banner.pbx.host.shell(&format!("{block}; {block}"));
     is_released(&banner, BAD, &["the rule of event_guard in sip-auth-fail is taken away"]);
     assert_eq!(blocked_by(&banner, "203.0.113.210"), ["event-guard"; 2]);
 }
@@ -391,6 +392,43 @@ fn jails_of_other_actions(variant: &'static str) {
             assert_eq!(fail2ban.banned(jail), [""; 0]);
         }
     }
+}
+
+/// As fail2ban's action `ufw`, and as administrators write their own.
+#[test]
+fn a_jail_whose_action_has_no_chain_of_its_own_is_let_go_by_fail2ban() {
+    let banner = site("nft", "");
+    std::fs::create_dir_all(banner.pbx.world.path("fail2ban/action.d")).unwrap();
+    std::fs::write(
+        banner.pbx.world.path("fail2ban/action.d/plain.conf"),
+        "[Definition]\nactionban = iptables-nft -I INPUT -s <ip> -j DROP\nactionunban = iptables-nft -D INPUT -s <ip> -j DROP\n",
+    )
+    .unwrap();
+    let fail2ban = banner.fail2ban(&[("plain", "action = plain")]);
+    bans(&banner, &fail2ban, "plain", BAD);
+    wait_for("the rule", || blocked_by(&banner, BAD) == ["rules"]);
+    let shown = ask(&banner, &[BAD]).stdout;
+    let says = "\nNote: fail2ban bans it as well, and may have made the rule; if it stays behind that, it is the host's own: \
+                iptables-nft -D INPUT -s 203.0.113.21/32 -j DROP.\n";
+    assert!(shown.contains(says), "{shown}");
+    let commands = printed(&shown);
+    assert!(commands.len() == 1 && commands[0].ends_with(" set plain unbanip 203.0.113.21"), "{commands:?}");
+    paste(&banner, &commands[0]);
+    assert_eq!((blocked_by(&banner, BAD), fail2ban.banned("plain")), (vec![], vec![]));
+    bans(&banner, &fail2ban, "plain", BAD);
+    wait_for("the rule", || blocked_by(&banner, BAD) == ["rules"]);
+    is_released(&banner, BAD, &["fail2ban's jail plain lets 203.0.113.21 go"]);
+    // What the administrator has put there himself stays, and is said.
+    bans(&banner, &fail2ban, "plain", BAD);
+    wait_for("the rule", || blocked_by(&banner, BAD) == ["rules"]);
+    banner.pbx.host.shell(&format!("iptables-nft -A INPUT -s {BAD} -p udp -j DROP"));
+    let done = admin(&banner, &["release", BAD]);
+    assert_eq!((done.code, fail2ban.banned("plain")), (1, vec![]), "{}", done.stdout);
+    assert!(
+        done.stdout.contains("; by hand: iptables-nft -D INPUT -s 203.0.113.21/32 -p udp -j DROP\n"),
+        "{}",
+        done.stdout
+    );
 }
 
 #[test]

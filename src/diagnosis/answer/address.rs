@@ -39,7 +39,8 @@ pub(super) fn diagnose(facts: &Facts, of: &OfAddress) -> Diagnosis {
         closed.extend(more);
         diagnosis.checks.push(check);
     }
-    let (check, more) = case.rules(&closed);
+    let (check, mut more) = case.rules(&closed);
+    case.left_to_fail2ban(&mut more, &mut diagnosis.loose);
     closed.extend(more);
     diagnosis.checks.push(check);
     // What a packet meets first is what ends its way; of accounts, only some packets meet anything.

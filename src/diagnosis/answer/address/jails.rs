@@ -221,7 +221,7 @@ impl Case<'_> {
                 loose.push(unban(self.facts, &ban.jail, &ban.id));
             }
             Some(true) if self.of.in_bans.is_ok() && self.of.refusals.is_ok() => {
-                said.push(say("fail2ban holds it, but no rule that was found on this host does"));
+                said.push(say("fail2ban holds it, but no rule of its own was found on this host"));
                 loose.push(unban(self.facts, &ban.jail, &ban.id));
             }
             Some(true) => said.push(say("the kernel could not be asked")),

@@ -10,6 +10,9 @@ use crate::diagnosis::undo::{Act, Undo};
 use crate::firewall::native::Refusal;
 use crate::firewall::path::{Path, Verdict as Fate};
 
+/// What undoes a rule of the host's own that is about the address alone.
+const TAKEN_AWAY: &str = "the host's own rule is taken away";
+
 /// What is said of them.
 const OWN: &str = "the host's own rules are not Ringfence's to change";
 
@@ -211,9 +214,7 @@ impl Case<'_> {
         let step = step.as_ref().filter(|step| step.tag.is_none())?;
         match about {
             About::Everybody => None,
-            About::Address => {
-                Some(Undo::new("the host's own rule is taken away", step.delete(), Act::ByHand))
-            }
+            About::Address => Some(Undo::new(TAKEN_AWAY, step.delete(), Act::ByHand)),
             About::Others(others) => {
                 let (address, number) = (self.of.address.to_string(), step.number.to_string());
                 let argv = [&step.program, "-I", &step.chain, &number, "-s", &address, "-j", "ACCEPT"];
@@ -223,11 +224,35 @@ impl Case<'_> {
         }
     }
 
+    /// A rule about the address alone may be what an action made for fail2ban in a chain of its own choice, as `ufw` does: who is let
+    /// go there is rid of it.
+    pub(super) fn left_to_fail2ban(&self, rules: &mut [Closed], loose: &mut Vec<Undo>) {
+        let own =
+            rules.iter_mut().filter(|closed| matches!(&*closed.undo, [undo] if undo.what == TAKEN_AWAY));
+        let own: Vec<_> = own.collect();
+        let is_it = |undo: &Undo| match &undo.act {
+            Act::Unban { id, .. } => address::parse_text(id) == Some(self.of.address),
+            _ => false,
+        };
+        if own.is_empty() {
+            return;
+        }
+        let bans: Vec<Undo> = loose.extract_if(.., |undo| is_it(undo)).collect();
+        for closed in own.into_iter().filter(|_| !bans.is_empty()) {
+            let by_hand = std::mem::replace(&mut closed.undo, bans.clone());
+            let lines: Vec<String> = by_hand.iter().map(Undo::line).collect();
+            closed.hint = format!(
+                "fail2ban bans it as well, and may have made the rule; if it stays behind that, it is the host's own: {}",
+                lines.join("; ")
+            );
+        }
+    }
+
     /// The same for a rule in a table of nftables.
     fn by_hand_in_table(&self, refusal: &Refusal) -> Option<Undo> {
         let address = self.of.address;
         let (argv, what) = match refusal.network.map(address::single) {
-            Some(Some(_)) => (refusal.delete()?, "the host's own rule is taken away"),
+            Some(Some(_)) => (refusal.delete()?, TAKEN_AWAY),
             _ => (refusal.let_in_before(address)?, "it alone is let in above the host's own rule"),
         };
         Some(Undo::new(what, std::iter::once("nft".to_owned()).chain(argv), Act::ByHand))
