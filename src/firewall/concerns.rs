@@ -110,19 +110,22 @@ pub struct Concern {
     pub severity: Severity,
     /// What it is about.
     pub kind: Kind,
-    /// What, where, and what to do, for people.
+    /// What is so, and where, for people.
     pub text: String,
+    /// What to do about it: a command, or what to write where. Empty where nothing is to be done.
+    pub remedy: String,
 }
 
 impl Concern {
     /// Something is to be done.
     #[must_use]
-    pub fn warning(kind: Kind, text: impl AsRef<str>) -> Self {
-        Self { severity: Severity::Warning, kind, text: visible(text.as_ref()) }
+    pub fn warning(kind: Kind, text: impl AsRef<str>, remedy: impl AsRef<str>) -> Self {
+        let (text, remedy) = (visible(text.as_ref()), visible(remedy.as_ref()));
+        Self { severity: Severity::Warning, kind, text, remedy }
     }
 
-    fn note(kind: Kind, text: impl AsRef<str>) -> Self {
-        Self { severity: Severity::Note, kind, text: visible(text.as_ref()) }
+    fn note(kind: Kind, text: impl AsRef<str>, remedy: impl AsRef<str>) -> Self {
+        Self { severity: Severity::Note, ..Self::warning(kind, text, remedy) }
     }
 }
 
@@ -136,7 +139,7 @@ impl Firewall {
         let nft = nft::tables().unwrap_or_else(|error| {
             let text =
                 format!("The tables of nftables cannot be listed, so nothing is said of them: {error}.");
-            unknown.push(Concern::note(Kind::Unknown, text));
+            unknown.push(Concern::note(Kind::Unknown, text, "nft list tables"));
             vec![]
         });
         let conf = match std::fs::read(nftables_conf) {
@@ -145,7 +148,7 @@ impl Firewall {
                 if error.kind() != io::ErrorKind::NotFound {
                     let path = nftables_conf.display();
                     let text = format!("{path} cannot be read, so nothing is said of it: {error}.");
-                    unknown.push(Concern::note(Kind::Unknown, text));
+                    unknown.push(Concern::note(Kind::Unknown, text, format!("ls -l {path}")));
                 }
                 String::new()
             }
@@ -212,12 +215,12 @@ fn ours_below_accept(Table { program, saved }: &Table) -> Option<Concern> {
     Some(Concern::warning(
         Kind::OursBelowAccept,
         format!(
-            "In INPUT of {} our jump to {ours} stands below rule {}, `{}`: what that accepts never meets our rules. \
-             ringfence-firewall restore puts it above, within a minute if the timer runs.",
+            "In INPUT of {} our jump to {ours} stands below rule {}, `{}`: what that accepts never meets our rules.",
             program.name(),
             at + 1,
             visible_within(&accept.spec, SHOWN)
         ),
+        "ringfence-firewall restore",
     ))
 }
 
@@ -242,10 +245,11 @@ fn bans_below_accept(Table { program, saved }: &Table) -> Option<Concern> {
         Kind::BanBelowAccept,
         format!(
             "In INPUT of {program} the bans of {names} stand below rule {}, which{within} has `{}`: what that accepts, as running \
-             connections, no ban cuts off. Put them above it: `{delete}`, then {insert}.",
+             connections, no ban cuts off.",
             at + 1,
             visible_within(&accept.spec, SHOWN)
         ),
+        format!("{delete}; {insert}"),
     ))
 }
 
@@ -304,8 +308,9 @@ fn doubled_bans(Table { program, saved }: &Table) -> Option<Concern> {
         Kind::DoubledBan,
         format!(
             "INPUT of {program} has the same jump to {counts}: event_guard adds its own at each start, and each costs every \
-             packet time. One is enough; take one away with `{delete}`."
+             packet time. One is enough."
         ),
+        delete,
     ))
 }
 
@@ -322,10 +327,10 @@ fn handwritten(Table { program, saved }: &Table) -> Option<Concern> {
         Concern::warning(
             Kind::Handwritten,
             format!(
-                "The chain {names} of {program} has {} that Ringfence did not write, and will be replaced by Ringfence's own. \
-                 What is to stay belongs into a chain of another name.",
+                "The chain {names} of {program} has {} that Ringfence did not write, and will be replaced by Ringfence's own.",
                 counted(count, "rule")
             ),
+            format!("What is to stay belongs into a chain of another name: {program}-save -t filter | grep -E -e '-A (RINGFENCE|RF-)' shows it."),
         )
     })
 }
@@ -336,13 +341,20 @@ fn two_variants(variant: Variant, tables: &[Table]) -> Option<Concern> {
         tables.map(|table| table.saved.foreign()).sum()
     };
     let (nft, legacy) = (foreign(Variant::Nft), foreign(Variant::Legacy));
+    let other = match variant {
+        Variant::Nft => Variant::Legacy,
+        Variant::Legacy => Variant::Nft,
+    };
     (nft > 0 && legacy > 0).then(|| {
         Concern::warning(
             Kind::TwoVariants,
             format!(
                 "Two kinds of iptables are in use at once, and every packet must pass both: iptables-nft with {nft} rules and \
-                 closed policies, iptables-legacy with {legacy}, Ringfence's not counted. Keep them in one; Ringfence uses \
-                 iptables-{variant}."
+                 closed policies, iptables-legacy with {legacy}, Ringfence's not counted. Ringfence uses iptables-{variant}."
+            ),
+            format!(
+                "Keep them in iptables-{variant} alone: see those of the other with iptables-{other}-save and ip6tables-{other}-save; then, \
+                 once what is to stay is there: iptables-{other} -P INPUT ACCEPT; iptables-{other} -F; and the same of ip6tables-{other}"
             ),
         )
     })
@@ -365,15 +377,20 @@ fn open(tables: &[Table], native: &[&NftTable]) -> Option<Concern> {
         .collect();
     match open[..] {
         [] => None,
-        [(Version::V6, _)] if there(Version::V4) => Some(Concern::warning(
-            Kind::Ipv6Open,
-            format!(
-                "IPv4 is closed but for what rules accept, IPv6 is open: INPUT of {program} neither has the policy DROP nor drops \
-                 the rest at its end. Give it the rules that IPv4 has and `-p ipv6-icmp -j ACCEPT`, then \
-                 `{program} -P INPUT DROP`.{but}",
-                program = of(Version::V6).next().map(|table| table.program.name()).unwrap_or_default(),
-            ),
-        )),
+        [(Version::V6, _)] if there(Version::V4) => {
+            let program = of(Version::V6).next().map(|table| table.program.name()).unwrap_or_default();
+            Some(Concern::warning(
+                Kind::Ipv6Open,
+                format!(
+                    "IPv4 is closed but for what rules accept, IPv6 is open: INPUT of {program} neither has the policy DROP nor \
+                     drops the rest at its end.{but}"
+                ),
+                format!(
+                    "Give it the rules that IPv4 has (iptables -S INPUT), then: {program} -A INPUT -p ipv6-icmp -j ACCEPT; {program} -P \
+                     INPUT DROP"
+                ),
+            ))
+        }
         _ => Some(Concern::note(
             Kind::Open,
             format!(
@@ -381,6 +398,7 @@ fn open(tables: &[Table], native: &[&NftTable]) -> Option<Concern> {
                  drops whom it knows, and does not close what nobody closed.{but}",
                 open.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(" and ")
             ),
+            "",
         )),
     }
 }
@@ -398,8 +416,10 @@ fn flush_ruleset(conf: &NftablesConf<'_>, native: &[&NftTable]) -> Option<Concer
     }
     let path = conf.path.display();
     let text = format!(
-        "{path} has `flush ruleset`: a reload of nftables takes away all rules of iptables-nft, fail2ban's too. \
-         `ringfence-firewall restore` puts Ringfence's back; take that line out of the file, or restart fail2ban after each reload."
+        "{path} has `flush ruleset`: a reload of nftables takes away all rules of iptables-nft, Ringfence's and fail2ban's too."
+    );
+    let remedy = format!(
+        "sed -i.bak '/^[[:space:]]*flush ruleset/d' {path}; or after each reload: ringfence-firewall restore; systemctl restart fail2ban"
     );
     let declared = |words: Vec<&str>| match words[..] {
         ["table", family, name] => Some(format!("{family} {name}")),
@@ -409,11 +429,12 @@ fn flush_ruleset(conf: &NftablesConf<'_>, native: &[&NftTable]) -> Option<Concer
     let loaded =
         words().filter_map(declared).any(|name| native.iter().any(|table| table.to_string() == name));
     Some(if loaded {
-        Concern::warning(Kind::FlushRuleset, text)
+        Concern::warning(Kind::FlushRuleset, text, remedy)
     } else {
         Concern::note(
             Kind::FlushRuleset,
             format!("{text} (None of its tables is there, so it may not be in use.)"),
+            remedy,
         )
     })
 }
@@ -428,6 +449,7 @@ fn nftables(native: &[&NftTable]) -> Option<Concern> {
                 "Beside iptables there are tables of nftables: {names}. What they drop stays dropped, whomever Ringfence allows, \
                  and what they accept still passes Ringfence's rules; `nft list ruleset` shows them."
             ),
+            "",
         )
     })
 }
@@ -442,6 +464,7 @@ fn fail2ban_nftables(native: &[&NftTable]) -> Option<Concern> {
                 "fail2ban bans through nftables (table {names}): unless its action says otherwise, just before INPUT of iptables, \
                  at priority -1. Its bans hold whomever Ringfence allows, and whom they meet is not looked at here."
             ),
+            "",
         )
     })
 }
@@ -463,6 +486,7 @@ fn docker(tables: &[Table], native: &[&NftTable]) -> Option<Concern> {
             Kind::Docker,
             "Docker forwards packets for the published ports of containers, and these never pass INPUT: neither Ringfence's rules \
              nor bans in INPUT concern them. Rules for them belong into the chain DOCKER-USER.",
+            "",
         )
     })
 }
@@ -479,6 +503,7 @@ fn managers(tables: &[Table], native: &[&NftTable]) -> impl Iterator<Item = Conc
                 "{name} manages the rules of this host, and Ringfence works beside it. A reload of {name} may take Ringfence's \
                  rules away; `ringfence-firewall restore`, which its timer runs every minute, puts them back."
             ),
+            "",
         )
     })
 }
@@ -498,14 +523,14 @@ fn command(program: &str, option: &str, rule: &SavedRule, number: usize) -> Stri
 
 fn insertion(program: &str, rule: &SavedRule) -> String {
     if is_plain(&rule.spec) {
-        format!("`{program} -I {INPUT} 1 {}`", rule.spec)
+        format!("{program} -I {INPUT} 1 {}", rule.spec)
     } else {
         "the same rule anew as number 1".to_owned()
     }
 }
 
 /// Whether a shell reads it as it is.
-fn is_plain(spec: &str) -> bool {
+pub(super) fn is_plain(spec: &str) -> bool {
     spec.len() <= SHOWN && spec.chars().all(|c| c.is_ascii_alphanumeric() || " -_./,:=+@".contains(c))
 }
 

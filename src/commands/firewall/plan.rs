@@ -84,15 +84,15 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
 
 /// What is open that should not be, what works against us, and who is banned though he is allowed.
 fn warnings(call: &Call, there: &Firewall, wanted: &Wanted) -> Vec<Concern> {
-    let open = wanted.unrestricted().into_iter().map(|text| Concern::warning(Kind::Unrestricted, text));
+    let open = wanted.unrestricted().into_iter();
+    let open = open.map(|text| Concern::warning(Kind::Unrestricted, text, "ringfence-lists refresh"));
     let allowed = |(network, chain): (IpNetwork, String)| {
         let list = allow::find(&call.config.state_dir, network.ip(), call.now).ok()??;
+        let network = spelled(network);
         let text = format!(
-            "{} is banned in {chain}, though {list} allows it; it stays banned until fail2ban-client unban {} lets it go.",
-            spelled(network),
-            spelled(network)
+            "{network} is banned in {chain}, though {list} allows it, and stays so until it is let go."
         );
-        Some(Concern::warning(Kind::AllowedBanned, text))
+        Some(Concern::warning(Kind::AllowedBanned, text, format!("ringfence release {network}")))
     };
     let banned = there.banned().into_iter().filter_map(allowed);
     open.chain(banned).chain(there.concerns(Path::new("/etc/nftables.conf"))).collect()
@@ -213,8 +213,11 @@ fn render(plan: &Plan, with_text: bool) -> String {
     if !plan.warnings.is_empty() {
         text += "\n";
     }
-    for Concern { severity, text: words, .. } in &plan.warnings {
+    for Concern { severity, text: words, remedy, .. } in &plan.warnings {
         let _ = writeln!(text, "{}: {words}", severity.name());
+        if !remedy.is_empty() {
+            let _ = writeln!(text, "  -> {remedy}");
+        }
     }
     text
 }

@@ -262,10 +262,11 @@ impl Host<'_> {
 fn of_concern(concern: &Concern) -> Option<Finding> {
     let check = concern.kind.name();
     match (concern.severity, concern.kind) {
-        // The texts say what to do.
-        (Severity::Warning, _) => Some(Finding::needs(Subject::Firewall, check, &concern.text, "")),
+        (Severity::Warning, _) => {
+            Some(Finding::needs(Subject::Firewall, check, &concern.text, &concern.remedy))
+        }
         (Severity::Note, concerns::Kind::Unknown) => {
-            Some(Finding::unknown(Subject::Firewall, check, &concern.text, ""))
+            Some(Finding::unknown(Subject::Firewall, check, &concern.text, &concern.remedy))
         }
         (Severity::Note, _) => None,
     }
