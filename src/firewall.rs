@@ -33,6 +33,7 @@ mod turn;
 pub use banned::{Banned, tables_beside};
 pub use layout::{BANS, Chain, Hook, Layout, Rule, Tag};
 pub use pattern::{Case, Pattern};
+pub use pause::ByOurSets;
 pub use saved::Saved;
 pub use turn::take_turn;
 

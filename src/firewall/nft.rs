@@ -37,6 +37,16 @@ pub(super) enum Family {
     Other(u8),
 }
 
+impl Family {
+    /// Whether iptables of this version has its tables in it.
+    pub(super) fn is_of(self, version: Version) -> bool {
+        match version {
+            Version::V4 => self == Self::Ip,
+            Version::V6 => self == Self::Ip6,
+        }
+    }
+}
+
 impl From<u8> for Family {
     fn from(number: u8) -> Self {
         match number {

@@ -63,6 +63,33 @@ impl Program {
         Ok(Table { saved: Saved::parse(&text), program: self.clone() })
     }
 
+    /// Its tables beside `filter` that packets for this host meet, where they are there: a look makes none.
+    pub(super) fn read_beside(&self) -> anyhow::Result<Vec<(&'static str, Saved)>> {
+        const TABLES: [&str; 2] = ["raw", "mangle"];
+        let there: Vec<String> = match self.variant {
+            Variant::Nft => {
+                let tables = nft::tables().context("cannot list the tables of nftables")?;
+                let own = tables.into_iter().filter(|table| table.family.is_of(self.version));
+                own.map(|table| table.name).collect()
+            }
+            Variant::Legacy => {
+                let file = match self.version {
+                    Version::V4 => "/proc/thread-self/net/ip_tables_names",
+                    Version::V6 => "/proc/thread-self/net/ip6_tables_names",
+                };
+                // Where the kernel has no such tables, it is not there.
+                std::fs::read_to_string(file).unwrap_or_default().lines().map(str::to_owned).collect()
+            }
+        };
+        let tables = TABLES.into_iter().filter(|name| there.iter().any(|there| there == name));
+        tables
+            .map(|name| {
+                let text = run(PACKAGE, &self.save_name(), &["-c", "-t", name], "", TIME)?;
+                Ok((name, Saved::parse(&text)))
+            })
+            .collect()
+    }
+
     fn restore(&self, text: &str) -> anyhow::Result<()> {
         let args = ["-w", LOCK_SECONDS, "--noflush", "--counters"];
         run(PACKAGE, &self.restore_name(), &args, text, TIME).map(drop)

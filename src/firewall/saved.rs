@@ -193,6 +193,12 @@ impl SavedRule {
         if negated { None } else { words.into_iter().nth(at + 1) }
     }
 
+    /// Whether it asks for a set whose name begins so, be it that the set does not have the packet.
+    pub(super) fn asks_set(&self, start: &str) -> bool {
+        let words = words(&self.spec);
+        words.windows(2).any(|pair| pair[0] == "--match-set" && pair[1].starts_with(start))
+    }
+
     /// As arguments of a program.
     pub(super) fn arguments(&self) -> Vec<String> {
         let unquoted = |word: String| word.strip_prefix('"').map_or(word.clone(), str::to_owned);

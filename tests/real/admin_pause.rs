@@ -16,6 +16,10 @@ with_both_variants! {
     what_comes_meanwhile_counts_from_the_end_on
     rules_that_are_taken_back_bring_no_pause_back
     without_the_match_nothing_is_changed
+    a_kernel_without_the_match_is_left_as_it_is
+    rules_of_the_hosts_own_by_our_sets_are_named
+    a_boot_without_the_file_ends_a_pause
+    a_boot_with_the_file_goes_on_with_it_until_its_end
 }
 
 const BANNED: [&str; 2] = PHONES[1];
@@ -314,6 +318,169 @@ fn without_the_match_nothing_is_changed(variant: &'static str) {
     let pbx = Pbx::new(variant, "");
     pbx.host.shell(hide);
     refuses(&pbx);
+}
+
+/// As a kernel without `xt_time` refuses it.
+fn a_kernel_without_the_match_is_left_as_it_is(variant: &'static str) {
+    let says = if variant == "nft" {
+        "line 3: RULE_APPEND failed (No such file or directory): rule in chain RF-BAN"
+    } else {
+        "iptables-restore: line 3 failed"
+    };
+    let banner = host(variant, true);
+    let pbx = &banner.pbx;
+    let gate = Gate::new(pbx);
+    let before = pbx.saved();
+    pbx.host.shell(&format!(
+        "mkdir /run/upper /run/work
+         mount -t overlay overlay -o lowerdir=/usr/sbin,upperdir=/run/upper,workdir=/run/work /usr/sbin
+         for name in iptables-{variant} ip6tables-{variant}; do
+             rm /usr/sbin/$name-restore
+             printf '#!/bin/bash\\nrules=$(cat); case \"$rules\" in *\"-m time\"*) echo \"{says}\" >&2; exit 4;; esac\\n\
+             exec -a %s-restore /usr/sbin/xtables-{variant}-multi \"$@\" <<< \"$rules\"\\n' $name > /usr/sbin/$name-restore
+             chmod 755 /usr/sbin/$name-restore
+         done"
+    ));
+    let call = pbx.admin(&["pause", "10m"]);
+    assert_eq!((call.code, call.stdout.as_str()), (2, ""));
+    let expected = "the match `time`, by which the kernel ends a pause, is not there (module xt_time;";
+    assert!(call.stderr.contains(expected) && call.stderr.contains("nothing was changed"), "{}", call.stderr);
+    assert_eq!(pbx.saved(), before);
+    assert!(!pass(&gate, true) && !pbx.world.path("run/pause.json").exists());
+    assert_eq!(self::says(pbx, 1, &["pause"]), "There is no pause.\n");
+    assert_eq!(self::says(pbx, 0, &["pause", "--end"]), "There is no pause.\n");
+    // All else goes on.
+    a_minute_goes_by(pbx);
+    pbx.host.shell(&format!("iptables-{variant} -F RINGFENCE"));
+    a_minute_goes_by(pbx);
+    assert_eq!(pbx.saved(), before);
+}
+
+fn rules_of_the_hosts_own_by_our_sets_are_named(variant: &'static str) {
+    let banner = host(variant, true);
+    let pbx = &banner.pbx;
+    let gate = Gate::new(pbx);
+    let [v4, v6] = ["iptables", "ip6tables"].map(|family| format!("{family}-{variant}"));
+    pbx.host.shell(&format!(
+        "{v4} -t raw -A PREROUTING -m set --match-set rf-block-ip4 src -j DROP
+         {v4} -N mine; {v4} -A mine -p udp -j DROP; {v4} -A INPUT -m set --match-set rf-block-ip4 src -j mine
+         {v4} -A INPUT -m set --match-set rf-allow-ip4 src -j ACCEPT
+         {v6} -A INPUT -m set --match-set rf-block-ip6 src -m comment --comment 'my own' -j DROP"
+    ));
+    let rules_before = pbx.saved();
+    let said = says(pbx, 0, &["pause", "10m"]);
+    let (_, named) = said.split_once("still block by our sets; what takes each away:\n").expect(&said);
+    let named: Vec<_> = named.lines().map(str::trim).collect();
+    let number = pbx.input("ip6tables").iter().position(|rule| rule.contains("my own")).unwrap() + 1;
+    let by_number = format!(
+        "{v6} -D INPUT {number}  # -m set --match-set rf-block-ip6 src -m comment --comment \"my own\" -j DROP"
+    );
+    assert_eq!(
+        named,
+        [
+            &format!("{v4} -t raw -D PREROUTING -m set --match-set rf-block-ip4 src -j DROP"),
+            &format!("{v4} -D INPUT -m set --match-set rf-block-ip4 src -j mine"),
+            &by_number,
+        ]
+    );
+    // It is so: who is on a list is still blocked, who is banned is not.
+    let state = |address: &str| gate.passes(udp(address, 5060, "x"));
+    assert!(LISTED.into_iter().all(|address| !state(address)) && BANNED.into_iter().all(state));
+    let json: Value = serde_json::from_str(&says(pbx, 0, &["pause", "--json"])).unwrap();
+    let rules = json["still-blocking"].as_array().unwrap();
+    assert_eq!(rules.len(), 3);
+    assert_eq!((&rules[0]["table"], &rules[0]["chain"]), (&"raw".into(), &"PREROUTING".into()));
+    pbx.host.shell(&named.join("\n"));
+    assert!(LISTED.into_iter().all(state));
+    assert!(!says(pbx, 0, &["pause"]).contains("still block"));
+    says(pbx, 0, &["pause", "--end"]);
+    assert_ne!(pbx.saved(), rules_before);
+    assert!(!pass(&gate, true));
+}
+
+/// What systemd starts at a boot, in its order; then fail2ban. `saved` are the rules that netfilter-persistent has, of IPv4 and IPv6.
+fn units_start(banner: &Banner, saved: Option<&[String; 2]>) {
+    let pbx = &banner.pbx;
+    let shipped =
+        std::fs::read_to_string(crate::support::project("packaging/systemd/ringfence-sets.service")).unwrap();
+    let calls: Vec<_> = shipped.lines().filter_map(|line| line.strip_prefix("ExecStart=")).collect();
+    let expected = [
+        "/usr/bin/ringfence-lists load",
+        "-/usr/bin/ringfence-ban prepare",
+        "-/usr/bin/ringfence-allow sync",
+    ];
+    assert_eq!(calls, expected);
+    let loaded = pbx.lists(&["load"]);
+    assert_eq!((loaded.code, loaded.stderr.as_str()), (0, ""));
+    // The host's own, where netfilter-persistent has them.
+    let families = ["iptables", "ip6tables"];
+    let own = "*filter\n-A INPUT -i lo -j ACCEPT\nCOMMIT\n";
+    let rules = families.map(|family| pbx.world.path(family).display().to_string());
+    for (at, rules) in rules.iter().enumerate() {
+        std::fs::write(rules, saved.map_or(own, |saved| &saved[at])).unwrap();
+    }
+    banner.does(&["prepare", &rules[0], &rules[1]]);
+    crate::support::call(&mut pbx.there(&pbx.world.allow_command(&["sync"])));
+    for (family, rules) in families.iter().zip(&rules) {
+        pbx.host.shell(&format!("{family}-{}-restore < {rules}", pbx.variant));
+    }
+    if saved.is_some() {
+        // They have the pause in them, which holds until who knows better comes.
+        assert!(pass(&Gate::new(pbx), true));
+    }
+    let restored = pbx.firewall(&["restore"]);
+    assert_eq!((restored.code, restored.stderr.as_str()), (0, ""));
+    pbx.does(&["expire"]);
+    banner.does(&["start", "--jail=sip", "--port=5060", "--protocol=udp"]);
+}
+
+/// `/run` is empty after a boot, and with it the run directory.
+fn a_boot_without_the_file_ends_a_pause(variant: &'static str) {
+    for with_saved in [false, true] {
+        let mut banner = host(variant, true);
+        says(&banner.pbx, 0, &["pause", "10m"]);
+        assert!(pass(&Gate::new(&banner.pbx), true));
+        let save = |family: &str| banner.pbx.host.shell(&format!("{family}-{variant}-save -t filter"));
+        let saved = with_saved.then(|| ["iptables", "ip6tables"].map(save));
+        std::fs::remove_dir_all(banner.pbx.world.path("run")).unwrap();
+        banner.pbx.boot();
+        units_start(&banner, saved.as_ref());
+        let pbx = &banner.pbx;
+        assert!(!pass(&Gate::new(pbx), true));
+        assert!(!pbx.saved().contains("--datestop"));
+        assert_eq!(says(pbx, 1, &["pause"]), "There is no pause.\n");
+        assert_eq!(pbx.firewall(&["verify"]).code, 0);
+    }
+}
+
+/// On a host with its run directory elsewhere.
+fn a_boot_with_the_file_goes_on_with_it_until_its_end(variant: &'static str) {
+    let mut banner = host(variant, true);
+    // A machine may be too slow for a short one.
+    let end = [15, 30, 60, 120].into_iter().find_map(|seconds| {
+        let end = pause_for(&banner.pbx, seconds);
+        banner.pbx.boot();
+        units_start(&banner, None);
+        let passes = Gate::new(&banner.pbx).let_in(&unwanted(true)).iter().all(|arrived| *arrived);
+        let early = Instant::now() + Duration::from_secs(2) < end;
+        assert!(passes || !early, "the pause does not hold");
+        early.then_some(end)
+    });
+    let end = end.expect("a pause that is seen");
+    let pbx = &banner.pbx;
+    let gate = Gate::new(pbx);
+    assert!(says(pbx, 0, &["pause"]).starts_with("Paused until "));
+    a_minute_goes_by(pbx);
+    // Nothing of ours runs.
+    while gate.passes(udp(BANNED[0], 5060, "x")) {
+        assert!(Instant::now() < end + Duration::from_secs(30), "it does not end");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(Instant::now() + Duration::from_secs(1) > end, "too early");
+    assert!(!pass(&gate, true));
+    a_minute_goes_by(pbx);
+    assert!(!pbx.saved().contains("--datestop") && !pass(&gate, true));
+    assert_eq!(pbx.firewall(&["verify"]).code, 0);
 }
 
 #[test]

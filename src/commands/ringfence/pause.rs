@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::commands::{duration, pause, screen};
 use crate::config::{Config, Mode};
 use crate::exit::Exit;
-use crate::firewall::{self, Firewall, take_turn};
+use crate::firewall::{self, ByOurSets, Firewall, take_turn};
 use crate::matcher::bpf;
 use crate::pause::{LONGEST, Pause};
 use crate::state_file;
@@ -51,6 +51,8 @@ struct State {
     observed: bool,
     /// Chains, sets and tables of fail2ban and `event_guard`, which no pause of ours concerns; absent where nobody knows.
     still_banning: Option<Vec<String>>,
+    /// Rules of the host's own that refuse by our sets; absent where nobody knows.
+    still_blocking: Option<Vec<ByOurSets>>,
 }
 
 pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
@@ -65,8 +67,12 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     let (exit, until) = done.map_err(|error| {
         if state_file::effective_user() == 0 { error } else { error.context("this needs root") }
     })?;
+    // Of a pause that has just begun, all is left, however long it took to bring it in.
+    let began =
+        args.time.zip(until).and_then(|(time, until)| Some(until - i64::try_from(time.as_secs()).ok()?));
+    let now = began.map_or_else(Timestamp::now, at);
     let state = State::new(config, until);
-    screen::print(args.json, &state, || state.render(Timestamp::now()))?;
+    screen::print(args.json, &state, || state.render(now))?;
     Ok(exit)
 }
 
@@ -122,11 +128,24 @@ fn change_rules(before: Pause, pause: Pause) -> anyhow::Result<()> {
 
 impl State {
     fn new(config: &Config, until: Option<i64>) -> Self {
+        let (still_banning, still_blocking) = match until {
+            // Without any iptables there can be no rules.
+            Some(_) if firewall::is_installed() => {
+                let there = Firewall::read().ok();
+                let there = there.as_ref();
+                (
+                    there.and_then(|there| there.bans_of_others().ok()),
+                    there.and_then(|there| there.by_our_sets(&pause::OWNERS).ok()),
+                )
+            }
+            _ => (Some(vec![]), Some(vec![])),
+        };
         Self {
             paused: until.is_some(),
             until: until.map(at),
             observed: config.mode == Mode::Observe,
-            still_banning: if until.is_some() { bans_of_others() } else { Some(vec![]) },
+            still_banning,
+            still_blocking,
         }
     }
 
@@ -141,26 +160,26 @@ impl State {
         if self.observed {
             text += "Mode is observe: nothing is blocked anyway.\n";
         }
-        match self.still_banning.as_deref() {
-            Some([]) => {}
-            Some(names) => {
-                let _ = writeln!(
-                    text,
-                    "Not ours, and still banning: {}. To let somebody go there: fail2ban-client unban ADDRESS",
-                    names.join(", ")
-                );
+        if let Some(names @ [_, ..]) = self.still_banning.as_deref() {
+            let _ = writeln!(
+                text,
+                "Not ours, and still banning: {}. To let somebody go there: fail2ban-client unban ADDRESS",
+                names.join(", ")
+            );
+        }
+        if let Some(rules @ [_, ..]) = self.still_blocking.as_deref() {
+            text += "Rules of this host's own that still block by our sets; what takes each away:\n";
+            for ByOurSets { rule, delete, .. } in rules {
+                let named =
+                    if delete.ends_with(rule.as_str()) { String::new() } else { format!("  # {rule}") };
+                let _ = writeln!(text, "  {delete}{named}");
             }
-            None => text += "Whether others ban is not known: the rules of this host cannot be read.\n",
+        }
+        if self.still_banning.is_none() || self.still_blocking.is_none() {
+            text += "Whether others ban is not known: not all rules of this host can be read. See: ringfence doctor\n";
         }
         text
     }
-}
-
-fn bans_of_others() -> Option<Vec<String>> {
-    if !firewall::is_installed() {
-        return Some(vec![]);
-    }
-    Firewall::read().ok()?.bans_of_others().ok()
 }
 
 fn at(seconds: i64) -> Timestamp {
@@ -178,6 +197,7 @@ mod tests {
             until: until.map(at),
             observed,
             still_banning: Some(still.iter().map(ToString::to_string).collect()),
+            still_blocking: Some(vec![]),
         };
         let now = at(1_795_183_743);
         assert_eq!(state(None, false, &[]).render(now), "There is no pause.\n");
@@ -187,6 +207,34 @@ mod tests {
              pause --end.\n\
              Mode is observe: nothing is blocked anyway.\n\
              Not ours, and still banning: f2b-sshd, sip-auth-fail. To let somebody go there: fail2ban-client unban ADDRESS\n"
+        );
+    }
+
+    #[test]
+    fn what_still_blocks_is_named() {
+        let rule = |rule: &str, delete: &str| ByOurSets {
+            program: "iptables-nft".into(),
+            table: "filter",
+            chain: "INPUT".into(),
+            rule: rule.into(),
+            delete: format!("iptables-nft -D INPUT {delete}"),
+        };
+        let [plain, quoted] = ["-m set --match-set rf-x src -j DROP", "-m comment --comment \"a\" -j DROP"];
+        let state = State {
+            paused: true,
+            until: Some(at(1_795_184_343)),
+            observed: false,
+            still_banning: None,
+            still_blocking: Some(vec![rule(plain, plain), rule(quoted, "2")]),
+        };
+        let text = state.render(at(1_795_183_743));
+        let (_, rest) = text.split_once('\n').unwrap();
+        assert_eq!(
+            rest,
+            "Rules of this host's own that still block by our sets; what takes each away:\n  \
+             iptables-nft -D INPUT -m set --match-set rf-x src -j DROP\n  \
+             iptables-nft -D INPUT 2  # -m comment --comment \"a\" -j DROP\n\
+             Whether others ban is not known: not all rules of this host can be read. See: ringfence doctor\n"
         );
     }
 

@@ -33,13 +33,25 @@ impl Pbx {
         let by_program = variant == "bpf";
         let variant = if by_program { "nft" } else { variant };
         let pbx = Self { host: Host::new(), outside: Host::new(), world, variant, by_program };
-        if by_program {
+        pbx.configure(settings);
+        pbx.has_network();
+        pbx
+    }
+
+    /// Starts the host anew, with the files that it had. The kernel has nothing of before, and nothing was started yet.
+    pub fn boot(&mut self) {
+        (self.host, self.outside) = (Host::new(), Host::new());
+        self.has_network();
+    }
+
+    fn has_network(&self) {
+        let pbx = self;
+        if pbx.by_program {
             pbx.host.shell("mount -t bpf bpf /sys/fs/bpf");
         }
-        pbx.configure(settings);
         pbx.host.connect(&pbx.outside);
         pbx.host.shell("mount -t tmpfs tmpfs /run");
-        pbx.alternative(variant);
+        pbx.alternative(pbx.variant);
         let add = |address: &str| {
             let nodad = if address.contains(':') { "nodad" } else { "" };
             format!("ip addr add {address} dev eth0 {nodad}\n")
@@ -55,7 +67,6 @@ impl Pbx {
             lines.extend(others.iter().map(|address| meet(address, end)));
             host.shell(&lines.concat());
         }
-        pbx
     }
 
     /// With these settings, and a rule of the host's own in both families.
