@@ -283,7 +283,7 @@ fn filters(jails: &[Jail]) -> Vec<Finding> {
         return vec![];
     }
     let next = AtomicUsize::new(0);
-    match Scratch::new(&std::env::temp_dir()) {
+    match Scratch::of_process(&std::env::temp_dir()) {
         Ok(scratch) => {
             let work = || {
                 let mut found = vec![];

@@ -201,7 +201,7 @@ fn of_filters(dir: &Path) -> anyhow::Result<Vec<Check>> {
     if let Err(error) = firewall::installed("fail2ban", "fail2ban-regex") {
         return Ok(vec![Check::new(Verdict::Wrong, "filters", format!("not tried: {error:#}"))]);
     }
-    let scratch = Scratch::new(&std::env::temp_dir())?;
+    let scratch = Scratch::of_process(&std::env::temp_dir())?;
     let there = shipped::filters().filter(|filter| conf(dir, filter).is_file());
     let tasks: Vec<_> = there
         .flat_map(|filter| shipped::samples(filter).into_iter().map(move |samples| (filter, samples)))
