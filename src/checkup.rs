@@ -16,11 +16,14 @@ pub mod boot;
 pub mod clock;
 pub mod disk;
 pub mod fail2ban;
+pub mod features;
 pub mod filters;
 pub mod freeswitch;
 pub mod ignore;
+pub mod journal;
 pub mod kernel;
 pub mod registrations;
+pub mod remembered;
 pub mod secrets;
 pub mod selinux;
 pub mod syslog;
@@ -134,7 +137,7 @@ pub struct Finding {
     pub about: String,
     /// What is so, for people.
     pub what: String,
-    /// The command or the setting that mends it. Empty where all is fine, or `what` says it too.
+    /// The command or the setting that mends it. Empty where all is fine, and only there.
     pub remedy: String,
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Subject::{Fail2ban, Jail as OneJail};
 use super::{Finding, Root};
 use crate::config::Config;
-use crate::fail2ban::jails::{self, Jail};
+use crate::fail2ban::jails::{self, Configuration, Jail};
 use crate::fail2ban::{self, CONFIG, Running};
 use crate::firewall;
 
@@ -47,9 +47,9 @@ impl Version {
     }
 }
 
-/// Whether fail2ban is there, runs, and understands its configuration; and its jails, where they could be read.
+/// Whether fail2ban is there, runs, and understands its configuration; and that, where it could be read.
 #[must_use]
-pub fn daemon(config: &Config, root: &Root) -> (Vec<Finding>, Option<(Version, Vec<Jail>)>) {
+pub fn daemon(config: &Config, root: &Root) -> (Vec<Finding>, Option<(Version, Configuration)>) {
     if let Err(error) = firewall::installed("fail2ban", "fail2ban-client") {
         let remedy = "apt-get install fail2ban, and then Ringfence's jails: see jail.local in its examples.";
         return (vec![Finding::needs(Fail2ban, "installed", format!("{error:#}."), remedy)], None);
@@ -66,10 +66,10 @@ pub fn daemon(config: &Config, root: &Root) -> (Vec<Finding>, Option<(Version, V
     findings.push(of_version(version));
     findings.push(runs(&config.fail2ban.socket));
     let dir = root.at(CONFIG);
-    match jails::read(&dir, TIME) {
-        Ok(jails) => {
-            findings.push(voip_jails(config, &jails));
-            (findings, Some((version, jails)))
+    match jails::configuration(&dir, TIME) {
+        Ok(configuration) => {
+            findings.push(voip_jails(config, &configuration.jails));
+            (findings, Some((version, configuration)))
         }
         Err(error) => {
             let what = format!("Its configuration in {} is refused: {error:#}.", dir.display());
@@ -292,27 +292,14 @@ fn remembers(jail: &Jail) -> Option<Finding> {
             ));
         }
     }
-    let seconds = option("max-time").map(|time| seconds(time.split([',', ' ']).next().unwrap_or_default()));
+    let seconds =
+        option("max-time").map(|time| jails::seconds(time.split([',', ' ']).next().unwrap_or_default()));
     match seconds.flatten() {
         Some(seconds) if seconds > LONGEST_CACHE => needs(format!(
             "its ignorecache keeps an answer for {seconds} s: so long a phone that registers meanwhile is not recognised."
         )),
         _ => None,
     }
-}
-
-/// fail2ban's spans: seconds, or with a unit.
-fn seconds(text: &str) -> Option<i64> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let times = match unit {
-        "" | "s" | "sec" => 1,
-        "m" | "min" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return None,
-    };
-    number.parse::<i64>().ok()?.checked_mul(times)
 }
 
 #[cfg(test)]

@@ -6,15 +6,18 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Finding;
 use super::Subject::Jail as OneJail;
-use crate::fail2ban::jails::Jail;
+use super::{Finding, journal};
+use crate::fail2ban::jails::{Filter, Jail};
 use crate::fail2ban::regex::{self, Scratch};
 use crate::firewall::TimedOut;
 use crate::state_file;
 
 /// So much of the end of a log is read, in bytes.
 const TAIL: u64 = 512 << 10;
+
+/// So many of the last entries of the journal.
+const ENTRIES: u32 = 2_000;
 
 /// No filter may take longer for that.
 const TIME: Duration = Duration::from_secs(20);
@@ -62,16 +65,11 @@ const LINES: &str = "\
 2020-01-01 12:00:00.000008 97.03% [NOTICE] sofia.c:1 end
 ";
 
-/// What the filter of a jail does. Jails that read the journal are not tried, and that is said.
+/// What the filter of a jail does.
 #[must_use]
 pub fn of(jail: &Jail, scratch: &Scratch) -> Vec<Finding> {
     if !jail.reads_files() {
-        let what = format!("{}: its filter was not tried, as it reads the journal.", jail.name);
-        let remedy = format!(
-            "Try it: fail2ban-regex systemd-journal /etc/fail2ban/filter.d/FILTER.conf, with the filter of [{}].",
-            jail.name
-        );
-        return vec![Finding::unknown(OneJail, "filter", what, remedy)];
+        return vec![of_journal(jail, scratch)];
     }
     // Others may be rotated, and empty.
     let changed = |log: &&PathBuf| log.metadata().and_then(|about| about.modified()).ok();
@@ -92,21 +90,71 @@ pub fn of(jail: &Jail, scratch: &Scratch) -> Vec<Finding> {
                 return Ok(vec![faulty(jail, &faults)]);
             }
         }
-        Ok(vec![of_tail(jail, log, &tail, &found_in("tail", &tail)?)])
+        Ok(vec![of_tail(jail, &Source::File(log), &tail, &found_in("tail", &tail)?)])
     };
-    tried().unwrap_or_else(|error| {
-        let name = &jail.name;
-        if error.is::<TimedOut>() {
-            let what = format!("{name}: its filter was not tried to the end: {error:#}.");
-            return vec![Finding::unknown(OneJail, "filter", what, "Try again when this host has less to do.")];
+    tried().unwrap_or_else(|error| vec![refused(jail, &error)])
+}
+
+/// The same of one that reads the journal, with its last entries, as fail2ban would read them there.
+fn of_journal(jail: &Jail, scratch: &Scratch) -> Finding {
+    let name = &jail.name;
+    let see = || format!("See what is there: journalctl -n 5 {}", matches(jail));
+    let tail = match journal::tail(jail, ENTRIES) {
+        Ok(tail) if tail.is_empty() => {
+            let what = format!("{name}: its filter was not tried, as the journal has nothing that it reads.");
+            return Finding::unknown(OneJail, "filter", what, see());
         }
-        vec![Finding::needs(
+        Ok(tail) => tail,
+        Err(error) => {
+            let what = format!("{name}: its filter was not tried, as the journal cannot be read: {error:#}.");
+            return Finding::unknown(OneJail, "filter", what, see());
+        }
+    };
+    // The time is the entry's, whatever the filter says of dates.
+    let filter = Filter { date: Some(r"^%Y-%m-%dT%H:%M:%S\s".to_owned()), ..jail.filter.clone() };
+    let name = format!("{:08x}-journal", fastrand::u32(..));
+    match regex::found_by(&filter, &name, tail.as_bytes(), scratch, TIME) {
+        Ok(found) => of_tail(jail, &Source::Journal, tail.as_bytes(), &found),
+        Err(error) => refused(jail, &error),
+    }
+}
+
+/// Its journalmatch, as journalctl takes it.
+fn matches(jail: &Jail) -> String {
+    let quoted = |word: &String| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_=+-.@/:".contains(c);
+        if word.chars().all(plain) { word.clone() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    };
+    let all = jail.journal.iter().map(|words| words.iter().map(quoted).collect::<Vec<_>>().join(" "));
+    all.collect::<Vec<_>>().join(" + ")
+}
+
+/// What fail2ban-regex says of a filter that it does not take.
+fn refused(jail: &Jail, error: &anyhow::Error) -> Finding {
+    let name = &jail.name;
+    if error.is::<TimedOut>() {
+        let what = format!("{name}: its filter was not tried to the end: {error:#}.");
+        return Finding::unknown(
             OneJail,
             "filter",
-            format!("{name}: fail2ban-regex does not get along with its filter: {error:#}."),
-            format!("Mend the filter of [{name}] before the next reload, which would take all jails away; ringfence validate looks at ours."),
-        )]
-    })
+            what,
+            "Try again when this host has less to do: ringfence doctor",
+        );
+    }
+    Finding::needs(
+        OneJail,
+        "filter",
+        format!("{name}: fail2ban-regex does not get along with its filter: {error:#}."),
+        format!(
+            "Mend the filter of [{name}] before the next reload, which would take all jails away; ringfence validate looks at ours."
+        ),
+    )
+}
+
+/// Where the lines are from.
+enum Source<'a> {
+    File(&'a Path),
+    Journal,
 }
 
 /// The end of a log, from the start of a line.
@@ -164,14 +212,21 @@ fn faulty(jail: &Jail, faults: &[&str]) -> Finding {
 }
 
 /// Whether it sees the failures that its log has.
-fn of_tail(jail: &Jail, log: &Path, tail: &[u8], found: &[String]) -> Finding {
-    let (name, path) = (&jail.name, log.display());
+fn of_tail(jail: &Jail, source: &Source<'_>, tail: &[u8], found: &[String]) -> Finding {
+    let name = &jail.name;
+    let (path, try_it) = match source {
+        Source::File(log) => (log.display().to_string(), format!("fail2ban-regex {} FILTER", log.display())),
+        Source::Journal => ("the journal".to_owned(), format!("journalctl -n 20 {}", matches(jail))),
+    };
     let expressions = jail.filter.plain();
     let wanted: Vec<_> = FAILURES.into_iter().filter(|text| expressions.contains(text.trim())).collect();
     let text = String::from_utf8_lossy(tail);
     let lines: Vec<_> = text.lines().collect();
-    // The last line may not be whole yet, and what shows that it is a failure is still to come.
-    let seen = lines.split_last().map_or(&[][..], |(_, lines)| lines);
+    // The last line of a file may not be whole yet, and what shows that it is a failure is still to come.
+    let seen = match source {
+        Source::File(_) => lines.split_last().map_or(&[][..], |(_, lines)| lines),
+        Source::Journal => &lines,
+    };
     let failures = seen.iter().filter(|line| wanted.iter().any(|text| line.contains(text))).count();
     // A filter of accounts passes over all that is no plain account.
     if found.is_empty() && failures > 0 && !jail.bans_text() {
@@ -184,8 +239,8 @@ fn of_tail(jail: &Jail, log: &Path, tail: &[u8], found: &[String]) -> Finding {
                 super::counted(failures, "failure is", "failures are")
             ),
             format!(
-                "Compare a line with the filter: fail2ban-regex {path} FILTER, with the filter of [{name}]. Has the log another form \
-                 of date, or something ahead of it? ringfence validate says whether the filter is the one that was shipped."
+                "Compare a line with the filter of [{name}]: {try_it}. Has the log another form of date, or something ahead of it? \
+                 ringfence validate says whether the filter is the one that was shipped."
             ),
         );
     }
@@ -198,7 +253,6 @@ fn of_tail(jail: &Jail, log: &Path, tail: &[u8], found: &[String]) -> Finding {
 mod tests {
     use super::*;
     use crate::checkup::Verdict;
-    use crate::fail2ban::jails::Filter;
 
     fn jail(dir: &Path, log: &str, fail: &[&str]) -> Jail {
         let path = dir.join("x.log");
@@ -265,8 +319,10 @@ mod tests {
         assert_eq!(events(r"^nothing failure address=<ADDR>$", "").verdict, Verdict::Fine);
         let found = events(r"^(failure address=<ADDR>$", line);
         assert!(found.what.contains("does not get along with its filter"), "{found:?}");
-        let journal = Jail { backend: "systemd".into(), ..jail(dir.path(), "", &["x"]) };
+        let nobody = vec![vec!["SYSLOG_IDENTIFIER=nobody's".into(), "_COMM=x".into()], vec!["_PID=1".into()]];
+        let journal = Jail { backend: "systemd".into(), journal: nobody, ..jail(dir.path(), "", &["x"]) };
         assert_eq!(only(of(&journal, &scratch)).verdict, Verdict::NotChecked);
+        assert_eq!(matches(&journal), r"'SYSLOG_IDENTIFIER=nobody'\''s' _COMM=x + _PID=1");
         let missing = Jail { logs: vec![PathBuf::from("/nonexistent")], ..jail(dir.path(), "", &["x"]) };
         assert_eq!(only(of(&missing, &scratch)).verdict, Verdict::NotChecked);
     }

@@ -1,5 +1,7 @@
-//! Who may read our secrets: the settings file where it has some, and the files that it names for them.
+//! Who may read our secrets, or put others in their place: the settings file where it has some, the files that it names for them, and the
+//! directories above.
 
+use std::collections::BTreeSet;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -9,65 +11,150 @@ use super::{Finding, unreadable};
 use crate::config::lists::Source;
 use crate::config::{Config, Secret};
 
+const CHECK: &str = "permissions";
+
 /// Nobody may do more with a file that has a secret in it.
 const WIDEST: u32 = 0o640;
 
+/// Others may make files in a directory with it, but not take away or rename what is not theirs.
+const STICKY: u32 = 0o1000;
+
+/// Who may own a secret, and be the group that reads it: root, and whom `ringfence-events` runs as.
+#[derive(Clone, Debug)]
+pub struct Trusted {
+    users: Vec<u32>,
+    groups: Vec<u32>,
+}
+
+impl Trusted {
+    /// By the text of `/etc/passwd`.
+    #[must_use]
+    pub fn new(passwd: &str) -> Self {
+        let ours = passwd.lines().find(|line| line.starts_with("ringfence:"));
+        let ids: Vec<u32> =
+            ours.into_iter().flat_map(|line| line.split(':').skip(2).take(2)).flat_map(str::parse).collect();
+        let mut trusted = Self { users: vec![0], groups: vec![0] };
+        if let [user, group] = ids[..] {
+            trusted.users.push(user);
+            trusted.groups.push(group);
+        }
+        trusted
+    }
+}
+
 /// Whether others may read the secrets of the settings in `file`, or change the settings.
 #[must_use]
-pub fn permissions(config: &Config, file: &Path) -> Vec<Finding> {
-    const CHECK: &str = "permissions";
+pub fn permissions(config: &Config, file: &Path, trusted: &Trusted) -> Vec<Finding> {
     let mut findings = vec![];
+    let mut dirs = BTreeSet::new();
     let (inline, files) = secrets(config);
     match std::fs::metadata(file) {
         Ok(about) => {
             let what =
                 if inline { "which has a secret in it" } else { "the settings of programs that root runs" };
-            let wide = if inline { too_wide(&about) } else { about.mode() & 0o022 != 0 };
             let path = file.display();
             if about.uid() != 0 {
                 let text = format!("{path}, {what}, belongs to user {}, who may change it.", about.uid());
-                findings.push(Finding::needs(Settings, CHECK, text, format!("chown root {path}")));
+                findings.push(needs(file, text, format!("chown root {path}")));
             }
-            if wide {
-                let text = format!("{path}, {what}, has the mode {:04o}.", about.mode() & 0o7777);
-                let remedy = if inline { format!("chmod 0640 {path}") } else { format!("chmod go-w {path}") };
-                findings.push(Finding::needs(Settings, CHECK, text, remedy));
-            }
+            findings.extend(if inline {
+                readable(file, &about, what, trusted)
+            } else {
+                (about.mode() & 0o022 != 0).then(|| {
+                    let text = format!("{path}, {what}, has the mode {:04o}.", about.mode() & 0o7777);
+                    needs(file, text, format!("chmod go-w {path}"))
+                })
+            });
+            dirs.extend(above(file));
         }
         // Defaults have no secrets.
         Err(error) if super::is_absent(&error) => {}
         Err(error) => findings.push(unreadable(Settings, CHECK, file, &error)),
     }
     let count = files.len();
-    for path in files {
+    for path in &files {
         let shown = path.display();
-        match std::fs::metadata(&path) {
-            Ok(about) if too_wide(&about) => {
-                let text = format!("{shown} is a secret, and has the mode {:04o}.", about.mode() & 0o7777);
-                findings.push(Finding::needs(Settings, CHECK, text, format!("chmod 0640 {shown}")));
+        match std::fs::metadata(path) {
+            Ok(about) => {
+                if !trusted.users.contains(&about.uid()) {
+                    let text = format!(
+                        "{shown} is a secret, and belongs to user {}, who may change it.",
+                        about.uid()
+                    );
+                    findings.push(needs(path, text, format!("chown root {shown}")));
+                }
+                findings.extend(readable(path, &about, "a secret", trusted));
+                dirs.extend(above(path));
             }
-            Ok(_) => {}
-            Err(error) if super::is_absent(&error) => findings.push(Finding::needs(
-                Settings,
-                CHECK,
+            Err(error) if super::is_absent(&error) => findings.push(needs(
+                path,
                 format!("{shown}, which the settings name as a secret, is not there."),
                 format!("install -m 0640 /dev/null {shown}, and write the secret into it."),
             )),
-            Err(error) => findings.push(unreadable(Settings, CHECK, &path, &error)),
+            Err(error) => findings.push(unreadable(Settings, CHECK, path, &error)),
         }
     }
+    findings.extend(dirs.iter().filter_map(|dir| replaceable(dir, trusted)));
     if findings.is_empty() {
         let what = match (inline, count) {
-            (false, 0) => "the settings have no secrets",
-            _ => "nobody else may read the secrets",
+            (false, 0) => "the settings have no secrets, and nobody else may change them",
+            _ => "nobody else may read the secrets, or change the settings",
         };
         findings.push(Finding::fine(Settings, CHECK, what));
     }
     findings
 }
 
-fn too_wide(about: &Metadata) -> bool {
-    about.mode() & 0o777 & !WIDEST != 0
+fn needs(path: &Path, what: String, remedy: String) -> Finding {
+    Finding::needs(Settings, CHECK, what, remedy).about(path.display().to_string())
+}
+
+/// By its mode, or by its group.
+fn readable(path: &Path, about: &Metadata, what: &str, trusted: &Trusted) -> Option<Finding> {
+    let (shown, mode) = (path.display(), about.mode() & 0o7777);
+    if mode & 0o777 & !WIDEST != 0 {
+        let text = format!("{shown}, {what}, has the mode {mode:04o}.");
+        return Some(needs(path, text, format!("chmod 0640 {shown}")));
+    }
+    (mode & 0o040 != 0 && !trusted.groups.contains(&about.gid())).then(|| {
+        let text = format!("{shown}, {what}, can be read by group {}.", about.gid());
+        needs(
+            path,
+            text,
+            format!("chgrp root {shown}, or, where ringfence-events reads it: chgrp ringfence {shown}"),
+        )
+    })
+}
+
+/// The directories above a file, wherever links lead; also those of the links themselves.
+fn above(file: &Path) -> Vec<PathBuf> {
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let real = file.canonicalize().unwrap_or_else(|_| absolute.clone());
+    let dirs = |path: &Path| path.ancestors().skip(1).map(Path::to_owned).collect::<Vec<_>>();
+    [dirs(&absolute), dirs(&real)].concat()
+}
+
+/// Whether somebody else could put another file in the place of one below.
+fn replaceable(dir: &Path, trusted: &Trusted) -> Option<Finding> {
+    let about = std::fs::metadata(dir).ok()?;
+    let (shown, mode) = (dir.display(), about.mode());
+    if !trusted.users.contains(&about.uid()) {
+        let text = format!(
+            "{shown}, above settings or secrets, belongs to user {}, who may replace them.",
+            about.uid()
+        );
+        return Some(needs(dir, text, format!("chown root {shown}")));
+    }
+    let by_group = mode & 0o020 != 0 && !trusted.groups.contains(&about.gid());
+    let by_all = mode & 0o002 != 0;
+    ((by_group || by_all) && mode & STICKY == 0).then(|| {
+        let text = format!(
+            "{shown}, above settings or secrets, has the mode {:04o} and the group {}: others may replace them.",
+            mode & 0o7777,
+            about.gid()
+        );
+        needs(dir, text, format!("chmod go-w {shown}"))
+    })
 }
 
 /// Whether the settings themselves have some, and the files of the others.
@@ -110,10 +197,27 @@ fn has_password(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 
     use super::*;
     use crate::checkup::Verdict;
+
+    const INLINE: &str = "[registrations]\npostgres = \"postgres://a:b@c/d\"";
+
+    fn in_file(secret: &Path) -> String {
+        format!("[lists.apiban]\nkind = \"block\"\nformat = \"apiban\"\nkey = {{ file = {secret:?} }}")
+    }
+
+    fn chmod(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// What should be done.
+    fn remedies(settings: &str, file: &Path) -> Vec<String> {
+        let trusted = Trusted::new("root:x:0:0::/:/bin/sh\nringfence:x:990:991::/:/bin/sh\n");
+        let found = permissions(&toml::from_str(settings).unwrap(), file, &trusted).into_iter();
+        found.filter(|found| found.verdict != Verdict::Fine).map(|found| found.remedy).collect()
+    }
 
     #[test]
     fn nobody_else_reads_a_secret() {
@@ -122,20 +226,17 @@ mod tests {
         let check = |settings: &str, modes: (u32, u32)| -> Vec<String> {
             for (path, mode) in [(&file, modes.0), (&secret, modes.1)] {
                 std::fs::write(path, settings).unwrap();
-                std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+                chmod(path, mode);
             }
-            let found = permissions(&toml::from_str(settings).unwrap(), &file).into_iter();
-            found.filter(|found| found.verdict != Verdict::Fine).map(|found| found.remedy).collect()
+            remedies(settings, &file)
         };
-        let in_file =
-            format!("[lists.apiban]\nkind = \"block\"\nformat = \"apiban\"\nkey = {{ file = {secret:?} }}");
-        let inline = "[registrations]\npostgres = \"postgres://a:b@c/d\"";
+        let in_file = in_file(&secret);
         let (chmod, chmod_secret) =
             (format!("chmod 0640 {}", file.display()), format!("chmod 0640 {}", secret.display()));
         assert_eq!(check("", (0o644, 0o644)), [""; 0]);
         assert_eq!(check("", (0o664, 0o644)), [format!("chmod go-w {}", file.display())]);
-        assert_eq!(check(inline, (0o640, 0o644)), [""; 0]);
-        assert_eq!(check(inline, (0o644, 0o644)), [chmod]);
+        assert_eq!(check(INLINE, (0o640, 0o644)), [""; 0]);
+        assert_eq!(check(INLINE, (0o644, 0o644)), [chmod]);
         assert_eq!(check(&in_file, (0o644, 0o640)), [""; 0]);
         assert_eq!(check(&in_file, (0o644, 0o600)), [""; 0]);
         assert_eq!(check(&in_file, (0o644, 0o644)), [chmod_secret]);
@@ -146,5 +247,50 @@ mod tests {
                 && !has_password("postgres://ringfence@x/d")
                 && !has_password("https://x/?a:b@c")
         );
+    }
+
+    #[test]
+    fn nobody_else_owns_a_secret_or_replaces_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("etc");
+        std::fs::create_dir(&inner).unwrap();
+        let (file, secret) = (inner.join("settings"), inner.join("secret"));
+        let settings = in_file(&secret);
+        for path in [&file, &secret] {
+            std::fs::write(path, "").unwrap();
+            chmod(path, 0o640);
+        }
+        let owned = |path: &Path, user: u32, group: u32, expected: &[String]| {
+            chown(path, Some(user), Some(group)).unwrap();
+            assert_eq!(remedies(&settings, &file), expected, "{} {user}:{group}", path.display());
+            chown(path, Some(0), Some(0)).unwrap();
+        };
+        let (shown, shown_dir) = (secret.display().to_string(), inner.display().to_string());
+        owned(&secret, 990, 991, &[]);
+        owned(&secret, 0, 991, &[]);
+        owned(&secret, 1000, 0, &[format!("chown root {shown}")]);
+        owned(
+            &secret,
+            0,
+            1000,
+            &[format!("chgrp root {shown}, or, where ringfence-events reads it: chgrp ringfence {shown}")],
+        );
+        owned(&file, 0, 1000, &[]);
+        owned(&file, 990, 0, &[format!("chown root {}", file.display())]);
+        owned(&inner, 1000, 0, &[format!("chown root {shown_dir}")]);
+        for (mode, group, is_safe) in
+            [(0o755, 0, true), (0o775, 0, true), (0o775, 1000, false), (0o757, 0, false), (0o1777, 0, true)]
+        {
+            chmod(&inner, mode);
+            let expected = if is_safe { vec![] } else { vec![format!("chmod go-w {shown_dir}")] };
+            owned(&inner, 0, group, &expected);
+        }
+        // Where a link leads, and where it lies.
+        chmod(&inner, 0o777);
+        let link = dir.path().join("link");
+        symlink(&secret, &link).unwrap();
+        let by_link = in_file(&link);
+        assert_eq!(remedies(&by_link, Path::new("/nonexistent")), [format!("chmod go-w {shown_dir}")]);
+        assert_eq!(Trusted::new("ringfence:x:no:1:").users, [0]);
     }
 }

@@ -10,6 +10,17 @@ use super::python::{self, Value};
 use crate::evidence::visible_within;
 use crate::firewall;
 
+/// What fail2ban is told at its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Configuration {
+    /// The enabled jails, in order.
+    pub jails: Vec<Jail>,
+    /// `dbfile`: where it remembers, `:memory:`, or `None` for nowhere.
+    pub database: String,
+    /// `dbpurgeage`: for how many seconds; `None` where that is not understood.
+    pub remembers: Option<i64>,
+}
+
 /// An enabled jail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Jail {
@@ -25,8 +36,16 @@ pub struct Jail {
     pub ignorecache: String,
     /// So many failures are a ban.
     pub maxretry: i64,
+    /// So long a failure counts, in seconds; `None` where that is not understood.
+    pub findtime: Option<i64>,
+    /// So long a ban lasts at most, in seconds, -1 for ever; `None` where that is not understood.
+    pub bantime: Option<i64>,
+    /// Whether each ban of the same address is longer than the one before.
+    pub grows: bool,
     /// The files that were there.
     pub logs: Vec<PathBuf>,
+    /// What it reads of the journal, each as `journalctl` takes it; none: all of it.
+    pub journal: Vec<Vec<String>>,
     /// What it does.
     pub actions: Vec<Action>,
 }
@@ -111,6 +130,11 @@ impl Filter {
 
 /// The enabled jails by the configuration in `dir`, in order. An error is what fail2ban says of it.
 pub fn read(dir: &Path, time: Duration) -> anyhow::Result<Vec<Jail>> {
+    configuration(dir, time).map(|configuration| configuration.jails)
+}
+
+/// The configuration in `dir`. An error is what fail2ban says of it.
+pub fn configuration(dir: &Path, time: Duration) -> anyhow::Result<Configuration> {
     let dir = dir.to_str().context("the directory's name is not UTF-8")?;
     let output = firewall::output("fail2ban", "fail2ban-client", &["-c", dir, "-d"], "", time)?;
     if !output.status.success() {
@@ -130,15 +154,52 @@ fn complaints(stderr: &str) -> String {
     visible_within(&said.replace('\n', "; "), 300)
 }
 
-fn parse(dump: &str) -> anyhow::Result<Vec<Jail>> {
-    let mut jails: Vec<Jail> = vec![];
+/// fail2ban's spans: seconds, or numbers with units (`1w`, `1d 12h`); -1 is for ever.
+#[must_use]
+pub fn seconds(text: &str) -> Option<i64> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(seconds);
+    }
+    let (mut rest, mut sum) = (text, 0i64);
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: i64 = rest[..end].parse().ok()?;
+        let unit = rest[end..].trim_start();
+        let end = unit.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(unit.len());
+        let times = match &unit[..end] {
+            "s" | "sec" | "second" | "seconds" => 1,
+            "m" | "mi" | "min" | "minute" | "minutes" => 60,
+            "h" | "hour" | "hours" => 3_600,
+            "d" | "day" | "days" => 86_400,
+            "w" | "week" | "weeks" => 7 * 86_400,
+            // As fail2ban counts them.
+            "mo" | "mon" | "month" | "months" => 2_629_800,
+            "y" | "year" | "years" => 31_557_600,
+            _ => return None,
+        };
+        sum = sum.checked_add(number.checked_mul(times)?)?;
+        rest = unit[end..].trim_start();
+    }
+    (!text.is_empty()).then_some(sum)
+}
+
+fn parse(dump: &str) -> anyhow::Result<Configuration> {
+    let mut configuration = Configuration::default();
+    let jails = &mut configuration.jails;
     for line in dump.lines().filter(|line| line.starts_with('[')) {
         let line = python::parse(line).with_context(|| {
             format!("fail2ban-client -d prints what is not understood: {}", visible_within(line, 100))
         })?;
         let words = line.items();
         let text = |at: usize| words.get(at).map(Value::text).unwrap_or_default();
-        if text(0) == "add" {
+        if text(0) == "set" && words.len() == 3 {
+            match text(1).as_str() {
+                "dbfile" => configuration.database = text(2),
+                "dbpurgeage" => configuration.remembers = seconds(&text(2)),
+                _ => {}
+            }
+        } else if text(0) == "add" {
             jails.push(Jail { name: text(1), backend: text(2), ..Jail::default() });
         } else if let Some(jail) = jails.iter_mut().find(|jail| jail.name == text(1)) {
             let values = words.get(3..).unwrap_or_default();
@@ -148,7 +209,7 @@ fn parse(dump: &str) -> anyhow::Result<Vec<Jail>> {
         }
     }
     jails.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(jails)
+    Ok(configuration)
 }
 
 impl Jail {
@@ -171,6 +232,14 @@ impl Jail {
             "datepattern" => self.filter.date = Some(first),
             "maxlines" => self.filter.lines = first.parse().ok(),
             "addlogpath" => self.logs.push(first.into()),
+            "addjournalmatch" => self.journal.push(values.iter().map(Value::text).collect()),
+            "findtime" => self.findtime = seconds(&first),
+            "bantime" => self.bantime = seconds(&first),
+            "bantime.increment" => self.grows = first.eq_ignore_ascii_case("true"),
+            // It comes behind that, and one without end is no shorter.
+            "bantime.maxtime" if self.grows && self.bantime != Some(-1) => {
+                self.bantime = seconds(&first).max(self.bantime);
+            }
             "action" => {
                 let options = values.get(1).map(Value::items).unwrap_or_default();
                 let option = |key: &str| {
@@ -192,6 +261,8 @@ mod tests {
     use super::*;
 
     const DUMP: &str = r#"['set', 'syslogsocket', 'auto']
+['set', 'dbfile', 'None']
+['set', 'dbpurgeage', '1d 12h']
 ['add', 'sip', 'auto']
 ['set', 'sip', 'prefregex', '^\\d 50% <F-CONTENT>.+</F-CONTENT>$']
 ['multi-set', 'sip', 'addfailregex', ["^it's <HOST>$", '^"x" <ADDR>$']]
@@ -206,12 +277,20 @@ mod tests {
 ['set', 'sip', 'addaction', 'a']
 ['multi-set', 'sip', 'action', 'a', [['actionban', 'b "<ip>"'], ['norestored', True], ['port', '5060']]]
 ['add', 'other', 'systemd']
+['set', 'other', 'addjournalmatch', '_SYSTEMD_UNIT=x.service', '+', '_COMM=x']
+['set', 'other', 'findtime', '10m']
+['set', 'other', 'bantime', '1w']
+['set', 'other', 'bantime.increment', True]
+['set', 'other', 'bantime.maxtime', '5w']
 ['start', 'sip']
 "#;
 
     #[test]
     fn reads_what_fail2ban_prints() {
-        let jails = parse(DUMP).unwrap();
+        let Configuration { jails, database, remembers } = parse(DUMP).unwrap();
+        assert_eq!((database.as_str(), remembers), ("None", Some(129_600)));
+        assert_eq!((jails[0].bantime, jails[0].findtime), (Some(5 * 7 * 86_400), Some(600)));
+        assert_eq!(jails[0].journal, [["_SYSTEMD_UNIT=x.service", "+", "_COMM=x"]]);
         assert_eq!(jails.iter().map(|jail| jail.name.as_str()).collect::<Vec<_>>(), ["other", "sip"]);
         let sip = &jails[1];
         assert!(sip.reads_files() && !jails[0].reads_files() && sip.bans_text());
@@ -226,6 +305,25 @@ mod tests {
              maxlines = 6\n"
         );
         assert!(parse("['add', 'x").is_err());
+    }
+
+    #[test]
+    fn spans_as_fail2ban_writes_them() {
+        for (text, expected) in [
+            ("600", Some(600)),
+            ("-1", Some(-1)),
+            ("10m", Some(600)),
+            ("1d 12h", Some(129_600)),
+            ("1h30m", Some(5_400)),
+            ("2 weeks", Some(1_209_600)),
+            ("1mo", Some(2_629_800)),
+            ("", None),
+            ("soon", None),
+            ("5x", None),
+            ("9999999999999y", None),
+        ] {
+            assert_eq!(seconds(text), expected, "{text}");
+        }
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! `ringfence doctor`: whether this host is as it should be, and what to do where it is not.
 
 use std::fmt::Write as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::checkup::features::{self, Trial};
+use crate::checkup::secrets::Trusted;
 use crate::checkup::units::{self, Scheduler};
 use crate::checkup::{self, Finding, Root, Subject, Verdict};
 use crate::commands::screen::{Columns, counted, print};
@@ -16,7 +19,7 @@ use crate::commands::{firewall, pause};
 use crate::config::{self, Config, Mode};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
-use crate::fail2ban::jails::Jail;
+use crate::fail2ban::jails::{Configuration, Jail};
 use crate::fail2ban::regex::Scratch;
 use crate::firewall::Firewall;
 use crate::firewall::concerns::{self, Concern, Severity};
@@ -42,9 +45,16 @@ pub(super) struct Args {
     /// Print JSON: all findings
     #[arg(long)]
     json: bool,
+
+    /// Be the one who tries what rules need, in a network namespace of its own
+    #[arg(long, hide = true)]
+    trial: bool,
 }
 
 pub(super) fn run(settings: Option<&Path>, args: &Args) -> anyhow::Result<Exit> {
+    if args.trial {
+        return try_features();
+    }
     // What nobody else may read would look broken.
     ensure!(state_file::effective_user() == 0, "this needs root: sudo ringfence doctor");
     let mut findings = vec![];
@@ -61,6 +71,15 @@ pub(super) fn run(settings: Option<&Path>, args: &Args) -> anyhow::Result<Exit> 
     Ok(if needs { Exit::No } else { Exit::Yes })
 }
 
+/// What [`Trial::start`] starts.
+fn try_features() -> anyhow::Result<Exit> {
+    // Whatever ends the one who wants to know ends us.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    let trial: Trial = serde_json::from_reader(io::stdin().lock()).context("this is for doctor alone")?;
+    serde_json::to_writer(io::stdout().lock(), &trial.run()?)?;
+    Ok(Exit::Yes)
+}
+
 /// What is examined.
 struct Host<'a> {
     config: Config,
@@ -74,8 +93,13 @@ impl Host<'_> {
     fn examine(&self) -> Vec<Finding> {
         let Self { config, root, .. } = self;
         let (mut findings, fail2ban) = checkup::fail2ban::daemon(config, root);
-        let (version, all) = fail2ban.unzip();
-        let all = all.unwrap_or_default();
+        let (version, configuration) = fail2ban.unzip();
+        if let Some(configuration) = &configuration {
+            let deadline = Deadline::after(Instant::now(), PATIENCE);
+            findings.extend(checkup::remembered::database(config, configuration, deadline));
+        }
+        let configuration = configuration.unwrap_or_default();
+        let all = &configuration.jails;
         let is_voip = |jail: &&Jail| checkup::fail2ban::is_voip(jail, config);
         let jails: Vec<Jail> = all.iter().filter(is_voip).cloned().collect();
         if let Some(version) = version {
@@ -91,7 +115,7 @@ impl Host<'_> {
             &|| vec![checkup::ignore::latency(&ignore(), self.settings, config)],
             &|| self.firewall(),
             &|| self.registrations(),
-            &|| self.rest(&all, &jails),
+            &|| self.rest(&configuration, &jails),
         ];
         std::thread::scope(|scope| {
             let threads: Vec<_> = parts.iter().map(|part| scope.spawn(part)).collect();
@@ -111,12 +135,13 @@ impl Host<'_> {
         observes.then(|| Finding::fine(Subject::Settings, "mode", "mode is observe: nothing is blocked"))
     }
 
-    /// What only needs files, and systemd. `all` are the jails that are enabled, `jails` those for SIP.
-    fn rest(&self, all: &[Jail], jails: &[Jail]) -> Vec<Finding> {
+    /// What only needs files, and systemd. `jails` are those for SIP.
+    fn rest(&self, configuration: &Configuration, jails: &[Jail]) -> Vec<Finding> {
         let Self { config, root, now, .. } = self;
         let mut findings: Vec<_> = self.blocks().into_iter().collect();
         let file = self.settings.unwrap_or(Path::new(config::DEFAULT_PATH));
-        findings.extend(checkup::secrets::permissions(config, file));
+        let passwd = std::fs::read_to_string(root.at("/etc/passwd")).unwrap_or_default();
+        findings.extend(checkup::secrets::permissions(config, file, &Trusted::new(&passwd)));
         findings.extend(self.freeswitch(jails));
         findings.extend(checkup::asterisk::settings(root, jails));
         findings.push(checkup::kernel::sets());
@@ -124,7 +149,7 @@ impl Host<'_> {
         findings.push(checkup::kernel::program(config));
         match Scheduler::read(root) {
             Ok(scheduler) => {
-                let needed = services::needed(config, all, *now);
+                let needed = services::needed(config, &configuration.jails, *now);
                 let states = scheduler.is_systemd().then(units::ask);
                 findings.extend(units::running(&needed, &scheduler, states.as_ref()));
                 findings.extend(checkup::boot::saved_rules(root, &scheduler));
@@ -138,16 +163,24 @@ impl Host<'_> {
             )),
         }
         findings.extend(checkup::syslog::rsyslog(root, jails));
+        let of_journal: Vec<_> = jails.iter().filter(|jail| !jail.reads_files()).collect();
+        if !of_journal.is_empty() {
+            findings.extend(checkup::journal::limits(root, &of_journal));
+            findings.extend(checkup::journal::dropped(&of_journal));
+        }
         findings.extend(checkup::selinux::denials(root, *now));
         findings.push(checkup::clock::sane(
             *now,
             &[config.log_dir.join("decisions.jsonl"), config.events_path()],
         ));
-        findings.extend(checkup::disk::room(&[
-            ("state-dir", &config.state_dir),
+        let database = Path::new(&configuration.database).parent().filter(|dir| dir.is_absolute());
+        let own = [
+            ("state-dir", config.state_dir.as_path()),
             ("run-dir", &config.run_dir),
             ("log-dir", &config.log_dir),
-        ]));
+        ];
+        let dirs: Vec<_> = own.into_iter().chain(database.map(|dir| ("dbfile of fail2ban", dir))).collect();
+        findings.extend(checkup::disk::room(&dirs));
         findings
     }
 
@@ -215,7 +248,10 @@ impl Host<'_> {
                 )];
             }
         };
-        let mut findings = vec![checkup::kernel::matches(there.variant())];
+        let trial = Trial::new(&self.config, &there);
+        // Not /proc/self: that would be unshare.
+        let us = format!("/proc/{}/exe", std::process::id());
+        let mut findings = features::judge(&trial, trial.start(&us, &["doctor", "--trial"]));
         let concerns = there.concerns(&self.root.at(NFTABLES));
         findings.extend(concerns.iter().filter_map(of_concern));
         findings.extend(match not_as_applied(&self.config, self.now) {
