@@ -143,7 +143,7 @@ fn a_pause_lifts_all_and_what_runs_every_minute_leaves_it_alone(variant: &'stati
         assert!(pass(&gate, ordered));
         assert_eq!(pbx.saved().matches("--datestop").count(), if ordered { 6 } else { 4 });
 
-        assert_eq!(says(pbx, 0, &["pause", "--end"]), "There is no pause.\n");
+        assert_eq!(says(pbx, 0, &["pause", "--end"]), "The pause is over: what it lifted blocks again.\n");
         assert!(!pass(&gate, ordered));
         assert_eq!(pbx.saved(), before);
         assert_eq!(says(pbx, 0, &["pause", "--end"]), "There is no pause.\n");

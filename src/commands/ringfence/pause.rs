@@ -47,6 +47,8 @@ fn a_time(text: &str) -> Result<Duration, String> {
 struct State {
     paused: bool,
     until: Option<Timestamp>,
+    /// This call ended one.
+    ended: bool,
     /// Nothing is blocked, pause or not.
     observed: bool,
     /// Chains, sets and tables of fail2ban and `event_guard`, which no pause of ours concerns; absent where nobody knows.
@@ -57,21 +59,21 @@ struct State {
 
 pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     let done = match (args.time, args.end) {
-        (Some(time), _) => begin(config, time).map(|until| (Exit::Yes, Some(until))),
-        (None, true) => end(config).map(|()| (Exit::Yes, None)),
+        (Some(time), _) => begin(config, time).map(|until| (Exit::Yes, Some(until), false)),
+        (None, true) => end(config).map(|ended| (Exit::Yes, None, ended)),
         (None, false) => {
             let until = Pause::read(&config.run_dir, Timestamp::now())?.until();
-            Ok((if until.is_some() { Exit::Yes } else { Exit::No }, until))
+            Ok((if until.is_some() { Exit::Yes } else { Exit::No }, until, false))
         }
     };
-    let (exit, until) = done.map_err(|error| {
+    let (exit, until, ended) = done.map_err(|error| {
         if state_file::effective_user() == 0 { error } else { error.context("this needs root") }
     })?;
     // Of a pause that has just begun, all is left, however long it took to bring it in.
     let began =
         args.time.zip(until).and_then(|(time, until)| Some(until - i64::try_from(time.as_secs()).ok()?));
     let now = began.map_or_else(Timestamp::now, at);
-    let state = State::new(config, until);
+    let state = State::new(config, until, ended);
     screen::print(args.json, &state, || state.render(now))?;
     Ok(exit)
 }
@@ -94,15 +96,17 @@ fn begin(config: &Config, time: Duration) -> anyhow::Result<i64> {
     Ok(until)
 }
 
-fn end(config: &Config) -> anyhow::Result<()> {
+/// Whether there was one.
+fn end(config: &Config) -> anyhow::Result<bool> {
     let _turn = take_turn(&config.run_dir)?;
     let before = pause::now(config);
     change(before, Pause::Not)?;
     Pause::forget(&config.run_dir)?;
-    if before.until().is_some() {
+    let ended = before.until().is_some();
+    if ended {
         pause::journal(config, "resumed", "by-hand", "", Timestamp::now());
     }
-    Ok(())
+    Ok(ended)
 }
 
 /// Brings it into the kernel, or changes nothing.
@@ -127,7 +131,7 @@ fn change_rules(before: Pause, pause: Pause) -> anyhow::Result<()> {
 }
 
 impl State {
-    fn new(config: &Config, until: Option<i64>) -> Self {
+    fn new(config: &Config, until: Option<i64>, ended: bool) -> Self {
         let (still_banning, still_blocking) = match until {
             // Without any iptables there can be no rules.
             Some(_) if firewall::is_installed() => {
@@ -143,6 +147,7 @@ impl State {
         Self {
             paused: until.is_some(),
             until: until.map(at),
+            ended,
             observed: config.mode == Mode::Observe,
             still_banning,
             still_blocking,
@@ -151,6 +156,7 @@ impl State {
 
     fn render(&self, now: Timestamp) -> String {
         let mut text = match self.until {
+            None if self.ended => "The pause is over: what it lifted blocks again.\n".to_owned(),
             None => "There is no pause.\n".to_owned(),
             Some(until) => {
                 let paused = pause::sentence(until.as_second(), now);
@@ -195,12 +201,15 @@ mod tests {
         let state = |until: Option<i64>, observed, still: &[&str]| State {
             paused: until.is_some(),
             until: until.map(at),
+            ended: false,
             observed,
             still_banning: Some(still.iter().map(ToString::to_string).collect()),
             still_blocking: Some(vec![]),
         };
         let now = at(1_795_183_743);
         assert_eq!(state(None, false, &[]).render(now), "There is no pause.\n");
+        let over = State { ended: true, ..state(None, false, &[]) };
+        assert_eq!(over.render(now), "The pause is over: what it lifted blocks again.\n");
         assert_eq!(
             state(Some(1_795_184_343), true, &["f2b-sshd", "sip-auth-fail"]).render(now),
             "Paused until 2026-11-20 14:19:03 UTC (10m): nothing of Ringfence blocks anybody. It ends by itself, or by ringfence \
@@ -223,6 +232,7 @@ mod tests {
         let state = State {
             paused: true,
             until: Some(at(1_795_184_343)),
+            ended: false,
             observed: false,
             still_banning: None,
             still_blocking: Some(vec![rule(plain, plain), rule(quoted, "2")]),
