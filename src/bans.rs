@@ -11,6 +11,7 @@ use anyhow::Context;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use crate::drops::{Kind, Reason};
 use crate::firewall::{BANS, Chain, Hook, Layout, Rule, Version};
 use crate::kernel_sets::Banned;
 use crate::state_file::{self, Durability};
@@ -63,7 +64,9 @@ impl Jail {
         let set = format!("-m set --match-set {} src", self.banned().name(version.family()));
         self.reach.matches().into_iter().map(move |matches| {
             let space = if matches.is_empty() { "" } else { " " };
-            Rule::new(format!("{matches}{space}{set}"), "DROP").about(format!("banned by {}", self.name))
+            Rule::new(format!("{matches}{space}{set}"), "DROP")
+                .about(format!("banned by {}", self.name))
+                .dropping(Reason::of(Kind::Ban, &self.name))
         })
     }
 }

@@ -24,6 +24,7 @@ pub mod ignore;
 pub mod lists;
 pub mod ringfence;
 
+mod dropped;
 mod pause;
 mod prometheus;
 mod screen;

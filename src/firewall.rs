@@ -5,7 +5,7 @@
 //! rules or the new ones. Every rule of ours carries the comment `ringfence` and a tag that stands for its content, by which it
 //! is known again however iptables prints it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io;
 
@@ -148,6 +148,17 @@ pub struct Counters {
     pub bytes: u64,
 }
 
+/// What one rule of ours matched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// Tells it from all others: its program, its chain and its tag.
+    pub rule: String,
+    /// What it is known by.
+    pub tag: Tag,
+    /// Since it is there. The same rule twice in a chain counts as one.
+    pub packets: u64,
+}
+
 impl Firewall {
     /// Reads what is there, in this network namespace.
     pub fn read() -> anyhow::Result<Self> {
@@ -186,6 +197,20 @@ impl Firewall {
             sum.bytes += counters.bytes;
         }
         sums
+    }
+
+    /// The packets that each rule of ours matched, in whatever chain and of whatever program.
+    #[must_use]
+    pub fn counts(&self) -> Vec<Count> {
+        let mut counts: BTreeMap<String, Count> = BTreeMap::new();
+        for Table { program, saved } in &self.tables {
+            for (chain, tag, packets) in saved.counts() {
+                let rule = format!("{} {chain} {tag}", program.name());
+                let count = counts.entry(rule.clone()).or_insert(Count { rule, tag, packets: 0 });
+                count.packets = count.packets.saturating_add(packets);
+            }
+        }
+        counts.into_values().collect()
     }
 
     /// Which of the two the host uses.

@@ -18,6 +18,7 @@ pub mod commands;
 pub mod config;
 pub mod deadline;
 pub mod diagnosis;
+pub mod drops;
 pub mod event_socket;
 pub mod events;
 pub mod evidence;

@@ -8,11 +8,11 @@ use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
 use crate::bans::{self, Jail, Reach};
-use crate::commands::{Settings, a_jail, causes, give_up, parse, pause, record, screen};
+use crate::commands::{Settings, a_jail, causes, dropped, give_up, parse, pause, record, screen};
 use crate::config::{Config, Mode};
 use crate::evidence::Decision;
 use crate::exit::Exit;
-use crate::firewall::Firewall;
+use crate::firewall::{Firewall, Version};
 use crate::kernel_sets::Ipset;
 use crate::state_file;
 
@@ -244,7 +244,13 @@ impl Call {
             enforced.clear();
         }
         let pause = pause::now(&self.config);
-        if Firewall::read()?.bring_in(pause, |version| bans::layout(&enforced, version))? {
+        let mut there = Firewall::read()?;
+        let why = [Version::V4, Version::V6].map(|version| bans::layout(&enforced, version).drops());
+        let why = why.into_iter().flatten().collect();
+        if let Some(fault) = dropped::by_rules(&self.config, &there, &why, self.config.mode) {
+            complain(&fault);
+        }
+        if there.bring_in(pause, |version| bans::layout(&enforced, version))? {
             repaired.push("the rules".to_owned());
         }
         for line in &left_out {

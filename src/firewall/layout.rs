@@ -1,5 +1,6 @@
 //! What our chains should be.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pause::is_pause;
 use super::saved::{Saved, SavedRule, Verdict};
+use crate::drops::Reason;
 
 /// Stands for the content of a rule: a rule with the same tag is the same rule, as long as one build of ours wrote both. Another
 /// build may fill all chains anew.
@@ -32,6 +34,7 @@ impl fmt::Display for Tag {
 pub struct Rule {
     body: Body,
     about: String,
+    drops: Option<Reason>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +60,7 @@ impl Rule {
 
     fn made(matches: String, jump: &'static str, target: String) -> Self {
         let body = Body::Made { matches, jump, target, counts_for: String::new() };
-        Self { body, about: String::new() }
+        Self { body, about: String::new(), drops: None }
     }
 
     /// Tells it from a rule that is alike, but in another chain, and so counts for somebody else.
@@ -73,6 +76,12 @@ impl Rule {
     #[must_use]
     pub fn about(self, words: impl Into<String>) -> Self {
         Self { about: words.into(), ..self }
+    }
+
+    /// All that it matches is dropped, for this reason, which is no part of it either.
+    #[must_use]
+    pub fn dropping(self, reason: Reason) -> Self {
+        Self { drops: Some(reason), ..self }
     }
 
     /// What it is for, in words; empty if nobody said.
@@ -137,7 +146,7 @@ impl Tag {
 
 impl From<SavedRule> for Rule {
     fn from(rule: SavedRule) -> Self {
-        Self { body: Body::Saved(rule), about: String::new() }
+        Self { body: Body::Saved(rule), about: String::new(), drops: None }
     }
 }
 
@@ -222,6 +231,13 @@ impl Layout {
     #[must_use]
     pub fn nothing(prefix: &str) -> Self {
         Self { prefix: prefix.to_owned(), chains: vec![], hooks: vec![] }
+    }
+
+    /// The rules that drop all that they match, and why.
+    #[must_use]
+    pub fn drops(&self) -> HashMap<Tag, Reason> {
+        let rules = self.chains.iter().flat_map(|chain| &chain.rules);
+        rules.filter_map(|rule| Some((rule.tag(), rule.drops.clone()?))).collect()
     }
 
     /// What is there of this owner.

@@ -23,6 +23,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::{Case, Chain, Hook, Layout, Pattern, Rule, Version};
 use crate::config::firewall::{AllowMeans, IAX_PORT, PortRange, Rate};
 use crate::config::{Config, Firewall, ListName, Mode, Ports};
+use crate::drops::{Kind, Reason};
 use crate::kernel_sets::{self, Names, PORTS};
 
 /// What the names of our chains begin with; also the name of the first.
@@ -259,12 +260,9 @@ impl Order<'_> {
             for (protocol, new) in [("tcp", " -m tcp --syn")].into_iter().chain(udp) {
                 let matches = format!("-p {protocol} -m multiport --dports {}{new}", limit.ports);
                 let above = format!("{matches} {}", self.above("new", &limit.ports, limit.rate));
-                rules.push(
-                    self.deny(above).about(format!(
-                        "new connections to {} ({protocol}) above {}",
-                        limit.ports, limit.rate
-                    )),
-                );
+                let what = format!("new connections to {} ({protocol})", limit.ports);
+                let rule = self.deny(above).about(format!("{what} above {}", limit.rate));
+                rules.push(rule.dropping(Reason::of(Kind::Limit, &what)));
             }
         }
         rules.extend(["udp", "tcp"].into_iter().flat_map(|protocol| self.restrictions(protocol, false)));
@@ -280,7 +278,8 @@ impl Order<'_> {
             );
         }
         for (flags, words) in IMPOSSIBLE {
-            rules.push(self.deny(format!("-p tcp -m tcp --tcp-flags {flags}")).about(words));
+            let rule = self.deny(format!("-p tcp -m tcp --tcp-flags {flags}")).about(words);
+            rules.push(rule.dropping(Reason::only(Kind::Hardening)));
         }
         if self.settings.tracked {
             // Connections that are older than their tracking have a socket: they must not be cut. So has who listens at one address: what
@@ -288,7 +287,8 @@ impl Order<'_> {
             rules.push(Rule::new("-m socket", "RETURN").about("connections that are open"));
             rules.push(
                 self.deny("-p tcp -m tcp ! --syn -m conntrack --ctstate NEW")
-                    .about("new connection without SYN"),
+                    .about("new connection without SYN")
+                    .dropping(Reason::only(Kind::Hardening)),
             );
         }
         rules
@@ -374,7 +374,8 @@ impl Order<'_> {
                 names.push(list.as_str());
             }
             let words = format!("ports {ports} ({protocol}) for nobody but {}", names.join(", "));
-            rules.push(self.deny(matches).about(words));
+            let reason = Reason::of(Kind::Restriction, &format!("{ports} to {}", names.join(", ")));
+            rules.push(self.deny(matches).about(words).dropping(reason));
         }
         rules
     }
@@ -386,7 +387,9 @@ impl Order<'_> {
         };
         vec![
             Rule::new(format!("-m set --match-set {} src", self.names.allowed), target).about(words),
-            self.deny(format!("-m set --match-set {} src", self.names.blocked)).about("on a block list"),
+            self.deny(format!("-m set --match-set {} src", self.names.blocked))
+                .about("on a block list")
+                .dropping(Reason::only(Kind::BlockList)),
             Rule::goto(format!("-m set --match-set {} src", self.names.slamming), SLAMMING)
                 .about("exceeded a limit"),
         ]
@@ -395,7 +398,9 @@ impl Order<'_> {
     fn agents(&self) -> Vec<Rule> {
         let rule = |agent: &crate::config::firewall::Agent| {
             let pattern = Pattern::new(agent.as_str(), Case::Ignored);
-            self.deny(pattern.to_string()).about(format!("scanner {}", agent.as_str()))
+            self.deny(pattern.to_string())
+                .about(format!("scanner {}", agent.as_str()))
+                .dropping(Reason::of(Kind::Scanner, agent.as_str()))
         };
         self.firewall().agents.iter().map(rule).collect()
     }
@@ -420,13 +425,21 @@ impl Order<'_> {
         let mut rules: Vec<Rule> = goes_on
             .map(|(what, matches)| Rule::new(matches, self.remember()).about(format!("goes on with {what}")))
             .collect();
-        rules.push(self.deny("").counting_for(SLAMMING).about("above a limit a moment ago"));
+        rules.push(
+            self.deny("")
+                .counting_for(SLAMMING)
+                .about("above a limit a moment ago")
+                .dropping(Reason::only(Kind::GoingOn)),
+        );
         rules
     }
 }
 
+/// All that comes to that chain is dropped.
 fn over(matches: String, what: &str) -> Rule {
-    Rule::goto(matches, EXCEEDED).about(format!("{what} above its limit"))
+    Rule::goto(matches, EXCEEDED)
+        .about(format!("{what} above its limit"))
+        .dropping(Reason::of(Kind::Limit, what))
 }
 
 fn short_hash(value: &impl Hash) -> u32 {

@@ -90,6 +90,14 @@ impl Saved {
         self.chains.values().flatten().filter_map(|rule| Some((rule.tag?, rule.counters)))
     }
 
+    /// Packets of our rules, with their chains.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (&str, Tag, u64)> {
+        let chains = self.chains.iter();
+        chains.flat_map(|(chain, rules)| {
+            rules.iter().filter_map(|rule| Some((chain.as_str(), rule.tag?, rule.counters.packets)))
+        })
+    }
+
     /// The rules of a chain; none if it is not there.
     pub(super) fn rules(&self, chain: &str) -> &[SavedRule] {
         self.chains.get(chain).map_or(&[], Vec::as_slice)

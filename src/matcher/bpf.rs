@@ -38,6 +38,7 @@ use rustix::io::Errno;
 use crate::account::Offender;
 use crate::config::block::MaxBlocks;
 use crate::config::{Config, Ports};
+use crate::drops::Met;
 use crate::evidence::visible_within;
 use crate::host::{self, Interface};
 use hash::Secret;
@@ -148,6 +149,7 @@ pub struct InKernel {
     id: u32,
     /// As they are written down.
     settings: program::Settings,
+    met: Met,
 }
 
 /// Why the program does not match.
@@ -183,6 +185,8 @@ pub struct BroughtIn {
     pub changed: bool,
     /// Where it does not look at packets, though it should, and why.
     pub faults: Vec<String>,
+    /// What the map dropped.
+    pub met: Met,
 }
 
 /// Where it is pinned.
@@ -288,7 +292,7 @@ impl InKernel {
         }
         let blocked = Blocked::try_from(Map::from_map_data(blocked)?)?;
         let settings = program::Settings::from_bytes(&settings_map(&pins)?.get(&0, 0)?);
-        Ok(Some(Self { blocked, id, settings }))
+        Ok(Some(Self { blocked, id, settings, met: Met::default() }))
     }
 
     /// Whether the program is there too, of this very build.
@@ -349,10 +353,11 @@ impl InKernel {
             .collect();
         let mut changed = false;
         let mut surplus = vec![];
-        let clock = boot_clock();
+        let (clock, mut looked) = (boot_clock(), 0_u64);
         for entry in &self.blocked {
             let (key, value): (Key, Value) = entry.context("its map cannot be read")?;
             let there = Entry::from(value);
+            looked = looked.saturating_add(there.hits);
             match wanted.remove(&key) {
                 Some(until) if until.abs_diff(there.until) < SAME => {}
                 Some(until) => surplus.push((key, Some(until))),
@@ -362,6 +367,7 @@ impl InKernel {
                 }
             }
         }
+        self.met.looked = Some(looked);
         // First what goes: there must be room for what comes.
         for (key, until) in surplus {
             match until {
@@ -392,6 +398,12 @@ impl InKernel {
         Ok(entry.filter(|entry| entry.until > boot_clock()).map(|entry| entry.hits))
     }
 
+    /// How many packets were dropped of all that were in the map when it was held last by this value, and of those whom it let go.
+    #[must_use]
+    pub const fn met(&self) -> Met {
+        self.met
+    }
+
     fn entry(&self, key: &Key) -> anyhow::Result<Option<Entry>> {
         match self.blocked.get(key, 0) {
             Ok(value) => Ok(Some(value.into())),
@@ -411,8 +423,12 @@ impl InKernel {
     }
 
     fn remove_key(&mut self, key: &Key) -> anyhow::Result<()> {
+        let hits = self.entry(key)?.map_or(0, |entry| entry.hits);
         match self.blocked.remove(key) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.met.gone = self.met.gone.saturating_add(hits);
+                Ok(())
+            }
             Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error).context("its map lets go of no entry"),
         }
@@ -427,12 +443,11 @@ fn settings_map(pins: &Path) -> anyhow::Result<SettingsMap> {
     Ok(SettingsMap::try_from(Map::from_map_data(open_map(&pins.join(SETTINGS))?)?)?)
 }
 
-/// Blocks these and nobody else, in the map that is there, if one is.
-pub fn hold(blocks: &Blocks<'_>, now: Timestamp) -> anyhow::Result<()> {
-    if let Some(mut there) = InKernel::open()? {
-        there.hold(blocks, now)?;
-    }
-    Ok(())
+/// Blocks these and nobody else, in the map that is there, if one is; what it dropped.
+pub fn hold(blocks: &Blocks<'_>, now: Timestamp) -> anyhow::Result<Met> {
+    let Some(mut there) = InKernel::open()? else { return Ok(Met::default()) };
+    there.hold(blocks, now)?;
+    Ok(there.met)
 }
 
 /// Lets everybody pass until then (in seconds since 1970), in the program that is there, if one is; with `None`, nobody who is blocked. Only
@@ -477,7 +492,8 @@ pub fn bring_in(
             Err(fault) if is_at_work() => {
                 let fault =
                     format!("an earlier build of it goes on, because this one cannot be loaded: {fault}");
-                return Ok(BroughtIn { changed, faults: vec![fault] });
+                let met = there.map(|there| there.met).unwrap_or_default();
+                return Ok(BroughtIn { changed, faults: vec![fault], met });
             }
             loaded => {
                 changed = true;
@@ -500,7 +516,7 @@ pub fn bring_in(
     let (attached, faults) = attach_all(&mut program, settings, &pins)?;
     changed |= attached | take_over_other_layouts(&pins)?;
     there.write(wanted)?;
-    Ok(BroughtIn { changed, faults })
+    Ok(BroughtIn { changed, faults, met: there.met })
 }
 
 /// Attaches it where it is to be, and nowhere else; whether something was otherwise, and where it cannot be attached. A kernel that lets it

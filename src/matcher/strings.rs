@@ -18,7 +18,7 @@
 //! segment; TLS. What it takes too much: a packet with credentials for
 //! several realms, of which one has the user and another the domain.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
@@ -26,7 +26,8 @@ use std::net::IpAddr;
 use crate::account::{Offender, SipAccount};
 use crate::config::block::{LogPrefix, Tcp};
 use crate::config::{Config, Ports};
-use crate::firewall::{Case, Chain, Hook, Layout, Pattern, Rule, Version, order};
+use crate::drops::{Kind, Reason};
+use crate::firewall::{Case, Chain, Hook, Layout, Pattern, Rule, Tag, Version, order};
 
 /// What the names of our chains begin with; also the name of the first.
 pub const PREFIX: &str = "RF-BLOCK";
@@ -127,6 +128,13 @@ pub fn leaf(offender: &Offender) -> Rule {
     Rule::new(matches, DENY).counting_for(offender.account.domain())
 }
 
+/// The rules that drop packets, whoever is blocked.
+#[must_use]
+pub fn drops(settings: &Settings) -> HashMap<Tag, Reason> {
+    let chains = vec![Chain::new(DENY, deny(settings))];
+    Layout { chains, ..Layout::nothing(PREFIX) }.drops()
+}
+
 fn concerns(offender: &Offender, version: Version) -> bool {
     match offender.source {
         Some(IpAddr::V4(_)) => version == Version::V4,
@@ -153,6 +161,7 @@ fn hooks(settings: &Settings) -> Vec<Hook> {
 }
 
 fn deny(settings: &Settings) -> Vec<Rule> {
+    let reason = || Reason::only(Kind::Account);
     let mut rules = vec![];
     if let Some(prefix) = settings.log_prefix.get() {
         rules.push(Rule::new(
@@ -161,9 +170,9 @@ fn deny(settings: &Settings) -> Vec<Rule> {
         ));
     }
     if settings.tcp == Tcp::Reset {
-        rules.push(Rule::new("-p tcp", "REJECT --reject-with tcp-reset"));
+        rules.push(Rule::new("-p tcp", "REJECT --reject-with tcp-reset").dropping(reason()));
     }
-    rules.push(Rule::new("", "DROP"));
+    rules.push(Rule::new("", "DROP").dropping(reason()));
     rules
 }
 

@@ -552,7 +552,7 @@ fn on_a_disk_that_takes_nothing_blocks_end_all_the_same(matcher: &'static str) {
         left(lasting);
     }
     // A new ledger cannot be begun there.
-    site.host.shell(&format!("rm {at}/*; dd if=/dev/zero of={at}/full bs=4096 status=none || true"));
+    site.host.shell(&format!("rm -r {at}/*; dd if=/dev/zero of={at}/full bs=4096 status=none || true"));
     let line = site.says(2, &["ban", "5@d"]);
     assert!(
         line.starts_with("the ledger DIR/state/ledger.db: ") && line.contains("(is the disk full?)"),

@@ -9,11 +9,12 @@ use jiff::Timestamp;
 
 use super::{Call, complain};
 use crate::account::Offender;
-use crate::commands::{causes, pause};
+use crate::commands::{causes, dropped, pause};
 use crate::config::Mode;
 use crate::config::block::MaxBlocks;
+use crate::drops::Met;
 use crate::firewall::{self, Firewall, Layout, Version, take_turn};
-use crate::ledger::{Block, Ended, Ledger};
+use crate::ledger::{Block, Ended, Ledger, Look};
 use crate::matcher::bpf::{self, BroughtIn, Fault, InKernel};
 use crate::matcher::{Chosen, Wanted, strings};
 use crate::pause::Pause;
@@ -41,6 +42,8 @@ pub(super) struct Held {
     faults: Vec<String>,
     /// Patterns cannot bear them; the ledger keeps them.
     left_out: BTreeSet<Offender>,
+    /// What the map of the program dropped.
+    met: Met,
 }
 
 impl Held {
@@ -116,6 +119,7 @@ pub(super) fn settle(call: &Call, ledger: &mut Ledger) -> anyhow::Result<Settled
             causes(&error)
         )
     })?;
+    say_of_count(call, dropped::by_map(&call.config, held.met));
     if !active.is_empty() {
         held.record(call);
     }
@@ -169,6 +173,7 @@ fn settle_in_map(call: &Call, ledger: &mut Ledger, offender: &Offender) -> anyho
         Some(until) => there.block(offender, until, clock)?,
         None => there.release(offender)?,
     }
+    say_of_count(call, dropped::by_map(&call.config, there.met()));
     Ok(Some(until.is_some()))
 }
 
@@ -189,14 +194,13 @@ fn hold(call: &Call, active: &[Block], now: Timestamp) -> anyhow::Result<Held> {
         let let_go = bpf::hold(&HashMap::new(), now);
         let (removed, rules) = (bpf::remove(), without_rules(call));
         let changed = removed? | rules?;
-        let_go?;
-        return Ok(Held { changed, ..Held::default() });
+        return Ok(Held { changed, met: let_go?, ..Held::default() });
     }
     match call.expected() {
         by @ (Chosen::Strings | Chosen::InsteadOfBpf(_)) => by_strings(call, active, by),
         Chosen::Bpf => match bpf::bring_in(&program(call), &call.config.run_dir, &until, now) {
-            Ok(BroughtIn { changed, faults }) => {
-                let mut held = Held { changed, by: Some(Chosen::Bpf), ..Held::default() };
+            Ok(BroughtIn { changed, faults, met }) => {
+                let mut held = Held { changed, by: Some(Chosen::Bpf), met, ..Held::default() };
                 held.faults.extend(faults.iter().map(|fault| format!("{THE_PROGRAM}: {fault}")));
                 held.without_the_other(without_rules(call), "rules for accounts cannot be taken away");
                 Ok(held)
@@ -215,7 +219,7 @@ fn hold(call: &Call, active: &[Block], now: Timestamp) -> anyhow::Result<Held> {
 /// By rules. Where the program cannot be had, they are for the newest blocks that rules can bear, and why is said.
 fn by_strings(call: &Call, active: &[Block], by: Chosen) -> anyhow::Result<Held> {
     // Who is let go does not wait for iptables.
-    let _ = bpf::hold(&until(active), Timestamp::now());
+    let met = bpf::hold(&until(active), Timestamp::now()).unwrap_or_default();
     let mut wanted = offenders(call, active);
     let mut left_out = BTreeSet::new();
     if let Chosen::InsteadOfBpf(_) = by {
@@ -223,8 +227,8 @@ fn by_strings(call: &Call, active: &[Block], by: Chosen) -> anyhow::Result<Held>
         (wanted, left_out) = wanted.into_iter().partition(|offender| newest.contains(offender));
     }
     let pause = pause::now(&call.config);
-    let changed = Firewall::read()?.bring_in(pause, |version| layout(call, &wanted, version))?;
-    let mut held = Held { changed, by: Some(by), left_out, faults: vec![] };
+    let changed = read_rules(call)?.bring_in(pause, |version| layout(call, &wanted, version))?;
+    let mut held = Held { changed, by: Some(by), left_out, met, faults: vec![] };
     held.without_the_other(bpf::remove(), &format!("{THE_PROGRAM} cannot be taken away"));
     Ok(held)
 }
@@ -247,7 +251,22 @@ fn without_rules(call: &Call) -> anyhow::Result<bool> {
     if !matches!(wanted(call), Wanted::Strings(_)) && !firewall::is_installed() {
         return Ok(false);
     }
-    Firewall::read()?.bring_in(Pause::Not, |_| Layout::nothing(strings::PREFIX))
+    read_rules(call)?.bring_in(Pause::Not, |_| Layout::nothing(strings::PREFIX))
+}
+
+/// What is there; what ours have dropped is written down. Only who has the turn may.
+fn read_rules(call: &Call) -> anyhow::Result<Firewall> {
+    let there = Firewall::read()?;
+    let why = strings::drops(&strings::Settings::new(&call.config));
+    say_of_count(call, dropped::by_rules(&call.config, &there, &why, Mode::Enforce));
+    Ok(there)
+}
+
+/// Who blocks or lets go has other things to say.
+fn say_of_count(call: &Call, fault: Option<String>) {
+    if let Some(fault) = fault.filter(|_| call.look == Look::Whole) {
+        complain(&fault);
+    }
 }
 
 /// Until when each is blocked, of several blocks the longest.

@@ -66,6 +66,7 @@ pub(super) fn run(call: &Call, args: &Args, path: Option<&Path>) -> anyhow::Resu
     }
     let pause = pause::now(&call.config);
     let mut there = Firewall::read()?;
+    Wanted::count_confirmed(call, &there);
     let wanted = Wanted::new(&config, &there, call.now)?;
     for problem in wanted.unrestricted() {
         complain(&problem);

@@ -1,6 +1,7 @@
 //! `ringfence-firewall remove`: as if we had never been here.
 
 use super::undo::{self, Undo};
+use super::wanted::Wanted;
 use super::{Call, complain, confirmed};
 use crate::commands::say;
 use crate::exit::Exit;
@@ -27,8 +28,12 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
 /// Takes away all that is ours; whether there were rules, and what stays, for people. The directory goes last: while it is there and
 /// nothing is confirmed, this is not done. Only who has the turn may.
 pub(super) fn take_away(call: &Call) -> anyhow::Result<(bool, Option<String>)> {
+    let there = Firewall::read();
+    if let Ok(there) = &there {
+        Wanted::count_confirmed(call, there);
+    }
     confirmed::forget(call)?;
-    let mut there = Firewall::read()?;
+    let mut there = there?;
     // A chain that somebody wrote by hand under our name is his.
     let ours = there.has_rules_of(order::PREFIX);
     if ours {

@@ -32,6 +32,9 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     let pause = pause::now(&call.config);
     let mut there = Firewall::read()?;
     let wanted = Wanted::new(&config, &there, call.now)?;
+    if let Some(fault) = wanted.count_drops(call, &there, config.firewall_mode()) {
+        complain(&fault);
+    }
     wanted.prepare_sets(call)?;
     let changed = there.bring_in_together(pause, |version| wanted.layout(version))?;
     if changed {

@@ -1,15 +1,16 @@
 //! What the kernel should hold by some settings, on this host as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 
-use super::Call;
+use super::{Call, confirmed};
 use crate::address_set::AddressSet;
+use crate::commands::dropped;
 use crate::commands::lists::restricted;
 use crate::config::firewall::ConnectionTracking;
-use crate::config::{Config, ListName};
+use crate::config::{Config, ListName, Mode};
 use crate::feeds::store::Store;
 use crate::firewall::{Firewall, Layout, Version, order};
 use crate::host;
@@ -43,8 +44,26 @@ impl Wanted {
         Ok(Self { settings, lists })
     }
 
+    /// Writes down what rules dropped that were confirmed, before they are changed. What there is of them if the settings cannot be read
+    /// any more is lost.
+    pub(super) fn count_confirmed(call: &Call, there: &Firewall) {
+        let confirmed = confirmed::read(call).ok().flatten();
+        let mode = confirmed.as_ref().map_or(Mode::Enforce, Config::firewall_mode);
+        // The next restore says what is to be said.
+        let _ = match confirmed.and_then(|config| Self::new(&config, there, call.now).ok()) {
+            Some(wanted) => wanted.count_drops(call, there, mode),
+            None => dropped::by_rules(&call.config, there, &HashMap::new(), mode),
+        };
+    }
+
     pub(super) fn layout(&self, version: Version) -> Layout {
         self.settings.layout(version)
+    }
+
+    /// Writes down what the rules dropped, in this mode; what is to be said about it. Only who has had the turn since before he read them may.
+    pub(super) fn count_drops(&self, call: &Call, there: &Firewall, mode: Mode) -> Option<String> {
+        let why = [Version::V4, Version::V6].map(|version| self.layout(version).drops());
+        dropped::by_rules(&call.config, there, &why.into_iter().flatten().collect(), mode)
     }
 
     pub(super) fn settings(&self) -> &order::Settings {

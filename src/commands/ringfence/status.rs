@@ -19,6 +19,7 @@ use crate::state_file;
 
 mod attention;
 mod decisions;
+mod dropped;
 mod events;
 mod jails;
 mod known;
@@ -63,6 +64,8 @@ struct Status {
     order: Option<firewall::Overview>,
     events: events::Events,
     decisions: Option<Vec<decisions::Row>>,
+    /// Absent also where nothing was counted yet.
+    dropped: Option<dropped::Dropped>,
 }
 
 /// Where nothing is blocked, but only recorded.
@@ -135,6 +138,7 @@ impl Status {
         let enabled = jails::enabled(&mut concerns);
         let services = services::look(&needed(config, &enabled, now), &mut concerns);
         let decisions = decisions::look(config, now, &mut concerns);
+        let dropped = dropped::look(config, now, &mut concerns);
         let jails = jails.map(|jails| jails::with_blocks(jails, blocks.as_ref()));
         Self {
             when: seconds,
@@ -153,6 +157,7 @@ impl Status {
             order,
             events,
             decisions,
+            dropped,
         }
     }
 }

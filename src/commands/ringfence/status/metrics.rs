@@ -59,7 +59,30 @@ pub(super) fn render(status: &Status) -> String {
         (labels, row.count)
     });
     metrics.each("decisions_last_day", gauge, "Decisions of the last 24 hours.", decided);
+    dropped(&mut metrics, status);
     metrics.finish()
+}
+
+fn dropped(metrics: &mut Exposition, status: &Status) {
+    let begun = status.dropped.as_ref().map(|dropped| dropped.begun);
+    let help = "When the count of dropped packets began.";
+    metrics.one("dropped_packets_begin_timestamp_seconds", Kind::Gauge, help, begun);
+    let modes = status
+        .dropped
+        .iter()
+        .flat_map(|dropped| [("enforce", &dropped.all.dropped), ("observe", &dropped.all.observed)]);
+    let packets = modes.flat_map(|(mode, totals)| {
+        totals.iter().map(move |(reason, packets)| {
+            let labels = [
+                ("reason", reason.kind.name().to_owned()),
+                ("name", reason.name.clone()),
+                ("mode", mode.to_owned()),
+            ];
+            (labels, *packets)
+        })
+    });
+    let help = "Packets dropped, or in mode observe those that would have been, since the count began.";
+    metrics.each("dropped_packets_total", Kind::Counter, help, packets);
 }
 
 fn by_family<V: Copy>([ipv4, ipv6]: [V; 2]) -> impl Iterator<Item = ([(&'static str, String); 1], V)> {

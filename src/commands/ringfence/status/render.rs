@@ -36,6 +36,7 @@ pub(super) fn render(status: &Status) -> String {
         ("blocks", Some(blocks(status))),
         ("addresses", Some(addresses(status))),
         ("events", Some(events(status))),
+        ("dropped", status.dropped.as_ref().map(|dropped| dropped.words(status.when))),
         ("lists", status.lists.as_ref().and_then(|lists| loaded(lists, status.when))),
     ] {
         text += &value.map(|value| line(key, &value)).unwrap_or_default();
