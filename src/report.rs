@@ -23,9 +23,11 @@ use crate::failures::{Failure, tally};
 use crate::feeds::copy::Copy;
 
 pub mod axis;
+pub mod dropped;
 mod reversal;
 
 use axis::{Axis, Step};
+use dropped::Dropped;
 pub use reversal::Reversal;
 
 /// So many addresses of one kind are told apart. The journal, being bounded, has not many more.
@@ -97,6 +99,8 @@ pub struct Report {
     pub columns: Vec<Column>,
     /// Why it was blocked, the most frequent first.
     pub reasons: Vec<Reason>,
+    /// Packets that the kernel dropped; none in what is for a tenant, and where the record of them could not be read.
+    pub dropped: Option<Dropped>,
     /// Different addresses that were blocked, by country. Empty where no list of a country is there.
     pub countries: Vec<Country>,
     /// The lists.
@@ -297,6 +301,7 @@ pub struct Gathering {
     refused_lists: HashMap<String, u64>,
     reversals: BTreeMap<Reversal, u64>,
     latest: VecDeque<Event>,
+    dropped: Option<Dropped>,
 }
 
 impl Counts {
@@ -362,7 +367,13 @@ impl Gathering {
             refused_lists: HashMap::new(),
             reversals: BTreeMap::new(),
             latest: VecDeque::new(),
+            dropped: None,
         }
+    }
+
+    /// What the kernel dropped; whose accounts that were, it does not know.
+    pub fn dropped(&mut self, dropped: Dropped) {
+        self.dropped = self.domain.is_none().then_some(dropped);
     }
 
     /// Adds what failed.
@@ -513,6 +524,7 @@ impl Gathering {
             step: self.axis.step(),
             columns: starts.map(|(start, blocks)| Column { start: *start, blocks }).collect(),
             reasons,
+            dropped: self.dropped,
             countries,
             lists: self.lists,
             failures: self.failures,

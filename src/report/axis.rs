@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Span, Timestamp, ToSpan, Unit, Zoned, ZonedRound};
 use serde::Serialize;
 
 /// How long a column is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
     /// Ten minutes.
@@ -78,7 +78,20 @@ impl Step {
 impl Axis {
     /// From `since` to `until`, by the calendar of a zone.
     pub fn new(since: Timestamp, until: Timestamp, zone: &TimeZone) -> Result<Self, jiff::Error> {
-        let step = Step::of(until.duration_since(since));
+        Self::in_steps(Step::of(until.duration_since(since)), since, until, zone)
+    }
+
+    /// The same, in no parts of an hour.
+    pub fn of_hours(since: Timestamp, until: Timestamp, zone: &TimeZone) -> Result<Self, jiff::Error> {
+        Self::in_steps(Step::of(until.duration_since(since)).max(Step::Hour), since, until, zone)
+    }
+
+    fn in_steps(
+        step: Step,
+        since: Timestamp,
+        until: Timestamp,
+        zone: &TimeZone,
+    ) -> Result<Self, jiff::Error> {
         let mut next = step.start(&since.to_zoned(zone.clone()))?;
         let mut bounds = vec![next.timestamp()];
         while bounds.last().is_some_and(|bound| *bound <= until) {

@@ -168,7 +168,45 @@ fn world() -> World {
     );
     let fetched = world.lists(&["fetch"]);
     assert_eq!(fetched.code, 0, "{fetched:?}");
+    packets(&world, "dropped");
     world
+}
+
+/// A record of packets of each kind over the week, of which this hour's were dropped, or would have been.
+fn packets(world: &World, what: &str) {
+    const REASONS: [(&str, u64); 9] = [
+        ("block-list", 48_211),
+        ("ban ringfence-freeswitch", 9_120),
+        ("account", 731),
+        ("limit REGISTER", 42),
+        ("limit new connections to 443,8443 (tcp)", 17),
+        ("going-on", 5_230),
+        ("scanner <script>alert(8)</script>", 88),
+        ("restriction 5080,5081,20000-30000 to au,nl,a-very-long-list", 310),
+        ("hardening", 3),
+    ];
+    let hour = |back: i64| {
+        let begin = Timestamp::now() - SignedDuration::from_hours(back);
+        let packets = |at: i64, most: u64| most * u64::try_from((at * 37 + back * 11) % 23).unwrap() / 23;
+        let totals: Value = (0..)
+            .zip(REASONS)
+            .map(|(at, (reason, most))| (reason.to_owned(), packets(at, most).into()))
+            .filter(|(_, packets): &(String, Value)| *packets != 0)
+            .collect::<serde_json::Map<_, _>>()
+            .into();
+        let hour = begin.as_second() / 3_600 * 3_600;
+        json!({"hour": Timestamp::from_second(hour).unwrap(), "first": begin, what: totals})
+    };
+    let mut lines = String::new();
+    for back in (1..10 * 24).rev() {
+        writeln!(lines, "{}", hour(back)).unwrap();
+    }
+    let mut now = hour(0);
+    let more = json!({"begun": Timestamp::now() - SignedDuration::from_hours(240), "all": {}, "rules": null, "map": null});
+    now.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    std::fs::create_dir_all(world.path("state/drops")).unwrap();
+    std::fs::write(world.path("state/drops/hours.jsonl"), lines).unwrap();
+    std::fs::write(world.path("state/drops/now.json"), now.to_string()).unwrap();
 }
 
 fn report(world: &World, args: &[&str]) -> Call {
@@ -184,39 +222,77 @@ fn page(world: &World, args: &[&str]) -> (PathBuf, String) {
     (file, text)
 }
 
+/// What the page is made of.
+const ELEMENTS: [&str; 39] = [
+    "html",
+    "head",
+    "meta",
+    "title",
+    "style",
+    "body",
+    "main",
+    "header",
+    "footer",
+    "section",
+    "div",
+    "h1",
+    "h2",
+    "h3",
+    "p",
+    "dl",
+    "dt",
+    "dd",
+    "ul",
+    "li",
+    "figure",
+    "svg",
+    "desc",
+    "rect",
+    "line",
+    "text",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "small",
+    "bdi",
+    "details",
+    "summary",
+    "caption",
+    "wbr",
+    "figcaption",
+];
+const ATTRIBUTES: [&str; 24] = [
+    "lang",
+    "charset",
+    "http-equiv",
+    "content",
+    "name",
+    "class",
+    "id",
+    "aria-labelledby",
+    "aria-label",
+    "aria-hidden",
+    "role",
+    "scope",
+    "viewBox",
+    "preserveAspectRatio",
+    "x",
+    "y",
+    "x1",
+    "y1",
+    "x2",
+    "y2",
+    "width",
+    "height",
+    "text-anchor",
+    "title",
+];
+
 /// The text of a page that is well-formed XML, of known elements and attributes only.
 fn text_of(page: &str) -> String {
-    const ELEMENTS: [&str; 38] = [
-        "html", "head", "meta", "title", "style", "body", "main", "header", "footer", "section", "div", "h1",
-        "h2", "h3", "p", "dl", "dt", "dd", "ul", "li", "figure", "svg", "desc", "rect", "line", "text",
-        "table", "thead", "tbody", "tr", "th", "td", "small", "bdi", "details", "summary", "caption", "wbr",
-    ];
-    const ATTRIBUTES: [&str; 24] = [
-        "lang",
-        "charset",
-        "http-equiv",
-        "content",
-        "name",
-        "class",
-        "id",
-        "aria-labelledby",
-        "aria-label",
-        "aria-hidden",
-        "role",
-        "scope",
-        "viewBox",
-        "preserveAspectRatio",
-        "x",
-        "y",
-        "x1",
-        "y1",
-        "x2",
-        "y2",
-        "width",
-        "height",
-        "text-anchor",
-        "title",
-    ];
     let known = |start: &BytesStart<'_>| {
         let name = String::from_utf8(start.name().as_ref().to_vec()).unwrap();
         assert!(ELEMENTS.contains(&name.as_str()), "<{name}>");
@@ -273,6 +349,9 @@ fn says_what_was_blocked_and_escapes_what_others_wrote() {
         "postfix",
         "<img src=x>",
         "Account that does not exist",
+        "Packets dropped per day",
+        "Going on above a limit",
+        "<script>alert(8)</script>",
         "Netherlands",
         "Germany",
         "left alone: a phone is registered there",
@@ -406,6 +485,7 @@ fn a_browser_shows_it_and_runs_nothing() {
     empty.configure_lists(&format!("[fail2ban]\ndatabase = {:?}\n", empty.path("none")));
     std::fs::create_dir_all(empty.path("log/events")).unwrap();
     std::fs::write(empty.path("log/events/events.log"), "").unwrap();
+    let observed;
     let pages = [
         ("whole", page(&world, &[]).0),
         ("hours", {
@@ -414,6 +494,13 @@ fn a_browser_shows_it_and_runs_nothing() {
             file
         }),
         ("empty", page(&empty, &[]).0),
+        ("observed", {
+            observed = World::with_databases();
+            packets(&observed, "observed");
+            let file = observed.path("observed.html");
+            assert!(report(&observed, &["--since", "3h", "--html", file.to_str().unwrap()]).code < 2);
+            file
+        }),
     ];
     let mut browser = Browser::start();
     for (name, file) in &pages {
@@ -446,7 +533,7 @@ fn a_browser_shows_it_and_runs_nothing() {
         }
     }
     let charts = browser_charts(&mut browser, &pages[0].1);
-    assert_eq!(charts, json!([["img", true, true]]));
+    assert_eq!(charts, Value::Array(vec![json!(["img", true, true]); 9]), "one of blocks, eight of packets");
     let paper = browser.paper();
     assert!(paper.starts_with(b"%PDF-"));
     std::fs::write(pictures.join("whole.pdf"), paper).unwrap();

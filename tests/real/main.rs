@@ -63,6 +63,7 @@ mod carriers;
 mod cli;
 mod config;
 mod documents;
+mod drops;
 mod event_socket;
 mod events;
 mod fail2ban;

@@ -17,6 +17,7 @@ use crate::commands::{causes, say};
 use crate::config::Config;
 use crate::config::lists::{List, ListName, Source};
 use crate::deadline::Deadline;
+use crate::drops;
 use crate::evidence::{past, visible};
 use crate::exemption::{self, Exemption};
 use crate::exit::Exit;
@@ -25,6 +26,7 @@ use crate::feeds::copy::Copy;
 use crate::feeds::store::Store;
 use crate::registrations;
 use crate::report::axis::Axis;
+use crate::report::dropped::Adding;
 use crate::report::{Gathering, Report, Standing};
 use crate::state_file;
 
@@ -207,6 +209,9 @@ impl<'a> Reading<'a> {
         self.decisions(&mut gathering);
         self.bans(&mut gathering);
         self.lists(&mut gathering);
+        if domain.is_none() {
+            self.dropped(&mut gathering);
+        }
         if let Some(domain) = domain.filter(|_| !self.knows_failures) {
             self.knows_decisions = false;
             self.fault(
@@ -282,6 +287,32 @@ impl<'a> Reading<'a> {
             Ok(false) => self.sources.push(format!("There is no database of fail2ban at {}.", database.display())),
             Err(error) => {
                 self.fault(format!("Bans: {}.", causes(&error)), "Not all bans could be read.");
+            }
+        }
+    }
+
+    fn dropped(&mut self, gathering: &mut Gathering) {
+        // Whoever got so far knows that this time has columns.
+        let Ok(mut adding) = Adding::new(self.since, self.now, &self.clock.0) else { return };
+        let mut read = || drops::since(&self.config.state_dir, self.since, |hour| adding.hour(&hour));
+        match read() {
+            Ok(record) => {
+                if record.odd > 0 {
+                    let lines = counted(record.odd, "line is", "lines are");
+                    let what =
+                        format!("Dropped packets: {lines} none of the record's format, and passed over.");
+                    self.fault(what, "");
+                }
+                gathering.dropped(adding.finish(record.begun));
+            }
+            Err(error) => {
+                let hint = match error.kind() {
+                    io::ErrorKind::PermissionDenied => "; run as root",
+                    io::ErrorKind::InvalidData => "; the next ringfence-firewall restore begins it anew",
+                    _ => "",
+                };
+                let dir = self.config.state_dir.join("drops");
+                self.fault(format!("Dropped packets: cannot read {}: {error}{hint}.", dir.display()), "");
             }
         }
     }

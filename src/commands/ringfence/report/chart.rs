@@ -50,6 +50,8 @@ pub(super) fn columns(html: &mut Html, chart: &Columns<'_>) {
     let y = |value: u64| floor - (floor - TOP) * real(value) / real(top);
     let pitch = room / real(values.len().max(1));
     let bar = (pitch * 0.72).min(WIDEST);
+    let longest_sum = real(sums.iter().map(|sum| grouped(*sum).len()).max().unwrap_or(0)) * LETTER + 6.0;
+    let with_sums = values.len() <= WITH_SUMS && longest_sum <= pitch;
     let middle = |at: usize| left + pitch * (real(at) + 0.5);
     let view = format!("0 0 {width} {height}");
     let named = format!("{title_id} {description_id}");
@@ -75,7 +77,7 @@ pub(super) fn columns(html: &mut Html, chart: &Columns<'_>) {
                         rectangle(html, class, [x, high, bar, low - high]);
                     }
                 }
-                if values.len() <= WITH_SUMS && below > 0 {
+                if with_sums && below > 0 {
                     text(html, "middle", middle(at), y(below) - 6.0, &grouped(below));
                 }
             }

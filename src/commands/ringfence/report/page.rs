@@ -12,6 +12,9 @@ use super::country;
 use super::html::Html;
 use super::words::{Clock, grouped, kind_word, kind_words, length, listed, many};
 use crate::config::lists::Kind as ListKind;
+use crate::drops::{self, Kind as Dropper};
+use crate::report::axis::Step;
+use crate::report::dropped::{Dropped, Packets};
 use crate::report::{Counts, Exempt, Kind, List, Reason, Report, Reversal, Standing};
 
 const STYLE: &str = include_str!("style.css");
@@ -51,6 +54,7 @@ impl Page<'_> {
                     self.tiles(html);
                     self.over_time(html);
                     self.reasons(html);
+                    self.dropped(html);
                     self.countries(html);
                     self.lists(html);
                     self.exempt(html);
@@ -131,12 +135,17 @@ impl Page<'_> {
             .map(|(count, one, more)| many(count, one, more))
             .collect::<Vec<_>>(),
         );
-        let mut text = if blocked.is_empty() {
-            format!("In the last {}, nothing had to be blocked", self.length())
-        } else {
-            let were = if different.sum() == 1 { "was" } else { "were" };
-            format!("In the last {}, {blocked} {were} blocked", self.length())
+        let packets = self.report.dropped.as_ref().map_or(0, |dropped| dropped.dropped.packets);
+        let (were, packets_were) =
+            (if different.sum() == 1 { "was" } else { "were" }, if packets == 1 { "was" } else { "were" });
+        let packets = (packets > 0).then(|| many(packets, "packet", "packets"));
+        let done = match (blocked.is_empty(), packets) {
+            (true, None) => "nothing had to be blocked".to_owned(),
+            (true, Some(packets)) => format!("{packets} {packets_were} dropped"),
+            (false, None) => format!("{blocked} {were} blocked"),
+            (false, Some(packets)) => format!("{blocked} {were} blocked and {packets} dropped"),
         };
+        let mut text = format!("In the last {}, {done}", self.length());
         if kept.addresses > 0 {
             let known = many(kept.addresses, "known address", "known addresses");
             let _ = write!(text, "; {known} kept working although phones there failed");
@@ -224,13 +233,8 @@ impl Page<'_> {
                 .iter()
                 .map(|column| shown.iter().map(|kind| column.blocks.of(*kind)).collect())
                 .collect();
-            let (short, long): (Vec<_>, Vec<_>) =
-                columns.iter().map(|column| self.clock.column(column.start, *step)).unzip();
-            // A day's first column, or an hour's.
-            let first = |is: fn(&Clock, Timestamp) -> bool| {
-                columns.iter().position(|column| is(self.clock, column.start))
-            };
-            let anchor = first(Clock::is_midnight).or_else(|| first(Clock::is_full)).unwrap_or(0);
+            let starts: Vec<_> = columns.iter().map(|column| column.start).collect();
+            let Labels { short, long, anchor } = self.labels(&starts, *step);
             let title = format!("Blocked per {}", step.words());
             let description = self.most(&long);
             let classes: Vec<_> = shown.iter().map(|kind| class(*kind)).collect();
@@ -274,6 +278,15 @@ impl Page<'_> {
                 self.table_over_time(html, &shown, &long);
             });
         });
+    }
+
+    fn labels(&self, starts: &[Timestamp], step: Step) -> Labels {
+        let (short, long) = starts.iter().map(|start| self.clock.column(*start, step)).unzip();
+        // A day's first column, or an hour's.
+        let first =
+            |is: fn(&Clock, Timestamp) -> bool| starts.iter().position(|start| is(self.clock, *start));
+        let anchor = first(Clock::is_midnight).or_else(|| first(Clock::is_full)).unwrap_or(0);
+        Labels { short, long, anchor }
     }
 
     fn table_over_time(&self, html: &mut Html, shown: &[Kind], labels: &[String]) {
@@ -342,6 +355,123 @@ impl Page<'_> {
         });
     }
 
+    fn dropped(&self, html: &mut Html) {
+        let Some(dropped) = &self.report.dropped else { return };
+        let title = format!("Packets dropped per {}", dropped.step.words());
+        let since = match dropped.begun {
+            Some(begun) if begun > self.report.since => {
+                format!(" Recorded since {}.", self.clock.minute(begun))
+            }
+            _ if self.report.until.duration_since(self.report.since) > drops::KEPT => {
+                format!(" Remembered for {} days.", drops::KEPT.as_hours() / 24)
+            }
+            _ => String::new(),
+        };
+        let note = match dropped.begun {
+            None => String::new(),
+            Some(_) => {
+                format!("What the kernel kept out in silence. Each chart has a scale of its own.{since}")
+            }
+        };
+        section(html, "dropped", &title, &note, |html| {
+            let nothing = match dropped.begun {
+                None => {
+                    "Nothing is recorded yet: what the rules drop is counted each minute from the first time that they are applied on."
+                }
+                Some(_) => "No packet was dropped in this time.",
+            };
+            match (dropped.dropped.packets, dropped.observed.packets) {
+                (0, 0) => empty(html, nothing),
+                (0, _) => {}
+                (..) => self.packets(html, dropped, &dropped.dropped, "dropped"),
+            }
+            if dropped.observed.packets > 0 {
+                html.leaf("h3", &[], "What would have been dropped, had the mode not been observe");
+                self.packets(html, dropped, &dropped.observed, "observed");
+            }
+        });
+    }
+
+    /// Small charts, one for each kind, and why.
+    fn packets(&self, html: &mut Html, dropped: &Dropped, packets: &Packets, id: &str) {
+        let starts: Vec<_> = packets.columns.iter().map(|column| column.start).collect();
+        let labels = self.labels(&starts, dropped.step);
+        let kinds = packets.kinds();
+        html.element("div", &[("class", &"multiples")], |html| {
+            for (kind, sum) in &kinds {
+                let values = packets.columns.iter().map(|column| column.packets.get(kind).copied());
+                let values: Vec<_> = values.map(|packets| vec![packets.unwrap_or(0)]).collect();
+                let most = values.iter().zip(&labels.long).max_by_key(|(packets, _)| packets[0]);
+                let most = most.map_or_else(String::new, |(packets, label)| {
+                    format!(" Most in the {} from {label}: {}.", dropped.step.words(), grouped(packets[0]))
+                });
+                let name = dropper_words(*kind);
+                html.element("figure", &[], |html| {
+                    html.element("figcaption", &[], |html| {
+                        html.text(name);
+                        html.leaf("small", &[], many(*sum, "packet", "packets"));
+                    });
+                    chart::columns(
+                        html,
+                        &Columns {
+                            title: &format!("{name}: packets per {}", dropped.step.words()),
+                            description: &format!("Columns. In all, {}.{most}", grouped(*sum)),
+                            id: &format!("{id}-{}", kind.name()),
+                            labels: &labels.short,
+                            anchor: labels.anchor,
+                            values: &values,
+                            classes: &[dropper_class(*kind)],
+                            width: 400,
+                            height: 150,
+                        },
+                    );
+                });
+            }
+        });
+        html.element("details", &[], |html| {
+            html.leaf("summary", &[], "The same as a table, without those that are none");
+            html.element("table", &[], |html| {
+                html.element("thead", &[], |html| {
+                    html.element("tr", &[], |html| {
+                        head(html, "From", false);
+                        head(html, "By what", false);
+                        head(html, "Packets", true);
+                    });
+                });
+                html.element("tbody", &[], |html| {
+                    for (column, label) in packets.columns.iter().zip(&labels.long) {
+                        for (kind, packets) in &column.packets {
+                            html.element("tr", &[], |html| {
+                                html.leaf("th", &[("scope", &"row")], label);
+                                html.leaf("td", &[], dropper_words(*kind));
+                                number(html, *packets);
+                            });
+                        }
+                    }
+                });
+            });
+        });
+        let (shown, rest) = packets.reasons.split_at(packets.reasons.len().min(ROWS));
+        let mut rows: Vec<_> = shown
+            .iter()
+            .map(|reason| {
+                let kind = dropper_words(reason.kind).to_owned();
+                let named = !reason.name.is_empty();
+                Share {
+                    name: if named { reason.name.clone() } else { kind.clone() },
+                    more: if named { kind } else { String::new() },
+                    class: dropper_class(reason.kind),
+                    count: reason.packets,
+                }
+            })
+            .collect();
+        let more: u64 = rest.iter().map(|reason| reason.packets).sum();
+        if more > 0 {
+            rows.push(Share { name: "(others)".to_owned(), more: String::new(), class: "s1", count: more });
+        }
+        shares(html, ["By what", "Packets"], &rows);
+    }
+
     fn countries(&self, html: &mut Html) {
         let countries = &self.report.countries;
         if countries.is_empty() {
@@ -388,7 +518,7 @@ impl Page<'_> {
             "Which block lists name the addresses that were blocked."
         } else {
             "Which lists name the addresses that were blocked, and how many failures were not held against an address since it is on \
-             one. What a list keeps out in silence is not counted."
+             one. What block lists keep out in silence is counted in packets, of all of them together."
         };
         section(html, "lists", "Lists", note, |html| {
             table(
@@ -568,15 +698,30 @@ impl Page<'_> {
                         ));
                     }
                     self.sources.iter().for_each(|source| item(source));
-                    item(
-                        "Packets that lists, rate limits and restrictions drop leave no record one by one, and are not in these \
-                         figures.",
-                    );
+                    if self.report.dropped.is_some() {
+                        item(
+                            "Packets that lists, rate limits and restrictions drop are counted by the kernel, in whole hours, and leave no \
+                             record one by one: from which country or for which list, nobody knows. What comes between the last look at \
+                             the counters, each minute, and a reload of the rules is not in these figures.",
+                        );
+                    } else {
+                        item(
+                            "Packets that lists, rate limits and restrictions drop leave no record one by one, and are not in these \
+                             figures.",
+                        );
+                    }
                     item(&format!("Times are in {}.", self.clock.zone(self.report.until)));
                 });
             });
         });
     }
+}
+
+/// What stands below columns, and for those who cannot see them.
+struct Labels {
+    short: Vec<String>,
+    long: Vec<String>,
+    anchor: usize,
 }
 
 /// A row with a bar.
@@ -677,6 +822,29 @@ fn class(kind: Kind) -> &'static str {
         Kind::Address => "s1",
         Kind::Account => "s2",
         Kind::Device => "s3",
+    }
+}
+
+/// Of what drops packets, as a title.
+fn dropper_words(kind: Dropper) -> &'static str {
+    match kind {
+        Dropper::Ban => "Bans by fail2ban",
+        Dropper::Account => "Blocked accounts",
+        Dropper::BlockList => "Block lists",
+        Dropper::Limit => "Above a limit",
+        Dropper::GoingOn => "Going on above a limit",
+        Dropper::Scanner => "Scanners",
+        Dropper::Restriction => "Ports for others only",
+        Dropper::Hardening => "Impossible TCP",
+    }
+}
+
+/// As the same is elsewhere on the page; what rules of our own drop has one colour.
+fn dropper_class(kind: Dropper) -> &'static str {
+    match kind {
+        Dropper::Ban => "s1",
+        Dropper::Account => "s2",
+        _ => "s3",
     }
 }
 

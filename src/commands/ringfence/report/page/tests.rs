@@ -6,17 +6,39 @@ use crate::evidence::Decision;
 use crate::evidence::past::Past;
 use crate::report::Gathering;
 use crate::report::axis::Axis;
+use crate::report::dropped::Adding;
 
 const NOW: Timestamp = Timestamp::constant(1_795_183_743, 0);
 
 /// The page of a week with these decisions: tool, subject, decision, reason.
 fn page(decisions: &[[&str; 4]], knows: bool) -> String {
+    page_with(decisions, knows, None)
+}
+
+/// Reasons, and packets of each.
+type Counted<'a> = &'a [(&'a str, u64)];
+
+/// The same with packets of these reasons, thirty hours ago, and the begin of their record.
+fn page_with(
+    decisions: &[[&str; 4]],
+    knows: bool,
+    packets: Option<([Counted<'_>; 2], Option<Timestamp>)>,
+) -> String {
     let since = NOW - SignedDuration::from_hours(7 * 24);
     let axis = Axis::new(since, NOW, &TimeZone::UTC).unwrap();
     let mut gathering = Gathering::new(since, NOW, axis, None);
     for [tool, subject, decision, reason] in decisions {
         let decision = Decision::new(tool, subject, decision, reason, "sip");
         gathering.decision(&Past { when: NOW - SignedDuration::from_hours(30), decision, count: 1 });
+    }
+    if let Some(([dropped, observed], begun)) = packets {
+        let totals = |packets: &[(&str, u64)]| {
+            packets.iter().map(|(reason, packets)| (reason.parse().unwrap(), *packets)).collect()
+        };
+        let totals = drops::Totals { dropped: totals(dropped), observed: totals(observed) };
+        let mut adding = Adding::new(since, NOW, &TimeZone::UTC).unwrap();
+        adding.hour(&drops::Hour::new(NOW - SignedDuration::from_hours(30), totals));
+        gathering.dropped(adding.finish(begun));
     }
     let (report, clock) = (gathering.finish(|_| None), Clock(TimeZone::UTC));
     let page = Page {
@@ -62,6 +84,44 @@ fn the_answer_is_one_sentence() {
     let page = page(&[], false);
     assert!(page.contains("What was blocked in the last 7 days cannot be said."), "{page}");
     assert!(page.contains("could not be read") && !page.contains("<dd class=\"value\">0</dd>"), "{page}");
+}
+
+#[test]
+fn packets_are_said_as_far_as_they_were_counted() {
+    let week_ago = Some(NOW - SignedDuration::from_hours(8 * 24));
+    for (decisions, packets, begun, expected) in [
+        (&[][..], &[][..], None, &["nothing had to be blocked", "Nothing is recorded yet: "][..]),
+        (&[], &[], week_ago, &["nothing had to be blocked", "No packet was dropped in this time."]),
+        (
+            &[],
+            &[("block-list", 1)],
+            week_ago,
+            &["<p class=\"answer\">In the last 7 days, 1 packet was dropped.</p>"],
+        ),
+        (
+            &[BAN],
+            &[("block-list", 1_200), ("limit REGISTER", 34), ("scanner <b>", 1)],
+            Some(NOW - SignedDuration::from_hours(48)),
+            &[
+                "In the last 7 days, 1 address was blocked and 1,235 packets dropped.",
+                "Recorded since 18 Nov 2026, 14:09.",
+                "<title id=\"dropped-block-list-title\">Block lists: packets per day</title>",
+                "Columns. In all, 1,200. Most in the day from Thu 19 Nov 2026: 1,200.",
+                "<bdi>REGISTER</bdi><small>Above a limit</small>",
+                "<bdi>&lt;b&gt;</bdi><small>Scanners</small>",
+                "<th scope=\"row\">Thu 19 Nov 2026</th><td>Block lists</td><td class=\"number\">1,200</td>",
+            ],
+        ),
+    ] {
+        let page = page_with(decisions, true, Some(([packets, &[]], begun)));
+        for said in expected {
+            assert!(page.contains(said), "{said}: {page}");
+        }
+        assert!(!page.contains("had the mode not been"), "{page}");
+    }
+    let page = page_with(&[], true, Some(([&[], &[("account", 3)]], week_ago)));
+    assert!(page.contains("nothing had to be blocked") && !page.contains("No packet"), "{page}");
+    assert!(page.contains("id=\"observed-account-title\""), "{page}");
 }
 
 #[test]
