@@ -43,7 +43,7 @@ export BANS
 
 bench:
 	@scripts/setup bench
-	@$(CARGO) bench --locked --bench ignore --bench lists --bench block --bench firewall --bench ban --bench filters --bench events
+	@$(CARGO) bench --locked --bench ignore --bench lists --bench block --bench firewall --bench ban --bench filters --bench events --bench report
 
 # In seconds.
 SOAK_TIME ?= 600
