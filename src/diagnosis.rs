@@ -16,7 +16,7 @@ mod answer;
 mod facts;
 mod undo;
 
-pub use answer::{By, Check, Closed, Diagnosis, Said, Verdict};
+pub use answer::{At, By, Check, Closed, Diagnosis, Said, Verdict};
 pub use facts::{
     Allowed, Enforces, Facts, Found, Hits, Host, InBan, InJail, InSets, Ledgered, Listed, OfAccount,
     OfAddress, Probe, Walk,

@@ -27,13 +27,15 @@ pub mod path;
 mod pattern;
 mod pause;
 mod programs;
+mod reachability;
 mod saved;
 mod turn;
 
-pub use banned::{Banned, tables_beside};
+pub use banned::Banned;
 pub use layout::{BANS, Chain, Hook, Layout, Rule, Tag};
 pub use pattern::{Case, Pattern};
 pub use pause::ByOurSets;
+pub use reachability::{Place, Reachability, Spared};
 pub use saved::Saved;
 pub use turn::take_turn;
 

@@ -42,3 +42,4 @@ pub mod registrations;
 pub mod report;
 pub mod services;
 pub mod state_file;
+pub mod times;

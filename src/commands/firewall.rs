@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::evidence::Decision;
 use crate::exit::Exit;
 use crate::state_file;
+use crate::times::rfc3339_if;
 
 mod apply;
 mod confirm;
@@ -170,6 +171,7 @@ fn run(args: &Args, now: Timestamp) -> anyhow::Result<Exit> {
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Overview {
     /// Seconds since 1970: they are taken back then, unless they are confirmed before.
+    #[serde(serialize_with = "rfc3339_if")]
     pub(super) waits_until: Option<i64>,
     /// As `ringfence-firewall verify` has them.
     pub(super) checks: Vec<verify::Check>,

@@ -1,10 +1,12 @@
-//! Tables and time spans as every tool shows them.
+//! Tables and counts as every tool shows them.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
+
+pub(super) use crate::times::span;
 
 /// Columns without lines between them. On a terminal, long text is wrapped in its column.
 pub(super) struct Columns(Table);
@@ -44,22 +46,6 @@ pub(super) fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> S
     Ok(io::stdout().lock().write_all(text.as_bytes())?)
 }
 
-/// Seconds in at most two units: `42s`, `12m`, `4h 12m`, `3d 4h`.
-pub(super) fn span(seconds: i64) -> String {
-    const UNITS: [(i64, &str); 3] = [(86_400, "d"), (3_600, "h"), (60, "m")];
-    let seconds = seconds.max(0);
-    for (at, (unit, name)) in UNITS.iter().enumerate() {
-        if seconds >= *unit {
-            let whole = format!("{}{name}", seconds / unit);
-            return match UNITS.get(at + 1).map(|(smaller, name)| (seconds % unit / smaller, name)) {
-                Some((rest, name)) if rest > 0 => format!("{whole} {rest}{name}"),
-                _ => whole,
-            };
-        }
-    }
-    format!("{seconds}s")
-}
-
 /// So many of a thing, as people say it: `1 ban`, `2 bans`.
 pub(super) fn counted<N: Copy + Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
     format!("{count} {}", if count == N::from(1) { one } else { many })
@@ -68,12 +54,6 @@ pub(super) fn counted<N: Copy + Display + PartialEq + From<u8>>(count: N, one: &
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spans_have_at_most_two_units() {
-        let spans = [-5, 0, 59, 60, 119, 3_600, 15_120, 86_400, 273_700].map(span);
-        assert_eq!(spans, ["0s", "0s", "59s", "1m", "1m", "1h", "4h 12m", "1d", "3d 4h"]);
-    }
 
     #[test]
     fn columns_align_and_are_harmless() {

@@ -6,11 +6,15 @@ use serde::Serialize;
 
 use super::undo::Undo;
 use super::{Facts, Subject};
+use crate::times::rfc3339_if;
 
 mod account;
 mod address;
 mod bans;
+mod places;
 mod rules;
+
+pub use places::At;
 
 /// What blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -32,15 +36,17 @@ pub enum By {
     Rules,
 }
 
-/// Something that is said, and its times in seconds since 1970.
+/// Something that is said, and its times in seconds since 1970; as JSON as of RFC 3339.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Said {
     /// For people.
     pub text: String,
     /// Since then; `None` where it is not known.
+    #[serde(serialize_with = "rfc3339_if")]
     pub since: Option<i64>,
     /// Until then; `None`: see the text.
+    #[serde(serialize_with = "rfc3339_if")]
     pub until: Option<i64>,
 }
 
@@ -64,6 +70,8 @@ impl Said {
 pub struct Closed {
     /// What blocks.
     pub by: By,
+    /// Where packets meet it; nothing where no rule is known.
+    pub at: Option<At>,
     /// Which jail, list or rule, in words, and since when until when.
     #[serde(flatten)]
     pub said: Said,
@@ -95,6 +103,8 @@ pub enum Verdict {
     WouldBlock,
     /// Its packets are let pass what comes behind.
     LetsPass,
+    /// Its packets are let in for good.
+    LetsIn,
     /// It would block, and does not come to it.
     PassedOver,
     /// Good to know.
@@ -113,6 +123,7 @@ impl Verdict {
             Self::Blocks => "blocks",
             Self::WouldBlock => "would block",
             Self::LetsPass => "lets pass",
+            Self::LetsIn => "lets in",
             Self::PassedOver => "passed over",
             Self::Known => "known",
             Self::Nothing => "-",
@@ -127,6 +138,8 @@ impl Verdict {
 pub struct Check {
     /// Its name.
     pub check: &'static str,
+    /// Where on the way of packets it is; nothing where it is on none, and is good to know all the same.
+    pub at: Option<At>,
     /// What it makes of the subject.
     pub verdict: Verdict,
     /// Why.
@@ -135,7 +148,11 @@ pub struct Check {
 
 impl Check {
     fn new(check: &'static str, verdict: Verdict, said: impl IntoIterator<Item = Said>) -> Self {
-        Self { check, verdict, said: said.into_iter().collect() }
+        Self { check, at: None, verdict, said: said.into_iter().collect() }
+    }
+
+    fn at(self, at: Option<At>) -> Self {
+        Self { at, ..self }
     }
 
     fn unknown(check: &'static str) -> Self {
@@ -161,8 +178,10 @@ pub struct Diagnosis {
     pub closed: Vec<Closed>,
     /// Why it is not blocked though one may think so; for people.
     pub despite: Vec<Said>,
-    /// In the order in which a packet meets them.
+    /// In the order in which a packet meets them; then those that are on no packet's way.
     pub checks: Vec<Check>,
+    /// Why it is not known what becomes of packets to a port of SIP, for people.
+    pub doubts: Vec<String>,
     /// What could not be read, where, and what to do.
     pub unread: Vec<String>,
     /// fail2ban's bans that block nothing, and what ends them.
@@ -188,10 +207,11 @@ impl Diagnosis {
         !self.closed.is_empty()
     }
 
-    /// The same; `None` where nothing was found that does, and not everything could be asked.
+    /// The same; `None` where nothing was found that does, and not everything could be asked, or told.
     #[must_use]
     pub fn known_blocked(&self) -> Option<bool> {
-        (self.is_blocked() || self.unread.is_empty()).then(|| self.is_blocked())
+        let all_known = self.unread.is_empty() && self.doubts.is_empty();
+        (self.is_blocked() || all_known).then(|| self.is_blocked())
     }
 
     /// All that undoes it. What undoes two blocks at once is there once; a rule that is there twice has to be taken away twice.

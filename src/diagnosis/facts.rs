@@ -4,21 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::Subject;
-use crate::account::SipAccount;
+use crate::account::{Offender, SipAccount};
 use crate::evidence::past::Past;
 use crate::fail2ban::Remembered;
 use crate::failures::tally::Offense;
-use crate::firewall::Banned;
 use crate::firewall::native::Refusal;
 use crate::firewall::path::{Path, Protocol};
+use crate::firewall::{Banned, Place};
 use crate::fusionpbx::accounts::Existence;
 use crate::fusionpbx::event_guard;
 use crate::kernel_sets::Entry;
 use crate::ledger::Block;
 use crate::registrations::devices::Device;
+use crate::times::Rfc3339;
 
 /// What a part says, or what could not be read, where, and what to do.
 pub type Found<T> = Result<T, String>;
@@ -71,14 +72,13 @@ impl Facts {
             address.and_then(|of| of.listed.as_ref().err()),
             address.and_then(|of| of.in_sets.as_ref().err()),
             address.and_then(|of| of.refusals.as_ref().err()),
-            address.and_then(|of| of.beside.as_ref().err()),
             address.and_then(|of| of.walks.as_ref().err()),
             account.and_then(|of| of.existence.as_ref().err()),
             account.and_then(|of| of.failures.as_ref().err()),
         ]
         .into_iter()
         .flatten()
-        .chain(address.iter().flat_map(|of| &of.damaged))
+        .chain(address.iter().flat_map(|of| of.damaged.iter().chain(&of.unasked)))
         .cloned()
         .collect();
         let mut known = BTreeSet::new();
@@ -132,8 +132,12 @@ pub struct OfAddress {
     pub in_sets: Found<InSets>,
     /// The rules of nftables' own tables that refuse it, fail2ban's among them.
     pub refusals: Found<Vec<Refusal>>,
-    /// The tables of nftables that are neither of iptables nor of fail2ban, of which nothing else is looked at here.
-    pub beside: Found<Vec<String>>,
+    /// Whether a program of Ringfence's in the kernel drops packets of accounts, before all rules.
+    pub program: bool,
+    /// What of the rules could not be looked at, and why.
+    pub unasked: Vec<String>,
+    /// Every rule that its packets may come to, in the order in which they would.
+    pub places: Vec<Place>,
     /// What becomes of its packets.
     pub walks: Found<Vec<Walk>>,
 }
@@ -173,6 +177,13 @@ pub struct Probe {
     pub port: Option<u16>,
 }
 
+impl From<&Refusal> for Probe {
+    fn from(refusal: &Refusal) -> Self {
+        let (protocol, port) = refusal.closes();
+        Self { protocol, port }
+    }
+}
+
 impl Probe {
     /// Whether it closes what this walk tried.
     #[must_use]
@@ -186,10 +197,29 @@ impl Probe {
 #[serde(rename_all = "kebab-case")]
 pub struct Ledgered {
     /// The block.
-    #[serde(flatten)]
+    #[serde(flatten, serialize_with = "with_dates")]
     pub block: Block,
     /// What the kernel has of it.
     pub hits: Hits,
+}
+
+/// A block whose times are as of RFC 3339.
+fn with_dates<S: Serializer>(block: &Block, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct Dated<'a> {
+        #[serde(flatten)]
+        offender: &'a Offender,
+        jail: &'a str,
+        seen_from: Option<IpAddr>,
+        since: Rfc3339,
+        until: Rfc3339,
+        why: &'a str,
+        evidence: &'a str,
+    }
+    let Block { offender, jail, seen_from, since, until, why, evidence } = block;
+    let (since, until) = (Rfc3339(*since), Rfc3339(*until));
+    Dated { offender, jail, seen_from: *seen_from, since, until, why, evidence }.serialize(serializer)
 }
 
 /// What the kernel has of a block.

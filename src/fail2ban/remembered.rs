@@ -10,6 +10,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::{Ban, open};
 use crate::deadline::Deadline;
 use crate::evidence::visible_within;
+use crate::times::{rfc3339, rfc3339_if};
 
 /// So many lines of a ban are handed out, the last ones, and of each so many bytes.
 const LINES: usize = 10;
@@ -24,8 +25,10 @@ pub struct Remembered {
     /// Whom: an address, a network, or what else the jail's filter takes for an id.
     pub id: String,
     /// Seconds since 1970.
+    #[serde(serialize_with = "rfc3339")]
     pub since: i64,
     /// Seconds since 1970; `None`: without end.
+    #[serde(serialize_with = "rfc3339_if")]
     pub until: Option<i64>,
     /// How often the jail has banned it, this time included.
     pub times: i64,

@@ -1,16 +1,16 @@
 //! Whom the chains of fail2ban and `event_guard` ban, rule by rule.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
 use super::layout::{BANS, INPUT};
-use super::path::{Protocol, Step};
+use super::native::at_rule;
+use super::path::{FILTER, NFT, Protocol, Step};
 use super::programs::Program;
 use super::saved::{Saved, SavedRule, Verdict, holds_bans};
-use super::{Firewall, Layout, Table, Version, nft};
+use super::{Firewall, Layout, Table, Version};
 use crate::matcher::strings;
 
 /// A rule of theirs that refuses an address.
@@ -45,12 +45,33 @@ impl Banned {
 }
 
 impl Step {
-    /// What takes the rule away.
+    /// What takes the rule away; `None` if it has no name by which it could be taken alone.
     #[must_use]
-    pub fn delete(&self) -> Vec<String> {
-        let mut argv = vec![self.program.clone(), "-D".to_owned(), self.chain.clone()];
-        argv.extend(SavedRule::new(&self.rule).arguments());
-        argv
+    pub fn delete(&self) -> Option<Vec<String>> {
+        if self.program == NFT {
+            return Some(at_rule("delete", &self.table, &self.chain, self.handle?));
+        }
+        let rule = SavedRule::new(&self.rule).arguments();
+        Some(self.command(["-D".to_owned(), self.chain.clone()].into_iter().chain(rule)))
+    }
+
+    /// What lets an address in just before the rule; `None` as of [`Step::delete`].
+    #[must_use]
+    pub fn let_in_before(&self, address: IpAddr) -> Option<Vec<String>> {
+        let text = address.to_string();
+        if self.program == NFT {
+            let version = if address.is_ipv4() { "ip" } else { "ip6" };
+            let mut command = at_rule("insert", &self.table, &self.chain, self.handle?);
+            command.extend([version, "saddr", &text, "accept"].map(str::to_owned));
+            return Some(command);
+        }
+        let number = self.number.to_string();
+        Some(self.command(["-I", &self.chain, &number, "-s", &text, "-j", "ACCEPT"].map(str::to_owned)))
+    }
+
+    fn command(&self, options: impl IntoIterator<Item = String>) -> Vec<String> {
+        let table = (self.table != FILTER).then(|| ["-t".to_owned(), self.table.clone()]);
+        std::iter::once(self.program.clone()).chain(table.into_iter().flatten()).chain(options).collect()
     }
 }
 
@@ -107,13 +128,6 @@ impl Firewall {
         let mut rules = of_chain.flat_map(|table| table.saved.rules(&banned.chain));
         if rules.any(|rule| rule.arguments() == banned.rule) { Err(error) } else { Ok(()) }
     }
-}
-
-/// The tables of nftables of this network namespace that are neither of iptables nor of fail2ban, as `nft` names them.
-pub fn tables_beside() -> io::Result<Vec<String>> {
-    let tables = nft::tables()?;
-    let others = tables.iter().filter(|table| !table.is_of_iptables() && !holds_bans(&table.name));
-    Ok(others.map(ToString::to_string).collect())
 }
 
 fn bans_in(Table { program, saved }: &Table, address: IpAddr) -> Vec<Banned> {

@@ -1,9 +1,9 @@
 //! What tables of nftables' own, which iptables knows nothing of, do with a packet: fail2ban's bans through nftables, for one.
 //!
-//! The chains that packets for this host come by are walked in the order of the kernel, rule by rule, through chains and back. Of what
-//! a rule may ask, the usual is understood; what becomes of a packet is unclear where it hangs on the rest.
+//! The chains that packets for this host come by are walked rule by rule, as those of iptables are. Of what a rule may ask, the usual
+//! is understood; what becomes of a packet is unknown where it hangs on the rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,20 +12,16 @@ use ipnetwork::IpNetwork;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::nft::{self, is_of_iptables};
-use super::path::{Packet, Protocol};
+use super::nft::{self, NftTable, is_of_iptables};
+use super::path::{self, End, Look, NFT, Packet, Path, Point, Protocol, Start, Step, Verdict, unknown};
 use super::programs::output;
 use super::run;
-use super::saved::is_event_guards;
+use super::saved::{holds_bans, is_event_guards};
 
 mod asks;
-
-use asks::Asked;
+mod text;
 
 const PACKAGE: &str = "nftables";
-
-/// No packet passes more rules here.
-const MOST_RULES: usize = 100_000;
 
 /// A port to try rules at that name none.
 const ANY_PORT: u16 = 5060;
@@ -71,47 +67,30 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Whether a packet meets it; `None` if the rule asks more of it.
+    /// The protocol, and the first of the ports, that it closes; nothing: any.
     #[must_use]
-    pub fn meets(&self, protocol: Protocol, port: u16) -> Option<bool> {
-        let by = self.protocol.is_none_or(|its| its == protocol);
-        let to =
-            self.ports.is_empty() || self.ports.iter().any(|(first, last)| (*first..=*last).contains(&port));
-        match by && to {
-            true if self.asks_more => None,
-            met => Some(met),
-        }
+    pub fn closes(&self) -> (Option<Protocol>, Option<u16>) {
+        (self.protocol, self.ports.first().map(|(first, _)| *first))
     }
-}
 
-impl Refusal {
     /// Whether it is of FusionPBX's `event_guard`.
     #[must_use]
     pub fn is_event_guards(&self) -> bool {
         is_event_guards(&self.chain)
     }
 
-    /// The arguments of `nft` that take the rule away; `None` where there is none.
+    /// What takes the rule away; `None` where there is none.
     #[must_use]
     pub fn delete(&self) -> Option<Vec<String>> {
-        self.at_rule("delete")
+        Some(at_rule("delete", &self.table, &self.chain, self.handle?))
     }
+}
 
-    /// Those that let an address in just before the rule.
-    #[must_use]
-    pub fn let_in_before(&self, address: IpAddr) -> Option<Vec<String>> {
-        let version = if address.is_ipv4() { "ip" } else { "ip6" };
-        let rest = [version, "saddr", &address.to_string(), "accept"].map(str::to_owned);
-        let mut argv = self.at_rule("insert")?;
-        argv.extend(rest);
-        Some(argv)
-    }
-
-    fn at_rule(&self, does: &str) -> Option<Vec<String>> {
-        let handle = self.handle?.to_string();
-        let words = [does, "rule"].into_iter().chain(self.table.split_whitespace());
-        Some(words.chain([self.chain.as_str(), "handle", &handle]).map(str::to_owned).collect())
-    }
+/// A command about a rule that is there.
+pub(super) fn at_rule(does: &str, table: &str, chain: &str, handle: u64) -> Vec<String> {
+    let handle = handle.to_string();
+    let words = [NFT, does, "rule"].into_iter().chain(table.split_whitespace());
+    words.chain([chain, "handle", &handle]).map(str::to_owned).collect()
 }
 
 impl std::fmt::Display for Refusal {
@@ -141,50 +120,36 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// What becomes of a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// Nothing refuses it; but it may be otherwise when limits are exceeded, in words.
-    Passes(Vec<String>),
-    /// It is refused.
-    Refused(Refusal),
-    /// It hangs on what is not understood, in words.
-    Unclear(String),
-}
-
 /// The tables, as read for one address.
 #[derive(Debug, Default)]
 pub struct Native {
     chains: Vec<Chain>,
     /// Whether the address is in a set of a table; without those that could not be asked.
     sets: BTreeMap<(String, String), bool>,
+    /// Of what the keys of the sets of a table are.
+    keys: BTreeMap<(String, String), String>,
 }
 
 /// A chain of a table.
 #[derive(Debug)]
-struct Chain {
+pub(super) struct Chain {
     family: String,
     table: String,
     name: String,
     /// Where packets for this host come by it, and its priority there; `None`: only from other chains.
-    hook: Option<(Hook, i64)>,
+    hook: Option<(Point, i64)>,
+    /// Whose packets it sees before all others do, in words; empty: of all interfaces.
+    devices: String,
     /// By its policy.
     drops: bool,
     rules: Vec<Rule>,
 }
 
 #[derive(Debug)]
-struct Rule {
+pub(super) struct Rule {
     expressions: Vec<Value>,
+    /// What the kernel calls it by in its table, for good.
     handle: Option<u64>,
-}
-
-/// Where packets for this host come by, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Hook {
-    Ingress,
-    Prerouting,
-    Input,
 }
 
 /// What a rule does with a packet that it matches.
@@ -203,39 +168,46 @@ enum Effect<'a> {
     Other(&'a str),
 }
 
-/// How a chain is left.
-enum Left {
-    /// At its end, or before.
-    Back,
-    Accepted,
-    Refused(Refusal),
-    Unclear(String),
+/// What is known of the sets of a chain's table.
+struct Sets<'a> {
+    native: &'a Native,
+    chain: &'a Chain,
 }
 
-/// A packet on its way through a hooked chain.
-struct Walk<'a> {
-    native: &'a Native,
-    packet: &'a Packet,
-    /// Rules for which it is false are passed over.
-    counts: &'a dyn Fn(&Rule) -> bool,
-    rules: usize,
-    limits: Vec<String>,
-    /// What may have let it in already, or brought it elsewhere; in words.
-    may_accept: Option<String>,
-    /// What may have refused it already.
-    may_refuse: Option<String>,
+impl Sets<'_> {
+    fn key(&self, set: &str) -> (String, String) {
+        (self.chain.full_table(), set.to_owned())
+    }
+
+    /// Whether the source is in a set; `None` if that is not known.
+    fn has(&self, set: &str) -> Option<bool> {
+        self.native.sets.get(&self.key(set)).copied()
+    }
+
+    /// Of what its keys are.
+    fn keys(&self, set: &str) -> &str {
+        self.native.keys.get(&self.key(set)).map_or("it is not there", String::as_str)
+    }
+}
+
+/// Whether tables of this family may see packets of IP for this host.
+fn sees_packets(family: &str) -> bool {
+    ["inet", "ip", "ip6", "netdev"].contains(&family)
 }
 
 /// Takes away the rule that refuses an address. That it is gone already is no error.
 pub fn delete(refusal: &Refusal, address: IpAddr, time: Duration) -> anyhow::Result<()> {
     // A table that was made anew begins to count its rules again.
     let Some(command) = refusal.delete() else { return Ok(()) };
-    let is_there = || Ok::<_, anyhow::Error>(refusals(address, time)?.contains(refusal));
+    let is_there = || -> anyhow::Result<bool> {
+        let native = Native::read(address, &|table| table.to_string() != refusal.table, time)?;
+        Ok(native.refusals(address).contains(refusal))
+    };
     if !is_there()? {
         return Ok(());
     }
-    let args: Vec<&str> = command.iter().map(String::as_str).collect();
-    let Err(error) = run(PACKAGE, "nft", &args, "", time) else { return Ok(()) };
+    let args: Vec<&str> = command.iter().skip(1).map(String::as_str).collect();
+    let Err(error) = run(PACKAGE, NFT, &args, "", time) else { return Ok(()) };
     if is_there()? { Err(error) } else { Ok(()) }
 }
 
@@ -245,8 +217,8 @@ pub fn delete_element(table: &str, set: &str, address: IpAddr, time: Duration) -
     let of = |does: &'static str| -> Vec<&str> {
         [does, "element"].into_iter().chain(table.split_whitespace()).chain([set, &element]).collect()
     };
-    let Err(error) = run(PACKAGE, "nft", &of("delete"), "", time) else { return Ok(()) };
-    let said = output(PACKAGE, "nft", &of("get"), "", time)?;
+    let Err(error) = run(PACKAGE, NFT, &of("delete"), "", time) else { return Ok(()) };
+    let said = output(PACKAGE, NFT, &of("get"), "", time)?;
     if !said.status.success() && said.stderr.contains("No such file or directory") {
         Ok(())
     } else {
@@ -254,23 +226,27 @@ pub fn delete_element(table: &str, set: &str, address: IpAddr, time: Duration) -
     }
 }
 
-/// The rules that refuse an address by its source, on some port at least; none where there are no such tables.
-pub fn refusals(address: IpAddr, time: Duration) -> anyhow::Result<Vec<Refusal>> {
-    Ok(Native::read(address, time)?.refusals(address))
-}
-
 impl Native {
-    /// The tables as they are; there may be none. No program runs longer than `time`.
-    pub fn read(address: IpAddr, time: Duration) -> anyhow::Result<Self> {
+    /// The tables as they are, but for those that `is_known` from elsewhere; there may be none. No program runs longer than `time`.
+    pub(super) fn read(
+        address: IpAddr,
+        is_known: &dyn Fn(&NftTable) -> bool,
+        time: Duration,
+    ) -> anyhow::Result<Self> {
         let address = address.to_canonical();
-        let tables = nft::tables().context("the tables of nftables cannot be listed")?;
-        if tables.iter().all(nft::NftTable::is_of_iptables) {
+        let mut tables = nft::tables().context("the tables of nftables cannot be listed")?;
+        tables.retain(|table| sees_packets(&table.family.to_string()) && !is_known(table));
+        if tables.is_empty() {
             return Ok(Self::default());
         }
         // Without the elements: sets may have a million.
         let text = run(PACKAGE, "nft", &["-j", "-t", "list", "ruleset"], "", time)?;
         let ruleset: Value = serde_json::from_str(&text).context("nft -j list ruleset prints no JSON")?;
-        let mut native = Self { chains: chains(&ruleset), sets: BTreeMap::new() };
+        let counts = |family: &str, name: &str| {
+            tables.iter().any(|table| table.family.to_string() == family && table.name == name)
+        };
+        let (chains, keys) = (chains(&ruleset, &counts), keys(&ruleset));
+        let mut native = Self { chains, sets: BTreeMap::new(), keys };
         let element = format!("{{ {address} }}");
         for chain in &native.chains {
             for set in chain.expressions().filter_map(|expression| asks::source_set(expression, address)) {
@@ -289,45 +265,68 @@ impl Native {
         Ok(native)
     }
 
-    /// What becomes of a packet from the address that the tables were read for.
-    #[must_use]
-    pub fn fate(&self, packet: &Packet) -> Fate {
-        self.fate_by(packet, &|_| true)
+    /// Where a packet comes by, and in which order.
+    pub(super) fn hooked<'a>(&'a self, packet: &Packet) -> impl Iterator<Item = (Point, i64, &'a Chain)> {
+        let hooked = self.chains.iter().filter(|chain| chain.sees(packet));
+        hooked.filter_map(|chain| chain.hook.map(|(point, priority)| (point, priority, chain)))
     }
 
-    fn fate_by(&self, packet: &Packet, counts: &dyn Fn(&Rule) -> bool) -> Fate {
-        let mut hooked: Vec<_> = self.chains.iter().filter_map(|chain| Some((chain, chain.hook?))).collect();
-        hooked.retain(|(chain, _)| chain.sees(packet));
-        hooked.sort_by_key(|(_, hook)| *hook);
-        let mut limits = vec![];
-        for (chain, (hook, _)) in hooked {
-            let mut walk = Walk {
-                native: self,
-                packet,
-                counts,
-                rules: 0,
-                limits: vec![],
-                may_accept: None,
-                may_refuse: None,
-            };
-            let left = match walk.through(chain) {
-                Left::Back if chain.drops => Left::Refused(chain.refusal(About::Policy)),
-                left => left,
-            };
-            let doubt = match left {
-                Left::Unclear(why) => Some(why),
-                // Of which interface it is, nft does not always say.
-                Left::Refused(refusal) if hook == Hook::Ingress => Some(format!("perhaps {refusal}")),
-                Left::Refused(refusal) if walk.may_accept.is_none() => return Fate::Refused(refusal),
-                Left::Refused(_) => walk.may_accept,
-                Left::Back | Left::Accepted => walk.may_refuse,
-            };
-            if let Some(why) = doubt {
-                return Fate::Unclear(why);
+    /// A packet's way through a chain, and those of its table that it leads to. Rules for which `counts` is false are passed over.
+    pub(super) fn through(&self, chain: &Chain, packet: &Packet, counts: &dyn Fn(&Rule) -> bool) -> Path {
+        let table = chain.full_table();
+        let start = Start { program: NFT, table: &table, chain: &chain.name, drops: chain.drops };
+        let mut path = path::through(start, &mut |name, at| {
+            let Some(chain) = self.called(chain, name) else { return Look::End };
+            let Some(rule) = chain.rules.get(at) else { return Look::End };
+            if !counts(rule) {
+                return Look::Passed;
             }
-            limits.append(&mut walk.limits);
+            let (holds, effect) = asks::rule(&rule.expressions, packet, &Sets { native: self, chain });
+            let Some(holds) = holds else { return Look::Passed };
+            let step = chain.step(at, rule, holds, effect);
+            let effect = self.effect(chain, effect, &step);
+            Look::Met(Box::new(step), effect)
+        });
+        if chain.hook.is_some_and(|(point, _)| point == Point::Ingress)
+            && path.verdict.is_blocked()
+            && let Some(end) = path.verdict.end()
+        {
+            // Of which interface a packet is, is not always known.
+            let why = format!("{} refuses it before all other rules{}", end.place(), chain.devices);
+            path.verdict = unknown(why);
         }
-        Fate::Passes(limits)
+        path
+    }
+
+    /// What a packet meets of them alone.
+    fn path(&self, packet: &Packet, counts: &dyn Fn(&Rule) -> bool) -> Option<Path> {
+        let mut hooked: Vec<_> = self.hooked(packet).collect();
+        hooked.sort_by_key(|(point, priority, _)| (*point, *priority));
+        let paths = hooked.into_iter().map(|(_, _, chain)| self.through(chain, packet, counts));
+        paths.reduce(|before, behind| before.then(behind, true))
+    }
+
+    fn effect<'a>(&'a self, chain: &Chain, effect: Effect<'a>, step: &Step) -> path::Effect<'a> {
+        let by = || End::Rule(Box::new(step.clone()));
+        match effect {
+            Effect::GoesOn => path::Effect::GoesOn,
+            Effect::Returns => path::Effect::Returns,
+            Effect::Accepts => path::Effect::Ends(Verdict::Accepted { by: by() }),
+            Effect::Refuses { rejects: false } => path::Effect::Ends(Verdict::Dropped { by: by() }),
+            Effect::Refuses { rejects: true } => {
+                path::Effect::Ends(Verdict::Rejected { by: by(), with: None })
+            }
+            Effect::Jumps(name) | Effect::Goes(name) if self.called(chain, name).is_none() => {
+                let why = format!("{} leads to the chain {name}, which is not there", step.place());
+                path::Effect::Ends(unknown(why))
+            }
+            Effect::Jumps(name) => path::Effect::Jumps(name),
+            Effect::Goes(name) => path::Effect::Goes(name),
+            Effect::Other(what) => {
+                let why = format!("{} has `{what}`, which is not understood here", step.place());
+                path::Effect::Ends(unknown(why))
+            }
+        }
     }
 
     fn called(&self, from: &Chain, name: &str) -> Option<&Chain> {
@@ -335,17 +334,13 @@ impl Native {
         self.chains.iter().find(|chain| (&chain.family, &chain.table, &*chain.name) == called)
     }
 
-    fn has(&self, chain: &Chain, set: &str) -> Option<bool> {
-        self.sets.get(&(chain.full_table(), set.to_owned())).copied()
-    }
-
-    /// Those that something else becomes of a packet by.
-    fn refusals(&self, address: IpAddr) -> Vec<Refusal> {
+    /// The rules that refuse the address by its source, on some port at least: those that something else becomes of a packet by.
+    pub(super) fn refusals(&self, address: IpAddr) -> Vec<Refusal> {
         let mut all: Vec<(&Rule, Refusal)> = vec![];
         for chain in &self.chains {
+            let sets = Sets { native: self, chain };
             all.extend(chain.rules.iter().filter_map(|rule| {
-                let expressions = &rule.expressions;
-                let rejects = asks::refuses_source(expressions, address, &|set| self.has(chain, set))?;
+                let rejects = asks::refuses_source(&rule.expressions, address, &sets)?;
                 Some((rule, rule.refusal(chain, rejects)))
             }));
         }
@@ -355,98 +350,40 @@ impl Native {
             let mut packets = vec![Packet::udp(address, port, []), Packet::syn(address, port)];
             packets.retain(|packet| refusal.protocol.is_none_or(|protocol| protocol == packet.protocol));
             let fates = packets.iter().filter_map(|packet| {
-                let with = self.fate_by(packet, &|other| std::ptr::eq(*rule, other) || !is_one(other));
-                (with != self.fate_by(packet, &|other| !is_one(other))).then_some(with)
+                let with = self.path(packet, &|other| std::ptr::eq(*rule, other) || !is_one(other))?.verdict;
+                let without = self.path(packet, &|other| !is_one(other))?.verdict;
+                (with != without).then_some(with)
             });
-            let fates: Vec<Fate> = fates.collect();
-            let asks_more = !fates.iter().any(|fate| matches!(fate, Fate::Refused(_)));
+            let fates: Vec<Verdict> = fates.collect();
+            let asks_more = !fates.iter().any(Verdict::is_blocked);
             (!fates.is_empty()).then(|| Refusal { asks_more, ..refusal.clone() })
         });
         found.collect()
     }
-}
 
-impl Walk<'_> {
-    fn through(&mut self, chain: &Chain) -> Left {
+    /// Every rule that packets of a version may come to, in the order of the chains; each with the rule of a hooked chain that leads there.
+    pub(super) fn rules_from<'a>(&'a self, chain: &'a Chain) -> Vec<(Step, usize)> {
+        let mut places = vec![];
+        let mut seen = BTreeSet::from([chain.name.as_str()]);
+        self.list(chain, None, &mut seen, &mut places);
+        places
+    }
+
+    fn list<'a>(
+        &'a self,
+        chain: &'a Chain,
+        from: Option<usize>,
+        seen: &mut BTreeSet<&'a str>,
+        places: &mut Vec<(Step, usize)>,
+    ) {
         for (at, rule) in chain.rules.iter().enumerate() {
-            self.rules += 1;
-            if self.rules > MOST_RULES {
-                return Left::Unclear(format!("there are more than {MOST_RULES} rules on its way"));
-            }
-            if !(self.counts)(rule) {
-                continue;
-            }
-            let place = || {
-                format!(
-                    "rule {} of the chain {} of nftables' table {}",
-                    at + 1,
-                    chain.name,
-                    chain.full_table()
-                )
-            };
-            let has = |set: &str| self.native.has(chain, set);
-            let (asked, effect) = asks::rule(&rule.expressions, self.packet, &has);
-            let limited = match asked {
-                Asked::No => continue,
-                Asked::Unknown => {
-                    self.perhaps(effect, chain, &place());
-                    continue;
-                }
-                Asked::Yes { limited } => limited.filter(|_| !matches!(effect, Effect::GoesOn)),
-            };
-            if let Some(exceeded) = limited {
-                self.limits.push(format!("otherwise when more come than {} allows", place()));
-                if exceeded {
-                    continue;
+            let from = from.unwrap_or(at + 1);
+            places.push((chain.step(at, rule, path::Holds::Yes, Effect::GoesOn), from));
+            for name in asks::targets(&rule.expressions) {
+                if let Some(called) = self.called(chain, name).filter(|_| seen.insert(name)) {
+                    self.list(called, Some(from), seen, places);
                 }
             }
-            match effect {
-                Effect::GoesOn => {}
-                Effect::Accepts => return Left::Accepted,
-                Effect::Refuses { rejects } => return Left::Refused(rule.refusal(chain, rejects)),
-                Effect::Returns => return Left::Back,
-                Effect::Jumps(name) | Effect::Goes(name) => match self.called(chain, name) {
-                    Left::Back if matches!(effect, Effect::Jumps(_)) => {}
-                    left => return left,
-                },
-                Effect::Other(what) => {
-                    return Left::Unclear(format!("{} has `{what}`, which is not understood", place()));
-                }
-            }
-        }
-        Left::Back
-    }
-
-    fn called(&mut self, from: &Chain, name: &str) -> Left {
-        match self.native.called(from, name) {
-            Some(called) => self.through(called),
-            None => Left::Unclear(format!(
-                "the chain {name} of nftables' table {} is not there",
-                from.full_table()
-            )),
-        }
-    }
-
-    /// Remembers what a rule would do of which it is not known whether it matches.
-    fn perhaps(&mut self, effect: Effect<'_>, chain: &Chain, place: &str) {
-        let (accepts, refuses) = match effect {
-            Effect::GoesOn => (false, false),
-            Effect::Accepts | Effect::Returns => (true, false),
-            Effect::Refuses { .. } => (false, true),
-            Effect::Goes(_) | Effect::Other(_) => (true, true),
-            Effect::Jumps(name) => match self.called(chain, name) {
-                Left::Back => (false, false),
-                Left::Accepted => (true, false),
-                Left::Refused(_) => (false, true),
-                Left::Unclear(_) => (true, true),
-            },
-        };
-        let why = || format!("{place} asks what is not understood");
-        if accepts {
-            self.may_accept.get_or_insert_with(why);
-        }
-        if refuses {
-            self.may_refuse.get_or_insert_with(why);
         }
     }
 }
@@ -466,6 +403,38 @@ impl Chain {
 
     fn expressions(&self) -> impl Iterator<Item = &Value> {
         self.rules.iter().flat_map(|rule| &rule.expressions)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether fail2ban made its table.
+    pub(super) fn is_of_bans(&self) -> bool {
+        holds_bans(&self.table)
+    }
+
+    fn step(&self, at: usize, rule: &Rule, holds: path::Holds, effect: Effect<'_>) -> Step {
+        let target = match effect {
+            Effect::GoesOn => None,
+            Effect::Accepts => Some("ACCEPT"),
+            Effect::Refuses { rejects: false } => Some("DROP"),
+            Effect::Refuses { rejects: true } => Some("REJECT"),
+            Effect::Returns => Some("RETURN"),
+            Effect::Jumps(to) | Effect::Goes(to) | Effect::Other(to) => Some(to),
+        };
+        Step {
+            program: NFT.to_owned(),
+            table: self.full_table(),
+            chain: self.name.clone(),
+            number: at + 1,
+            rule: text::rule(&rule.expressions),
+            handle: rule.handle,
+            comment: None,
+            tag: None,
+            holds,
+            target: target.map(str::to_owned),
+        }
     }
 
     fn sees(&self, packet: &Packet) -> bool {
@@ -493,9 +462,28 @@ impl Chain {
     }
 }
 
-/// Those of tables that are not of iptables, and that see packets of IP.
-fn chains(ruleset: &Value) -> Vec<Chain> {
-    let items = ruleset["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
+/// Of what the keys of sets are, as nft names it: `ipv4_addr`, `ipv4_addr . inet_service`.
+fn keys(ruleset: &Value) -> BTreeMap<(String, String), String> {
+    let sets = items(ruleset).iter().filter_map(|item| item.get("set").or_else(|| item.get("map")));
+    let text = |item: &Value| item.as_str().unwrap_or_default().to_owned();
+    let kind = |set: &Value| match set["type"].as_array() {
+        Some(several) => several.iter().map(text).collect::<Vec<_>>().join(" . "),
+        None => text(&set["type"]),
+    };
+    let of = |set: &Value| {
+        let table = format!("{} {}", text(&set["family"]), text(&set["table"]));
+        ((table, text(&set["name"])), kind(set))
+    };
+    sets.map(of).collect()
+}
+
+fn items(ruleset: &Value) -> &[Value] {
+    ruleset["nftables"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Those of the tables that count.
+fn chains(ruleset: &Value, counts: &dyn Fn(&str, &str) -> bool) -> Vec<Chain> {
+    let items = items(ruleset);
     let of = |kind: &'static str| items.iter().filter_map(move |item| item.get(kind));
     let text = |item: &Value, key: &str| item[key].as_str().unwrap_or_default().to_owned();
     let sleeps = |family: &str, table: &str| {
@@ -506,22 +494,32 @@ fn chains(ruleset: &Value) -> Vec<Chain> {
     };
     let chain = |item: &Value| {
         let (family, table) = (text(item, "family"), text(item, "table"));
-        let seen = ["inet", "ip", "ip6", "netdev"].contains(&family.as_str());
-        if !seen || is_of_iptables(&family, &table) || sleeps(&family, &table) {
+        if !counts(&family, &table) || sleeps(&family, &table) {
             return None;
         }
         let hook = match item["hook"].as_str() {
-            Some("ingress") => Some(Hook::Ingress),
-            Some("prerouting") => Some(Hook::Prerouting),
-            Some("input") => Some(Hook::Input),
+            Some("ingress") => Some(Point::Ingress),
+            Some("prerouting") => Some(Point::Prerouting),
+            Some("input") => Some(Point::Input),
             _ => None,
         };
+        // Those that have their names in tables of iptables, it prints.
+        let is_printed = is_of_iptables(&family, &table)
+            && ["INPUT", "PREROUTING"].iter().any(|name| item["name"] == *name);
+        let hook = hook.filter(|_| !is_printed);
         let hook = hook.map(|hook| (hook, item["prio"].as_i64().unwrap_or(0)));
+        let devices: Vec<&str> = asks::each(&item["dev"]).filter_map(Value::as_str).collect();
+        let devices = if devices.is_empty() {
+            ", on interfaces that are not told".to_owned()
+        } else {
+            format!(", on {}", devices.join(", "))
+        };
         Some(Chain {
             family,
             table,
             name: text(item, "name"),
             hook,
+            devices,
             drops: item["policy"] == "drop",
             rules: vec![],
         })

@@ -88,6 +88,15 @@ impl NftTable {
     pub(super) fn is_of_iptables(&self) -> bool {
         is_of_iptables(&self.family.to_string(), &self.name)
     }
+
+    /// Whether it is the one that iptables-nft calls so.
+    pub(super) fn is_of(&self, version: Version, name: &str) -> bool {
+        let family = match version {
+            Version::V4 => Family::Ip,
+            Version::V6 => Family::Ip6,
+        };
+        self.family == family && self.name == name
+    }
 }
 
 /// The same, of a family as nft(8) names it.

@@ -1,10 +1,10 @@
-//! What the host's real rules do with one packet: the table `filter` from INPUT, walked in the order of the rules, through chains and
-//! back.
+//! What the host's real rules do with one packet: chains walked in the order of their rules, through others and back.
 //!
 //! What cannot be known of one packet - whether others came before it, which interface it comes by - is said, never guessed in
 //! silence: the path goes on as it would for one packet of a phone that behaves, and what else may become of it is listed beside.
+//! Where all hangs on what is not understood here, what becomes of it is unknown.
 //!
-//! What comes before INPUT is not looked at here: programs on an interface, other tables, and tables of nftables.
+//! Which chains there are, and in which order, [`Reachability`](super::Reachability) knows.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -12,9 +12,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Serialize;
 
-use super::layout::INPUT;
+use super::Tag;
 use super::saved::{Fate, Saved, SavedRule};
-use super::{Firewall, Table, Tag};
 
 mod holds;
 mod packet;
@@ -56,21 +55,37 @@ impl Side {
     }
 }
 
-/// Says whether the packet is in the set of this name, by these sides; `None` if it cannot be known.
-pub type Members<'a> = dyn FnMut(&str, &[Side]) -> anyhow::Result<Option<bool>> + 'a;
+/// What a set says of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Member {
+    /// Whether it is in it.
+    Is(bool),
+    /// It depends: "on the port that it comes from".
+    Depends(String),
+    /// Nobody here knows, and why: "is of the kind hash:mac".
+    NotKnown(String),
+}
+
+/// Says whether the packet is in the set of this name, by these sides.
+pub type Members<'a> = dyn FnMut(&str, &[Side]) -> anyhow::Result<Member> + 'a;
 
 /// A rule that matches the packet, or may.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Step {
-    /// The program that the rule is of, as `iptables-nft`.
+    /// The program that the rule is of, as `iptables-nft`; `nft` for those of nftables' own tables.
     pub program: String,
+    /// `filter`, `raw`, ...; of nftables' own with its family, as `inet f2b-table`.
+    pub table: String,
     /// The name of its chain.
     pub chain: String,
     /// Its number there, from 1.
     pub number: usize,
-    /// As iptables prints it, behind the name of the chain.
+    /// As its program prints it, behind the name of the chain.
     pub rule: String,
+    /// What the kernel calls a rule of nftables by in its table, for good.
+    #[serde(skip)]
+    pub handle: Option<u64>,
     /// What somebody wrote of it; a rule of ours has none.
     pub comment: Option<String>,
     /// By which a rule of ours is known.
@@ -80,6 +95,37 @@ pub struct Step {
     pub holds: Holds,
     /// Where it sends the packet; `None` if it counts.
     pub target: Option<String>,
+}
+
+/// Where packets for this host come by, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Point {
+    Ingress,
+    Prerouting,
+    Input,
+}
+
+/// The table that most rules are in.
+pub(super) const FILTER: &str = "filter";
+
+/// The program of tables that iptables knows nothing of.
+pub const NFT: &str = "nft";
+
+/// Which table it is, where that does not go without saying.
+pub(super) fn of_table(program: &str, table: &str) -> String {
+    match (program, table) {
+        (NFT, table) => format!(" (nftables, table {table})"),
+        (_, FILTER) => String::new(),
+        (_, table) => format!(" (table {table})"),
+    }
+}
+
+impl Step {
+    /// Where the rule stands, in words.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("rule {} of {}{}", self.number, self.chain, of_table(&self.program, &self.table))
+    }
 }
 
 #[expect(clippy::ref_option, reason = "serde hands it so")]
@@ -97,9 +143,32 @@ pub enum End {
     Policy {
         /// As in [`Step`].
         program: String,
+        /// As in [`Step`].
+        table: String,
         /// The chain.
         chain: String,
     },
+}
+
+impl End {
+    /// Where it stands, in words.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match self {
+            Self::Rule(step) => step.place(),
+            Self::Policy { program, table, chain } => {
+                format!("the policy of {chain}{}", of_table(program, table))
+            }
+        }
+    }
+
+    /// Which of two that let a packet in says more of why.
+    fn weight(&self) -> (bool, bool) {
+        match self {
+            Self::Rule(_) => (true, true),
+            Self::Policy { table, .. } => (false, table == FILTER),
+        }
+    }
 }
 
 /// What becomes of a packet.
@@ -174,6 +243,8 @@ pub struct Otherwise {
 pub struct Passed {
     /// As in [`Step`].
     pub program: String,
+    /// As in [`Step`].
+    pub table: String,
     /// The chain.
     pub chain: String,
     /// How many.
@@ -202,18 +273,26 @@ impl Path {
         !self.otherwise.is_empty()
     }
 
-    fn nowhere(packet: &Packet) -> Self {
-        let by = End::Policy { program: packet.version().program().to_owned(), chain: INPUT.to_owned() };
-        Self { steps: vec![], verdict: Verdict::Accepted { by }, otherwise: vec![], passed: vec![] }
+    /// Where there is nothing to go through.
+    pub(super) fn ends(verdict: Verdict) -> Self {
+        Self { steps: vec![], verdict, otherwise: vec![], passed: vec![] }
     }
 
-    /// Where what is let in goes through another table behind this one.
-    fn then(mut self, next: Self) -> Self {
+    /// Where what is let in goes through another chain behind this one. `telling`: that one says better why it is let in.
+    pub(super) fn then(mut self, next: Self, telling: bool) -> Self {
         for other in self.otherwise.iter_mut().filter(|other| other.verdict.is_accepted()) {
             other.verdict = next.verdict.clone();
         }
-        if self.verdict.is_accepted() {
-            self.verdict = next.verdict;
+        if !self.verdict.is_blocked() {
+            self.verdict = match (self.verdict, next.verdict) {
+                (Verdict::Accepted { by }, Verdict::Accepted { by: last }) => {
+                    let last_counts = telling || last.weight() >= by.weight();
+                    Verdict::Accepted { by: if last_counts { last } else { by } }
+                }
+                // Whatever became of it before, it does not get by here.
+                (doubt @ Verdict::Unknown { .. }, next) if !next.is_blocked() => doubt,
+                (_, next) => next,
+            };
             self.steps.extend(next.steps);
             self.passed.extend(next.passed);
             self.otherwise.extend(next.otherwise);
@@ -223,28 +302,57 @@ impl Path {
     }
 }
 
-impl Firewall {
-    /// What becomes of a packet for this host, by the rules as they were read. Where both variants of iptables have rules, it passes
-    /// both.
-    ///
-    /// `members` is asked about sets; [`Sets`] asks the kernel.
-    pub fn path(&self, packet: &Packet, members: &mut Members<'_>) -> Path {
-        let of = |table: &&Table| table.program.version == packet.version();
-        let mut tables: Vec<&Table> = self.tables.iter().filter(of).collect();
-        tables.sort_by_key(|table| table.program.variant != self.variant);
-        let paths =
-            tables.into_iter().map(|table| through(&table.saved, &table.program.name(), packet, members));
-        paths.reduce(Path::then).unwrap_or_else(|| Path::nowhere(packet))
+/// A chain where packets of the host come by, and those that it leads to.
+#[derive(Clone, Copy)]
+pub(super) struct Start<'a> {
+    pub(super) program: &'a str,
+    pub(super) table: &'a str,
+    pub(super) chain: &'a str,
+    /// By its policy.
+    pub(super) drops: bool,
+}
+
+impl Start<'_> {
+    fn policy(&self) -> Verdict {
+        let (program, table, chain) = (self.program.to_owned(), self.table.to_owned(), self.chain.to_owned());
+        let by = End::Policy { program, table, chain };
+        if self.drops { Verdict::Dropped { by } } else { Verdict::Accepted { by } }
     }
 }
 
-/// A packet's way through one table.
-fn through(saved: &Saved, program: &str, packet: &Packet, members: &mut Members<'_>) -> Path {
+/// What is at a place of a chain.
+pub(super) enum Look<'a> {
+    /// Its end.
+    End,
+    /// A rule that does not match.
+    Passed,
+    /// One that does, or may.
+    Met(Box<Step>, Effect<'a>),
+}
+
+/// A packet's way through a table of iptables, from a built-in chain. `members` is asked about sets; [`Sets`] asks the kernel.
+pub(super) fn through_saved(
+    saved: &Saved,
+    (program, table, chain): (&str, &str, &str),
+    packet: &Packet,
+    members: &mut Members<'_>,
+) -> Path {
+    let start = Start { program, table, chain, drops: saved.policy(chain) == Fate::Refused };
+    through(start, &mut |chain, at| {
+        let Some(rule) = saved.rules(chain).get(at) else { return Look::End };
+        let parts = Parts::of(rule);
+        let Some(holds) = holds::rule(&parts, packet, members) else { return Look::Passed };
+        let step = step(start, chain, at + 1, rule, &parts, holds);
+        let effect = effect(saved, &parts, &step);
+        Look::Met(Box::new(step), effect)
+    })
+}
+
+/// A packet's way through the chains of one table.
+pub(super) fn through<'a>(start: Start<'a>, look: &mut dyn FnMut(&'a str, usize) -> Look<'a>) -> Path {
     let mut walk = Walk {
-        saved,
-        program,
-        packet,
-        members,
+        policy: start.policy(),
+        look,
         seen: HashMap::new(),
         verdicts: vec![],
         rules: 0,
@@ -252,20 +360,37 @@ fn through(saved: &Saved, program: &str, packet: &Packet, members: &mut Members<
         branches: VecDeque::new(),
         ends: vec![],
     };
-    let start = vec![Frame { chain: INPUT, at: 0 }];
-    let (steps, verdict) = walk.follow(start, &[]);
+    let (steps, mut verdict) = walk.follow(vec![Frame { chain: start.chain, at: 0 }], &[]);
     let passed = std::mem::take(&mut walk.passed);
     walk.explore();
     let mut otherwise = walk.ends;
     otherwise.retain(|other| other.verdict.differs(&verdict));
+    let doubt = |other: &Otherwise| {
+        other.on.iter().find_map(|step| match &step.holds {
+            Holds::Unclear { why } => Some(unknown(format!("{} depends on {why}", step.place()))),
+            Holds::Yes | Holds::Perhaps { .. } => None,
+        })
+    };
+    if let Some(doubt) = otherwise.iter().find_map(doubt) {
+        otherwise.retain(doubtless);
+        verdict = doubt;
+    }
     otherwise.truncate(MOST_OTHERWISE);
-    let passed = passed.into_iter();
-    let passed =
-        passed.map(|(chain, rules)| Passed { program: program.to_owned(), chain: chain.to_owned(), rules });
+    let passed = passed.into_iter().map(|(chain, rules)| Passed {
+        program: start.program.to_owned(),
+        table: start.table.to_owned(),
+        chain: chain.to_owned(),
+        rules,
+    });
     Path { steps, verdict, otherwise, passed: passed.collect() }
 }
 
-fn unknown(why: impl Into<String>) -> Verdict {
+/// Whether all that it hangs on is understood.
+fn doubtless(other: &Otherwise) -> bool {
+    !other.on.iter().any(|step| matches!(step.holds, Holds::Unclear { .. }))
+}
+
+pub(super) fn unknown(why: impl Into<String>) -> Verdict {
     Verdict::Unknown { why: why.into() }
 }
 
@@ -283,7 +408,7 @@ struct Branch<'a> {
 }
 
 /// What a rule makes of a packet that it matches.
-enum Effect<'a> {
+pub(super) enum Effect<'a> {
     GoesOn,
     /// To the end of this chain.
     Returns,
@@ -293,11 +418,9 @@ enum Effect<'a> {
     Ends(Verdict),
 }
 
-struct Walk<'a, 'p, 'm> {
-    saved: &'a Saved,
-    program: &'a str,
-    packet: &'p Packet,
-    members: &'p mut Members<'m>,
+struct Walk<'a, 'l> {
+    policy: Verdict,
+    look: &'l mut dyn FnMut(&'a str, usize) -> Look<'a>,
     /// Where it was, and on which of its ways: each place leads on to the same end.
     seen: HashMap<u64, usize>,
     /// What became of it on each way that was followed to its end.
@@ -309,18 +432,12 @@ struct Walk<'a, 'p, 'm> {
     ends: Vec<Otherwise>,
 }
 
-impl<'a> Walk<'a, '_, '_> {
+impl<'a> Walk<'a, '_> {
     /// To the end, or to a place that it was at on another way.
     fn follow(&mut self, mut frames: Vec<Frame<'a>>, on: &[Step]) -> (Vec<Step>, Verdict) {
-        let saved = self.saved;
         let mut steps = vec![];
         let verdict = loop {
-            let Some(frame) = frames.last_mut() else { break self.policy() };
-            let (chain, number) = (frame.chain, frame.at + 1);
-            let Some(rule) = saved.rules(chain).get(frame.at) else {
-                frames.pop();
-                continue;
-            };
+            let Some(Frame { chain, at }) = frames.last().copied() else { break self.policy.clone() };
             match self.seen.entry(place(&frames)) {
                 Entry::Occupied(way) => {
                     let known = self.verdicts.get(*way.get()).cloned();
@@ -335,20 +452,30 @@ impl<'a> Walk<'a, '_, '_> {
             if frames.len() > DEEPEST {
                 break unknown(format!("more than {DEEPEST} chains lead into each other"));
             }
-            frames.last_mut().expect("one").at += 1;
-            let parts = Parts::of(rule);
-            let Some(holds) = holds::rule(&parts, self.packet, self.members) else {
-                *self.passed.entry(chain).or_default() += 1;
-                continue;
+            let (step, effect) = match (self.look)(chain, at) {
+                Look::End => {
+                    frames.pop();
+                    continue;
+                }
+                met => {
+                    frames.last_mut().expect("one").at += 1;
+                    let Look::Met(step, effect) = met else {
+                        *self.passed.entry(chain).or_default() += 1;
+                        continue;
+                    };
+                    (*step, effect)
+                }
             };
-            let step = self.step(chain, number, rule, &parts, holds);
             steps.push(step.clone());
-            let effect = self.effect(&parts, &step);
             let usually = match step.holds {
                 Holds::Yes => true,
                 Holds::Perhaps { usually, .. } => {
                     self.branch_off(&frames, on, &step, if usually { None } else { Some(&effect) });
                     usually
+                }
+                Holds::Unclear { .. } => {
+                    self.branch_off(&frames, on, &step, Some(&effect));
+                    false
                 }
             };
             if usually && let Some(verdict) = apply(effect, &mut frames) {
@@ -389,64 +516,82 @@ impl<'a> Walk<'a, '_, '_> {
             }
         }
     }
+}
 
-    fn step(&self, chain: &str, number: usize, rule: &SavedRule, parts: &Parts, holds: Holds) -> Step {
-        let target = match &parts.target {
-            Target::None => None,
-            Target::Jump(to) | Target::Goto(to) => Some(to.clone()),
-        };
-        Step {
-            program: self.program.to_owned(),
-            chain: chain.to_owned(),
-            number,
-            rule: rule.spec.clone(),
-            comment: parts.comment().filter(|_| rule.tag.is_none()).map(str::to_owned),
-            tag: rule.tag,
-            holds,
-            target,
-        }
+fn step(
+    Start { program, table, .. }: Start<'_>,
+    chain: &str,
+    number: usize,
+    rule: &SavedRule,
+    parts: &Parts,
+    holds: Holds,
+) -> Step {
+    let target = match &parts.target {
+        Target::None => None,
+        Target::Jump(to) | Target::Goto(to) => Some(to.clone()),
+    };
+    Step {
+        program: program.to_owned(),
+        table: table.to_owned(),
+        chain: chain.to_owned(),
+        number,
+        rule: rule.spec.clone(),
+        handle: None,
+        comment: parts.comment().filter(|_| rule.tag.is_none()).map(str::to_owned),
+        tag: rule.tag,
+        holds,
+        target,
     }
+}
 
-    fn effect(&self, parts: &Parts, step: &Step) -> Effect<'a> {
-        let (target, goes) = match &parts.target {
-            Target::None => return Effect::GoesOn,
-            Target::Jump(target) => (target, false),
-            Target::Goto(target) => (target, true),
-        };
-        if let Some((chain, _)) = self.saved.chains.get_key_value(target) {
-            return if goes { Effect::Goes(chain) } else { Effect::Jumps(chain) };
-        }
-        let by = || End::Rule(Box::new(step.clone()));
-        match target.as_str() {
-            "ACCEPT" => Effect::Ends(Verdict::Accepted { by: by() }),
-            "DROP" => Effect::Ends(Verdict::Dropped { by: by() }),
-            "REJECT" => {
-                let with = parts.target_options.iter().find(|option| option.option == "--reject-with");
-                let with = with.map(|option| option.value().to_owned());
-                Effect::Ends(Verdict::Rejected { by: by(), with })
-            }
-            "RETURN" => Effect::Returns,
-            // They do something, and the packet goes on.
-            "LOG" | "NFLOG" | "ULOG" | "SET" | "MARK" | "CONNMARK" | "TRACE" | "AUDIT" | "CLASSIFY"
-            | "DSCP" | "TOS" | "TTL" | "HL" | "TCPMSS" | "SECMARK" | "CONNSECMARK" | "RATEEST" | "LED"
-            | "IDLETIMER" | "CHECKSUM" | "TEE" => Effect::GoesOn,
-            "NFQUEUE" | "QUEUE" => Effect::Ends(unknown(format!(
-                "rule {} of {} hands it to a program ({target}) that decides",
-                step.number, step.chain
-            ))),
-            _ => Effect::Ends(unknown(format!(
-                "rule {} of {} has the target {target}, which is not known here",
-                step.number, step.chain
-            ))),
-        }
+fn effect<'a>(saved: &'a Saved, parts: &Parts, step: &Step) -> Effect<'a> {
+    let (target, goes) = match &parts.target {
+        Target::None => return Effect::GoesOn,
+        Target::Jump(target) => (target, false),
+        Target::Goto(target) => (target, true),
+    };
+    if let Some((chain, _)) = saved.chains.get_key_value(target) {
+        return if goes { Effect::Goes(chain) } else { Effect::Jumps(chain) };
     }
-
-    fn policy(&self) -> Verdict {
-        let by = End::Policy { program: self.program.to_owned(), chain: INPUT.to_owned() };
-        match self.saved.policy(INPUT) {
-            Fate::Accepted => Verdict::Accepted { by },
-            Fate::Refused => Verdict::Dropped { by },
+    let by = || End::Rule(Box::new(step.clone()));
+    match target.as_str() {
+        "ACCEPT" => Effect::Ends(Verdict::Accepted { by: by() }),
+        "DROP" => Effect::Ends(Verdict::Dropped { by: by() }),
+        "REJECT" => {
+            let with = parts.target_options.iter().find(|option| option.option == "--reject-with");
+            let with = with.map(|option| option.value().to_owned());
+            Effect::Ends(Verdict::Rejected { by: by(), with })
         }
+        "RETURN" => Effect::Returns,
+        // They do something, and the packet goes on.
+        "LOG" | "NFLOG" | "ULOG" | "SET" | "MARK" | "CONNMARK" | "TRACE" | "AUDIT" | "CLASSIFY" | "DSCP"
+        | "TOS" | "TTL" | "HL" | "TCPMSS" | "TCPOPTSTRIP" | "ECN" | "SECMARK" | "CONNSECMARK" | "RATEEST"
+        | "LED" | "IDLETIMER" | "CHECKSUM" | "TEE" | "CT" | "NOTRACK" => Effect::GoesOn,
+        "NFQUEUE" | "QUEUE" => {
+            Effect::Ends(unknown(format!("{} hands it to a program ({target}) that decides", step.place())))
+        }
+        "DNAT" | "REDIRECT" | "NETMAP" | "TPROXY" => {
+            Effect::Ends(unknown(format!("{} sends it elsewhere ({target})", step.place())))
+        }
+        _ => Effect::Ends(unknown(format!(
+            "{} has the target {target}, which is not known here",
+            step.place()
+        ))),
+    }
+}
+
+impl Path {
+    /// Whether a rule of it keeps the connection out of what is tracked: `NOTRACK`.
+    pub(super) fn untracks(&self) -> bool {
+        let is_met = |step: &&Step| {
+            !matches!(step.holds, Holds::Unclear { .. } | Holds::Perhaps { usually: false, .. })
+        };
+        let untracks = |step: &Step| match step.target.as_deref() {
+            Some("NOTRACK") => true,
+            Some("CT") => step.rule.contains("--notrack"),
+            _ => step.program == NFT && step.rule.split(' ').any(|word| word == "notrack"),
+        };
+        self.steps.iter().filter(is_met).any(untracks)
     }
 }
 

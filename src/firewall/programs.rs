@@ -59,8 +59,12 @@ impl Program {
     }
 
     fn read(&self) -> anyhow::Result<Table> {
-        let text = run(PACKAGE, &self.save_name(), &["-c", "-t", "filter"], "", TIME)?;
-        Ok(Table { saved: Saved::parse(&text), program: self.clone() })
+        Ok(Table { saved: self.save("filter")?, program: self.clone() })
+    }
+
+    /// A table that is there.
+    fn save(&self, table: &str) -> anyhow::Result<Saved> {
+        run(PACKAGE, &self.save_name(), &["-c", "-t", table], "", TIME).map(|text| Saved::parse(&text))
     }
 
     /// Its tables beside `filter` that packets for this host meet, where they are there: a look makes none.
@@ -148,6 +152,37 @@ pub(super) fn read_all() -> anyhow::Result<All> {
         }
     }
     Ok(all)
+}
+
+/// A table of iptables that is there beside `filter`.
+#[derive(Debug)]
+pub(super) struct Other {
+    pub(super) program: Program,
+    pub(super) name: &'static str,
+    /// An error says why it cannot be read.
+    pub(super) saved: Result<Saved, anyhow::Error>,
+}
+
+/// Those of these names that are in use; others are left alone, as a look would make them.
+pub(super) fn read_others(version: Version, names: &[&'static str]) -> anyhow::Result<Vec<Other>> {
+    let list = match version {
+        Version::V4 => "ip_tables_names",
+        Version::V6 => "ip6_tables_names",
+    };
+    let legacy = std::fs::read_to_string(Path::new("/proc/thread-self/net").join(list)).unwrap_or_default();
+    let nft = nft::tables().context("the tables of nftables cannot be listed")?;
+    let is_there = |variant, name: &str| match variant {
+        Variant::Legacy => legacy.lines().any(|there| there == name),
+        Variant::Nft => nft.iter().any(|there| there.is_of(version, name)),
+    };
+    let both = [Variant::Legacy, Variant::Nft].into_iter();
+    let all = both.flat_map(|variant| names.iter().map(move |name| (variant, *name)));
+    let there = all.filter(|(variant, name)| is_there(*variant, name));
+    Ok(in_parallel(there.collect::<Vec<_>>(), |(variant, name)| {
+        let program = Program { version, variant };
+        let saved = program.save(name);
+        Other { program, name, saved }
+    }))
 }
 
 /// What could be read, and what could not.

@@ -46,6 +46,8 @@ pub struct Saved {
     pub(super) chains: BTreeMap<String, Vec<SavedRule>>,
     /// Of the built-in chains.
     policies: BTreeMap<String, Fate>,
+    /// iptables says that there is more in the table, which it cannot print.
+    pub(super) is_part: bool,
 }
 
 impl Saved {
@@ -54,6 +56,7 @@ impl Saved {
     pub fn parse(text: &str) -> Self {
         let mut saved = Self::default();
         for line in text.lines() {
+            saved.is_part |= line.starts_with('#') && line.contains(" incompatible");
             if let Some(chain) = line.strip_prefix(':') {
                 let mut words = chain.split(' ');
                 let name = words.next().unwrap_or_default();

@@ -9,6 +9,7 @@ use super::NOT_ITS_DATABASE;
 use crate::deadline::Deadline;
 use crate::evidence::visible_within;
 use crate::postgres::{Target, is_missing_table, with_grant};
+use crate::times::rfc3339;
 
 /// No text of a client is handed out that is longer, in bytes.
 const LONGEST: usize = 200;
@@ -23,6 +24,7 @@ pub struct Entry {
     /// On which host.
     pub host: String,
     /// Seconds since 1970.
+    #[serde(serialize_with = "rfc3339")]
     pub since: i64,
     /// `sip-auth-ip` or `sip-auth-fail`, as its chain.
     pub filter: String,

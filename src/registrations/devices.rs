@@ -10,6 +10,7 @@ use super::{CORE_TABLE, Source, event_socket, network_ip, postgres, sqlite};
 use crate::account::SipAccount;
 use crate::deadline::Deadline;
 use crate::evidence::visible_within;
+use crate::times::rfc3339;
 
 /// More devices are not named.
 pub(super) const MAX_DEVICES: usize = 50;
@@ -37,6 +38,7 @@ pub struct Device {
     /// What it calls itself; empty if that is not known.
     pub user_agent: String,
     /// When its registration expires, in seconds since 1970.
+    #[serde(serialize_with = "rfc3339")]
     pub until: i64,
 }
 

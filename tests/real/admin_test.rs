@@ -145,7 +145,7 @@ fn whoever_blocks_is_named(variant: &'static str) {
              nft add rule inet f2b-table f2b-chain udp dport '{ 5060, 5080 }' ip saddr @addr-set-sip reject",
             "nft delete table inet f2b-table",
             "rejected",
-            "nftables, table inet f2b-table: the chain f2b-chain rejects it, as the set addr-set-sip has it (UDP, port 5060, 5080)",
+            "rule 1 of f2b-chain (nftables, table inet f2b-table): `udp dport { 5060, 5080 } ip saddr @addr-set-sip reject`",
         ),
     ] {
         shell(blocks);
@@ -154,7 +154,7 @@ fn whoever_blocks_is_named(variant: &'static str) {
         assert_eq!(found, outcome, "{answer:#}");
         assert!(decided == by || (by.contains('(') && decided.starts_with(by.split('(').next().unwrap())), "{decided}");
         // Only its TCP may be open.
-        let open = matches!(by, "rule 1 of INPUT") || by.starts_with("nftables");
+        let open = matches!(by, "rule 1 of INPUT") || by.contains("nftables");
         assert_eq!(test(&pbx, &[OFFICE]).code, i32::from(!open), "{by}");
         assert_eq!(test(&pbx, &["198.51.100.7"]).code, 0, "a neighbour");
         shell(undoes);
@@ -502,19 +502,19 @@ fn a_pause_is_said_on_top_and_lets_in() {
 fn tables_of_nftables_that_are_not_understood_are_not_guessed_at() {
     let pbx = pbx("nft");
     for (policy, rule, code, by) in [
-        ("drop", "tcp dport 22 accept", 1, "nftables, table inet own: the chain in drops it by its policy"),
-        ("drop", "udp dport 5060 accept", 0, "the policy of INPUT"),
+        ("drop", "tcp dport 22 accept", 1, "the policy of in (nftables, table inet own)"),
+        ("drop", "udp dport 5060 accept", 0, "rule 1 of in (nftables, table inet own)"),
         (
             "drop",
             "meta mark 7 accept",
             2,
-            "rule 1 of the chain in of nftables' table inet own asks what is not understood",
+            "rule 1 of in (nftables, table inet own) depends on `meta mark 7`, which is not understood here",
         ),
         (
             "accept",
             "ip saddr 203.0.113.20 drop",
             1,
-            "nftables, table inet own: the chain in drops it, by name",
+            "rule 1 of in (nftables, table inet own): `ip saddr 203.0.113.20 drop`",
         ),
     ] {
         pbx.host.shell(&format!(
@@ -525,4 +525,18 @@ fn tables_of_nftables_that_are_not_understood_are_not_guessed_at() {
         assert!(shown.stdout.contains(by), "{rule}: {}", shown.stdout);
         pbx.host.shell("nft delete table inet own");
     }
+}
+
+#[test]
+fn tables_before_filter_are_walked() {
+    let pbx = pbx("nft");
+    pbx.host.shell("iptables-nft -A INPUT -p udp --dport 5060 -j ACCEPT; iptables-nft -t raw -A PREROUTING -s 203.0.113.20 -p udp -j DROP");
+    let shown = test(&pbx, &[OFFICE]).stdout;
+    for line in [
+        "REGISTER over UDP    5060, 5080  dropped  rule 1 of PREROUTING (table raw)",
+        "raw PREROUTING   1  -s 203.0.113.20/32 -p udp  yes      drop",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    assert_eq!(json(&pbx, &["198.51.100.7"])["packets"][0]["outcome"], "let-in");
 }

@@ -2,6 +2,7 @@
 //! printed to undo it does so.
 
 use assert_cmd::cargo::cargo_bin;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::support::pbx::PHONES;
@@ -191,7 +192,8 @@ fn fail2bans_bans_are_named_whatever_bans() {
         assert!(
             lines.len() == 1 && lines[0].as_str().unwrap().ends_with(&format!("refused {BAD} by {jail}"))
         );
-        let left = answer["closed"][0]["until"].as_i64().unwrap() - crate::support::now();
+        let until: Timestamp = answer["closed"][0]["until"].as_str().unwrap().parse().unwrap();
+        let left = until.as_second() - crate::support::now();
         assert!((3_500..=3_600).contains(&left), "{answer:#}");
         is_named_and_undone(&banner, BAD, "fail2ban", "fail2ban", sentence);
         assert_eq!(fail2ban.banned(jail), [""; 0]);
@@ -385,6 +387,8 @@ fn two_blocks_are_both_named_first_what_a_packet_meets_first() {
     goes_live(&banner);
     let fail2ban = jails(&banner);
     bans(&banner, &fail2ban, "sip", BAD);
+    // fail2ban says so before its action has done it.
+    wait_for("the set", || banner.banned("sip").contains_key(BAD));
     assert_eq!(blocked_by(&banner, BAD), ["fail2ban", "block-list"]);
     let shown = ask(&banner, &[BAD]).stdout;
     let socket = banner.pbx.world.path("fail2ban/socket").display().to_string();
@@ -396,17 +400,16 @@ fn two_blocks_are_both_named_first_what_a_packet_meets_first() {
         "203.0.113.21 is blocked by fail2ban's jail sip on 5060,5080:5081 tcp,udp, since …, until ….\n\
          It is also blocked by the block list bad as 203.0.113.21, since …, as long as it is listed.\n\
          \n\
-         CHECK          VERDICT  WHY\n\
-         fail2ban       blocks   jail sip, in the set rf-ban-sip-4, since …, until …\n\
-         event_guard    -\n\
-         accounts       -\n\
-         allow lists    -\n\
-         seen           -\n\
-         registrations  -\n\
-         block lists    blocks   bad as 203.0.113.21, a list of … ago, since …\n\
-         rate limits    -\n\
-         restrictions   -\n\
-         other rules    -\n\
+         What each check makes of its packets, in the order of the rules:\n\
+         AT                         CHECK        VERDICT  WHY\n\
+         INPUT 1 > RF-BAN           fail2ban     blocks   jail sip, in the set rf-ban-sip-4, since …, until …\n\
+         INPUT 2 > RINGFENCE-KNOWN  allow lists  -\n\
+         \x20                          seen         -\n\
+         \x20                          block lists  blocks   bad as 203.0.113.21, a list of … ago, since …\n\
+         \x20                          rate limits  -\n\
+         INPUT, its end             other rules  lets in  the policy of INPUT (iptables-nft), for 5060,5080 udp,tcp\n\
+         \n\
+         Nothing of it is known by: event_guard, accounts, registrations, restrictions.\n\
          \n\
          What led to it (fail2ban's jail sip):\n\
          \x20 LINE\n\
@@ -443,7 +446,7 @@ fn what_cannot_be_asked_is_said_and_the_rest_is_shown() {
         asked.stdout
     );
     assert!(
-        asked.stdout.contains("\nevent_guard    not known  not all of it could be asked\n"),
+        asked.stdout.contains("\nevent_guard  not known  not all of it could be asked\n"),
         "{}",
         asked.stdout
     );
@@ -666,13 +669,172 @@ fn a_jail_with_a_chain_for_each_protocol_is_let_go_once() {
 }
 
 #[test]
-fn tables_that_nobody_looks_at_are_said() {
+fn what_is_not_understood_is_said_and_not_guessed() {
     let banner = site("");
-    banner.pbx.host.shell("nft add table inet custom");
-    let shown = ask(&banner, &[BAD]);
-    assert_eq!(shown.code, 0, "{}", shown.stdout);
-    let says = "\nother rules    known    of tables of nftables, only rules that drop or reject by source are looked at: inet custom; `nft list ruleset` shows them\n";
-    assert!(shown.stdout.contains(says), "{}", shown.stdout);
+    banner.pbx.host.shell("nft add table inet custom; ipset create odd hash:net,iface");
+    assert_eq!(ask(&banner, &[BAD]).code, 0);
+    for (rules, undoes, why) in [
+        (
+            "nft 'add set inet custom odd { type ipv4_addr . inet_service; }; \
+             add chain inet custom in { type filter hook input priority 0; }; add rule inet custom in ip saddr . udp dport @odd drop'",
+            "nft delete table inet custom",
+            "5060,5080 udp cannot be told: rule 1 of in (nftables, table inet custom) depends on the set odd, \
+             whose keys are not understood here (ipv4_addr . inet_service).",
+        ),
+        (
+            "nft 'add table netdev t; add chain netdev t in { type filter hook ingress device eth0 priority 0; }; add rule netdev t in ip saddr 203.0.113.21 drop'",
+            "nft delete table netdev t",
+            "5060,5080 udp,tcp cannot be told: rule 1 of in (nftables, table netdev t) refuses it before all other rules",
+        ),
+        (
+            "iptables-nft -I INPUT -p udp -m set --match-set odd src,src -j DROP",
+            "iptables-nft -D INPUT 1",
+            "5060,5080 udp cannot be told: rule 1 of INPUT depends on the set odd, which is of the kind hash:net,iface, which is not understood.",
+        ),
+        (
+            "iptables-nft -t raw -A PREROUTING -p udp -j NFQUEUE",
+            "iptables-nft -t raw -F",
+            "5060,5080 udp cannot be told: rule 1 of PREROUTING (table raw) hands it to a program (NFQUEUE) that decides.",
+        ),
+    ] {
+        banner.pbx.host.shell(rules);
+        let shown = ask(&banner, &[BAD]);
+        assert_eq!(shown.code, 2, "{}", shown.stdout);
+        let says = format!("It is not known whether {BAD} is blocked.\nWhat becomes of its packets to {why}");
+        assert!(shown.stdout.starts_with(&says), "{}", shown.stdout);
+        // As `test` has it, for each of them.
+        let tested = call(&mut banner.pbx.admin_command(&["test", BAD])).stdout;
+        let why = why.split_once("told: ").unwrap().1.trim_end_matches('.');
+        assert!(tested.contains(why), "{tested}");
+        assert_eq!(why_json_doubts(&banner), 1);
+        banner.pbx.host.shell(undoes);
+        assert_eq!(ask(&banner, &[BAD]).code, 0);
+    }
+}
+
+fn why_json_doubts(banner: &Banner) -> usize {
+    why(banner, BAD)["doubts"].as_array().unwrap().len()
+}
+
+#[test]
+fn checks_stand_where_this_host_has_them() {
+    let banner = site(&format!("[lists.bad]\nkind = \"block\"\nentries = [\"{BAD}\"]\n"));
+    goes_live(&banner);
+    banner.pbx.ban(&format!("101@a.example.com,{BAD}"));
+    let fail2ban = jails(&banner);
+    for jail in ["ssh", "native", "sip"] {
+        bans(&banner, &fail2ban, jail, BAD);
+    }
+    wait_for("the rule", || banner.pbx.saved_in("nft").contains(&format!("-A f2b-ssh -s {BAD}/32 ")));
+    // event_guard behind everything, and rules of the host's own before and behind.
+    banner.pbx.host.shell(&format!(
+        "iptables-nft -N sip-auth-ip; iptables-nft -A INPUT -j sip-auth-ip; iptables-nft -A sip-auth-ip -s {BAD} -j DROP
+         iptables-nft -t raw -A PREROUTING -s {BAD} -p udp --dport 5080 -j DROP; iptables-nft -A INPUT -p udp --dport 5060 -j ACCEPT"
+    ));
+    wait_for("all of it", || blocked_by(&banner, BAD).len() == 7);
+    let answer = why(&banner, BAD);
+    let order: Vec<_> = answer["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|check| {
+            let at = check["at"].as_object()?;
+            let text = |key: &str| at[key].as_str().unwrap();
+            Some(format!(
+                "{} {}: {}, {}",
+                text("table"),
+                text("chain"),
+                check["check"].as_str().unwrap(),
+                check["verdict"].as_str().unwrap()
+            ))
+        })
+        .collect();
+    assert_eq!(
+        order,
+        [
+            "raw PREROUTING: other rules, blocks",
+            "inet f2b-table f2b-chain: fail2ban, blocks",
+            "filter f2b-ssh: fail2ban, blocks",
+            "filter RF-BAN: fail2ban, blocks",
+            "filter RF-BLOCK: accounts, blocks",
+            "filter RINGFENCE-KNOWN: allow lists, nothing",
+            "filter RINGFENCE-KNOWN: seen, nothing",
+            "filter RINGFENCE-KNOWN: block lists, blocks",
+            "filter RINGFENCE-KNOWN: rate limits, nothing",
+            "filter sip-auth-ip: event_guard, blocks",
+            "filter INPUT: other rules, lets-in",
+            "filter INPUT: other rules, lets-in",
+        ],
+        "{answer:#}"
+    );
+    let others: Vec<_> =
+        answer["checks"].as_array().unwrap().iter().filter(|check| check["at"].is_null()).collect();
+    assert!(
+        others
+            .iter()
+            .all(|check| ["registrations", "restrictions"].contains(&check["check"].as_str().unwrap())),
+        "{others:?}"
+    );
+}
+
+/// Numbers that look like seconds since 1970, and where they stand.
+fn seconds(value: &Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Number(number) => {
+            let is_second = number.as_f64().is_some_and(|number| (1e9..1e14).contains(&number));
+            found.extend(is_second.then(|| format!("{path}: {number}")));
+        }
+        Value::Array(all) => all.iter().for_each(|one| seconds(one, path, found)),
+        Value::Object(all) => all.iter().for_each(|(key, one)| seconds(one, &format!("{path}.{key}"), found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn json_has_all_times_as_of_rfc_3339() {
+    let lists = format!("[lists.bad]\nkind = \"block\"\nentries = [\"{BAD}\"]\n");
+    let banner = site(&lists);
+    goes_live(&banner);
+    let fail2ban = jails(&banner);
+    bans(&banner, &fail2ban, "sip", BAD);
+    let device = format!("101@a.example.com,{BAD}");
+    banner.pbx.ban(&device);
+    events(
+        &banner,
+        &[&format!(
+            "failure address={BAD} method=REGISTER account=101@a.example.com known=yes id={device} profile=internal agent=Snom"
+        )],
+    );
+    for command in [
+        &["status"][..],
+        &["why", BAD],
+        &["why", "101@a.example.com"],
+        &["release", "--dry-run", BAD],
+        &["test", BAD],
+        &["offenders"],
+        &["pause", "10m"],
+        &["pause"],
+        &["status"],
+        &["why", BAD],
+        &["test", BAD],
+        &["pause", "--end"],
+        &["doctor"],
+        &["validate"],
+    ] {
+        let asked = call(&mut banner.pbx.admin_command(&[command, &["--json"]].concat()));
+        let answer: Value = serde_json::from_str(&asked.stdout)
+            .unwrap_or_else(|error| panic!("{command:?} {error}: {asked:?}"));
+        let mut found = vec![];
+        seconds(&answer, "", &mut found);
+        assert_eq!(found, [""; 0], "{command:?}");
+        let text = asked.stdout.matches("\": \"20").count();
+        assert!(
+            text > 0
+                || ["test", "release", "doctor", "validate"].contains(&command[0])
+                || command == ["pause", "--end"],
+            "{command:?} {answer:#}"
+        );
+    }
 }
 
 #[test]

@@ -1,17 +1,21 @@
 //! What the host's rules do with a packet, as `firewall::path` says it, and as the kernel does it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use ringfence::firewall::Firewall;
-use ringfence::firewall::path::{self, Path, Sets, State};
+use jiff::Timestamp;
+use ringfence::firewall::Reachability;
+use ringfence::firewall::path::{self, Path, State};
+use serde_json::Value;
 
-use crate::support::Pbx;
 use crate::support::packets::{Gate, Packet, STRANGERS, SYN, tcp, udp};
 use crate::support::pbx::PBX;
 use crate::support::sip::login;
+use crate::support::{Pbx, call};
 
 with_both_variants! {
     the_kernel_does_what_is_foreseen
+    why_and_test_agree
 }
 
 const SETS: &str = "\
@@ -109,12 +113,12 @@ fn packets() -> Vec<(Packet, path::Packet)> {
 #[track_caller]
 fn look(pbx: &Pbx, packets: Vec<path::Packet>) -> Vec<Path> {
     pbx.host.inside(move || {
-        let there = Firewall::read().unwrap();
-        let mut sets = Sets::open().unwrap();
-        packets
-            .into_iter()
-            .map(|packet| there.path(&packet, &mut |set, sides| sets.hold(set, sides, &packet)))
-            .collect()
+        let now = Timestamp::now();
+        let of = |packet: path::Packet| {
+            // Each is of an address of its own.
+            Reachability::read(packet.source, now, Duration::from_secs(30)).unwrap().path(&packet)
+        };
+        packets.into_iter().map(of).collect()
     })
 }
 
@@ -145,4 +149,77 @@ fn the_kernel_does_what_is_foreseen(variant: &'static str) {
         }
     }
     assert_eq!(met.len(), 2);
+}
+
+/// As `ringfence` says it, asked for JSON.
+#[track_caller]
+fn said(pbx: &Pbx, args: &[&str]) -> Value {
+    let call = call(&mut pbx.admin_command(args));
+    serde_json::from_str(&call.stdout).unwrap_or_else(|error| panic!("{error}: {call:?}"))
+}
+
+/// Of each port of SIP: what becomes of the first packet over UDP, and of what opens a connection, and by what.
+fn tried(answer: &Value) -> BTreeMap<(String, u64), (String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut tried = BTreeMap::new();
+    for packet in answer["packets"].as_array().unwrap().iter().filter(|packet| packet["sip"] == true) {
+        let protocol = match packet["packet"].as_str() {
+            None => text(&packet["protocol"]),
+            Some("register") => "udp".to_owned(),
+            Some("connection") => "tcp".to_owned(),
+            Some(_) => continue,
+        };
+        let ports = packet["ports"].as_array().cloned().unwrap_or_else(|| vec![packet["port"].clone()]);
+        for port in ports {
+            let by = text(&packet["by"]);
+            // What somebody wrote of the rule is said by one of them alone.
+            let by = by.split(" (-j DROP, says").next().unwrap_or_default().to_owned();
+            tried.insert((protocol.clone(), port.as_u64().unwrap()), (text(&packet["outcome"]), by));
+        }
+    }
+    tried
+}
+
+fn why_and_test_agree(variant: &'static str) {
+    let pbx = Pbx::bare(variant, "");
+    let gate = Gate::new(&pbx);
+    pbx.host.shell(SETS);
+    let mut met = BTreeSet::new();
+    for seed in 0..16 {
+        let rules = rules(seed);
+        std::fs::write(pbx.world.path("rules"), &rules).unwrap();
+        pbx.host.shell(&format!("iptables-{variant}-restore <{}", pbx.world.path("rules").display()));
+        let from = STRANGERS[usize::try_from(seed).unwrap() % 4][0];
+        let (why, test) = (said(&pbx, &["why", "--json", from]), said(&pbx, &["test", "--json", from]));
+        let context = format!("seed {seed} {from}\n{rules}\n{why:#}\n{test:#}");
+        let (one, other) = (tried(&why), tried(&test));
+        assert_eq!(one, other, "{context}");
+        // What blocks is what decides there, and the other way round.
+        let closed: Vec<String> =
+            why["closed"].as_array().unwrap().iter().map(|closed| closed["text"].to_string()).collect();
+        let blocks = one.values().filter(|(outcome, _)| outcome != "let-in").map(|(_, by)| by);
+        for by in blocks.clone() {
+            assert!(closed.iter().any(|text| text.contains(by.as_str())), "{by}: {context}");
+        }
+        assert!(why["blocked"] == true || blocks.count() == 0, "{context}");
+        assert!(why["blocked"] == true || test["let-in"] == true, "{context}");
+        // And the kernel does so.
+        let sent: Vec<_> = one
+            .keys()
+            .map(|(protocol, port)| {
+                let port = u16::try_from(*port).unwrap();
+                if protocol == "udp" { udp(from, port, nobodys(from)) } else { tcp(from, port, SYN, "") }
+            })
+            .collect();
+        for (((_, (outcome, _)), arrived), packet) in one.iter().zip(gate.let_in(&sent)).zip(&sent) {
+            assert_eq!(outcome == "let-in", arrived, "{packet:?} {context}");
+            met.insert(arrived);
+        }
+    }
+    assert_eq!(met.len(), 2);
+}
+
+/// A REGISTER of nobody in particular, as it is tried.
+fn nobodys(from: &str) -> Vec<u8> {
+    path::Packet::register(from.parse().unwrap(), path::Protocol::Udp, 5060, None).content
 }

@@ -16,6 +16,7 @@ use crate::firewall::{self, Counters, Firewall, Tag};
 use crate::ledger::{Block, Ledger};
 use crate::matcher::bpf::{self, InKernel};
 use crate::matcher::{Chosen, Wanted, strings};
+use crate::times::rfc3339_if;
 
 /// The command line of `list`.
 #[derive(Debug, clap::Args)]
@@ -94,6 +95,7 @@ pub(in crate::commands) struct Overview {
     /// Of these the kernel holds so many.
     pub(in crate::commands) in_kernel: usize,
     /// The first ends then, in seconds since 1970.
+    #[serde(serialize_with = "rfc3339_if")]
     pub(in crate::commands) next_end: Option<i64>,
     /// How many each jail asked for; by hand: an empty name.
     pub(in crate::commands) jails: BTreeMap<String, usize>,
@@ -103,6 +105,7 @@ pub(in crate::commands) struct Overview {
     /// What of it is not as it should be.
     pub(in crate::commands) faults: Vec<String>,
     /// No jail blocks anybody until then, in seconds since 1970.
+    #[serde(serialize_with = "rfc3339_if")]
     pub(in crate::commands) suspended_until: Option<i64>,
 }
 

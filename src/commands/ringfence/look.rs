@@ -1,7 +1,7 @@
 //! What the parts of this host say of an address or account, asked by `why` and `release`.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
@@ -25,11 +25,13 @@ use crate::evidence::past::{Past, last_about};
 use crate::fail2ban;
 use crate::failures::tally::{Offense, Tally};
 use crate::failures::{Failure, event_log};
-use crate::firewall::path::{Packet, Protocol, Sets, Side};
-use crate::firewall::{Firewall, Version, native, tables_beside};
+use crate::firewall::path::{Packet, Protocol};
+use crate::firewall::{Firewall, Reachability, Spared, Version};
 use crate::fusionpbx::accounts::{self, Existence};
 use crate::fusionpbx::{event_guard, own_database};
+use crate::host;
 use crate::kernel_sets::{Entry, Family, Ipset, names};
+use crate::matcher::bpf::InKernel;
 use crate::registrations::devices::{Device, Whose};
 use crate::registrations::discovery::{self, Nothing};
 
@@ -239,24 +241,32 @@ fn failures(config: &Config, account: &SipAccount, now: Timestamp) -> Found<Opti
 }
 
 fn address(config: &Config, address: IpAddr, now: Timestamp) -> OfAddress {
-    let firewall = Firewall::read().map(|there| match pause::look(config).until() {
-        // Whether or not the kernel's clock agrees.
-        Some(_) => there.without_owners(&pause::OWNERS),
-        None => there,
-    });
-    let unread = |error: &anyhow::Error| causes(error);
+    let mut rules = Reachability::read(address, now, NFT).map_err(|error| causes(&error));
     let (jails, in_jails) = jails(config, address);
-    let in_bans = match &firewall {
-        Ok(firewall) => in_bans(firewall, address).map_err(said),
-        Err(error) => Err(unread(error)),
+    let in_bans = match &rules {
+        Ok(rules) => in_bans(rules.firewall(), address).map_err(said),
+        Err(error) => Err(error.clone()),
     };
-    let walks = match &firewall {
-        Ok(firewall) => walks(config, firewall, address, &in_jails, &in_bans).map_err(said),
-        Err(error) => Err(unread(error)),
+    let refusals = match &rules {
+        Ok(rules) => {
+            rules.refusals().map_err(|error| format!("tables of nftables' own are not looked at: {error}"))
+        }
+        Err(error) => Err(error.clone()),
+    };
+    let unasked = rules.as_ref().map(|rules| rules.problems().to_vec()).unwrap_or_default();
+    let places = rules.as_ref().map(Reachability::places).unwrap_or_default();
+    let walks = match &mut rules {
+        Ok(rules) => {
+            let of_jails = in_jails.iter().flatten().map(|jail| jail.probe);
+            let of_bans = in_bans.iter().flatten().map(|ban| ban.probe);
+            let of_tables = refusals.iter().flatten().map(Probe::from);
+            Ok(walks(config, rules, address, of_jails.chain(of_bans).chain(of_tables)))
+        }
+        Err(error) => Err(error.clone()),
     };
     let (listed, mut allowed, damaged) = match of_address(config, address, now) {
         Ok(OnLists { block, allow, because, damaged }) => (Ok((block, because)), Ok(allow), damaged),
-        Err(error) => (Err(unread(&error)), Err(unread(&error)), vec![]),
+        Err(error) => (Err(causes(&error)), Err(causes(&error)), vec![]),
     };
     match timed::read(&config.state_dir, now.as_second()) {
         Ok(entries) => {
@@ -288,8 +298,10 @@ fn address(config: &Config, address: IpAddr, now: Timestamp) -> OfAddress {
         listed,
         damaged,
         in_sets: in_sets(address).map_err(said),
-        refusals: native::refusals(address, NFT).context("nftables cannot be asked").map_err(said),
-        beside: tables_beside().map_err(|error| format!("the tables of nftables cannot be listed: {error}")),
+        refusals,
+        program: matches!(InKernel::open(), Ok(Some(_))),
+        unasked,
+        places,
         walks,
     }
 }
@@ -366,20 +378,18 @@ fn in_sets(address: IpAddr) -> anyhow::Result<InSets> {
 /// What becomes of its packets, to ports of SIP, of bans and of other services.
 fn walks(
     config: &Config,
-    firewall: &Firewall,
+    rules: &mut Reachability,
     address: IpAddr,
-    in_jails: &Found<Vec<InJail>>,
-    in_bans: &Found<Vec<InBan>>,
-) -> anyhow::Result<Vec<Walk>> {
+    closed: impl Iterator<Item = Probe>,
+) -> Vec<Walk> {
     let mut probes: Vec<(Protocol, u16, bool)> = vec![];
-    let ports: Vec<u16> = config.firewall.sip_ports.ranges().map(|range| range.first()).collect();
+    let listening = host::listening().unwrap_or_default();
+    let ports = sip_ports(config, listening.iter().filter(|at| reaches(at, address)).map(SocketAddr::port));
     for protocol in [Protocol::Udp, Protocol::Tcp] {
         probes.extend(ports.iter().map(|port| (protocol, *port, true)));
     }
-    let of_jails = in_jails.iter().flatten().map(|jail| jail.probe);
-    let of_bans = in_bans.iter().flatten().map(|ban| ban.probe);
     let usual = USUAL.map(|port| (Protocol::Tcp, port));
-    let of_either = of_jails.chain(of_bans).map(|Probe { protocol, port }| {
+    let of_either = closed.map(|Probe { protocol, port }| {
         (protocol.unwrap_or(Protocol::Udp), port.unwrap_or_else(|| sip(config)))
     });
     for (protocol, port) in of_either.chain(usual) {
@@ -387,34 +397,37 @@ fn walks(
             probes.push((protocol, port, false));
         }
     }
-    let mut sets = Sets::open()?;
-    let rest = firewall.without_bans();
-    let allowed = names(family(address)).allowed;
-    let walk = |(protocol, port, sip): (Protocol, u16, bool)| {
+    let mut walk = |(protocol, port, sip): (Protocol, u16, bool)| {
         let packet = match protocol {
             Protocol::Udp if sip => Packet::register(address, protocol, port, None),
             Protocol::Udp => Packet::udp(address, port, []),
             Protocol::Tcp => Packet::syn(address, port),
-        }
-        .at(Timestamp::now());
-        let path = firewall.path(&packet, &mut |set: &str, sides: &[Side]| sets.hold(set, sides, &packet));
-        let mut but = |kept: &str| {
-            rest.path(&packet, &mut |set: &str, sides: &[Side]| {
-                if set.starts_with(kept) { Ok(Some(false)) } else { sets.hold(set, sides, &packet) }
-            })
         };
-        let (listed, limited) = (but("rf-slam"), but("rf-block"));
-        let rest = rest.path(&packet, &mut |set: &str, sides: &[Side]| match set {
-            // As if it were on no block list, and had kept the limits.
-            set if set.starts_with("rf-block") || set.starts_with("rf-slam") => Ok(Some(false)),
-            set if set.starts_with("rf-listed") || set.starts_with("rf-known") => {
-                sets.hold(allowed, sides, &packet)
-            }
-            set => sets.hold(set, sides, &packet),
-        });
-        Walk { protocol, port, sip, path, listed, limited, rest }
+        let mut path = |spared| rules.path_sparing(&packet, spared);
+        Walk {
+            protocol,
+            port,
+            sip,
+            path: path(Spared::Nothing),
+            listed: path(Spared::BansAndLimits),
+            limited: path(Spared::BansAndLists),
+            rest: path(Spared::AllOfThese),
+        }
     };
-    Ok(probes.into_iter().map(walk).collect())
+    probes.into_iter().map(&mut walk).collect()
+}
+
+/// Whether packets of an address may come to this end.
+pub(super) fn reaches(at: &SocketAddr, address: IpAddr) -> bool {
+    !at.ip().is_loopback() && (at.is_ipv4() == address.is_ipv4() || at.ip().is_unspecified())
+}
+
+/// The ports on which SIP is spoken: the first of each range, and those of the ranges that something listens on.
+pub(super) fn sip_ports(config: &Config, listening: impl Iterator<Item = u16>) -> BTreeSet<u16> {
+    let ranges: Vec<_> = config.firewall.sip_ports.ranges().copied().collect();
+    let is_sip = |port: &u16| ranges.iter().any(|range| (range.first()..=range.last()).contains(port));
+    let first = ranges.iter().map(|range| range.first());
+    first.chain(listening.filter(is_sip)).collect()
 }
 
 fn kernel() -> anyhow::Result<Ipset> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use crate::commands::lists::show::{self as lists, overview};
 use crate::commands::screen::{self, span};
@@ -16,6 +17,7 @@ use crate::exit::Exit;
 use crate::pause::Pause;
 use crate::services::needed;
 use crate::state_file;
+use crate::times::{Rfc3339, rfc3339, rfc3339_if};
 
 mod attention;
 mod decisions;
@@ -42,21 +44,24 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     prometheus: Option<PathBuf>,
 
-    /// Print JSON, with seconds since 1970
+    /// Print JSON, with times as of RFC 3339
     #[arg(long)]
     json: bool,
 }
 
-/// All of it; what could not be found out is absent, and one of the concerns. Times are seconds since 1970.
+/// All of it; what could not be found out is absent, and one of the concerns. Times are seconds since 1970, in JSON as of RFC 3339.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Status {
+    #[serde(serialize_with = "rfc3339")]
     when: i64,
     mode: Modes,
+    #[serde(serialize_with = "rfc3339_if")]
     paused_until: Option<i64>,
     attention: Vec<Attention>,
     services: Option<Vec<services::Service>>,
     jails: Option<Vec<jails::Row>>,
+    #[serde(serialize_with = "with_dates")]
     lists: Option<overview::Overview>,
     blocks: Option<blocks::Overview>,
     addresses: known::Addresses,
@@ -66,6 +71,24 @@ struct Status {
     decisions: Option<Vec<decisions::Row>>,
     /// Absent also where nothing was counted yet.
     dropped: Option<dropped::Dropped>,
+}
+
+/// What `ringfence-lists show` prints in seconds since 1970.
+#[expect(clippy::ref_option, reason = "serde hands it so")]
+fn with_dates<S: Serializer>(lists: &Option<overview::Overview>, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut value = serde_json::to_value(lists).map_err(serde::ser::Error::custom)?;
+    let date = |time: &mut Value| {
+        if let Some(second) = time.as_i64() {
+            *time = serde_json::to_value(Rfc3339(second)).unwrap_or_default();
+        }
+    };
+    for list in value.get_mut("lists").and_then(Value::as_array_mut).into_iter().flatten() {
+        for name in ["confirmed", "next"] {
+            list.get_mut(name).into_iter().for_each(date);
+        }
+    }
+    value.pointer_mut("/loaded/when").into_iter().for_each(date);
+    value.serialize(serializer)
 }
 
 /// Where nothing is blocked, but only recorded.

@@ -1,5 +1,6 @@
 //! `ringfence test`: what would become of an address, rule by rule.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -22,7 +23,8 @@ mod packets;
 mod walk;
 
 use failing::Failing;
-use packets::{Kernel, Outcome, Sender, Trial, What, listed};
+pub(super) use packets::Outcome;
+use packets::{Kernel, Sender, Trial, What, listed};
 
 /// How much of a rule is shown, in bytes.
 const SHOWN: usize = 120;
@@ -206,7 +208,7 @@ impl Answer {
                 trial.packet.words().to_owned(),
                 listed(&trial.ports),
                 trial.outcome.words().to_owned(),
-                visible_within(&trial.by, SHOWN),
+                visible_within(&trial.by, 2 * SHOWN),
                 visible_within(&trial.unless.join("; "), 2 * SHOWN),
             ]);
         }
@@ -220,10 +222,15 @@ impl Answer {
         if trial.rules.steps.is_empty() {
             return format!("{title}None of them; the policy decides.\n");
         }
-        let two = trial.rules.steps.iter().any(|step| step.program != trial.rules.steps[0].program);
+        let programs: BTreeSet<_> =
+            trial.rules.steps.iter().filter(|step| step.program != "nft").map(|step| &step.program).collect();
+        let two = programs.len() > 1;
         let mut columns = Columns::new(&["CHAIN", "NO", "RULE", "MATCHES", "THEN"], &[1]);
         for step in &trial.rules.steps {
-            let chain = if two { format!("{} {}", step.program, step.chain) } else { step.chain.clone() };
+            let table = if step.table == "filter" { String::new() } else { format!("{} ", step.table) };
+            let program =
+                if two && step.program != "nft" { format!("{} ", step.program) } else { String::new() };
+            let chain = format!("{program}{table}{}", step.chain);
             columns.row([chain, step.number.to_string(), self.rule(step), matches(step), then(step)]);
         }
         let passed: usize = trial.rules.passed.iter().map(|passed| passed.rules).sum();
@@ -322,6 +329,7 @@ fn matches(step: &Step) -> String {
         Holds::Yes => "yes".to_owned(),
         Holds::Perhaps { why, usually: true } => format!("usually, {why}"),
         Holds::Perhaps { why, usually: false } => visible_within(why, SHOWN),
+        Holds::Unclear { why } => visible_within(&format!("depends on {why}"), SHOWN),
     }
 }
 

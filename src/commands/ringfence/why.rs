@@ -7,13 +7,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::look::look;
+use super::test::Outcome;
 use crate::commands::pause;
 use crate::commands::screen::{self, Columns, span};
 use crate::config::Config;
-use crate::diagnosis::{Check, Closed, Diagnosis, Facts, Found, Said, Subject, Undo, command_line};
+use crate::diagnosis::{Check, Closed, Diagnosis, Facts, Found, Said, Subject, Undo, Walk, command_line};
 use crate::evidence::past::Past;
 use crate::evidence::visible;
 use crate::exit::Exit;
+use crate::firewall::path::{End, Protocol, Verdict};
 use crate::state_file;
 
 /// The command line of `why`.
@@ -23,7 +25,7 @@ pub(super) struct Args {
     #[arg(value_name = "ADDRESS|USER@DOMAIN", value_parser = a_subject)]
     subject: Subject,
 
-    /// Print JSON, with times in seconds since 1970
+    /// Print JSON, with times as of RFC 3339
     #[arg(long)]
     json: bool,
 }
@@ -53,12 +55,17 @@ struct Printed<'a> {
     subject: String,
     /// Null where that is not known.
     blocked: Option<bool>,
-    /// Until when nothing of Ringfence's blocks anybody, in seconds since 1970.
-    paused_until: Option<i64>,
+    /// Until when nothing of Ringfence's blocks anybody.
+    paused_until: Option<Timestamp>,
     /// In sentences.
     answer: Vec<String>,
     closed: &'a [Closed],
+    /// What becomes of packets now; null where that cannot be asked.
+    packets: Option<Vec<Packet>>,
+    /// In the order in which packets meet them; at the end those that are on no packet's way, without a place.
     checks: &'a [Check],
+    /// Why it is not known what becomes of packets to a port of SIP.
+    doubts: &'a [String],
     registrations: Option<&'a [crate::registrations::devices::Device]>,
     blocks: Option<&'a [crate::diagnosis::Ledgered]>,
     remembered: Option<&'a [crate::fail2ban::Remembered]>,
@@ -67,6 +74,29 @@ struct Printed<'a> {
     undo: Vec<Command>,
     /// What could not be read.
     unread: &'a [String],
+}
+
+/// What becomes of a packet, as `ringfence test` says it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Packet {
+    protocol: Protocol,
+    port: u16,
+    /// Whether SIP is spoken there.
+    sip: bool,
+    outcome: Outcome,
+    /// What decides, for people.
+    by: String,
+}
+
+impl From<&Walk> for Packet {
+    fn from(Walk { protocol, port, sip, path, .. }: &Walk) -> Self {
+        let by = match (&path.verdict, path.verdict.end()) {
+            (Verdict::Unknown { why }, _) => why.clone(),
+            (_, end) => end.map(End::place).unwrap_or_default(),
+        };
+        Self { protocol: *protocol, port: *port, sip: *sip, outcome: Outcome::of(&path.verdict), by }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -89,13 +119,16 @@ fn known<T>(found: &Found<T>) -> Option<&T> {
 impl<'a> Printed<'a> {
     fn new(facts: &'a Facts, diagnosis: &'a Diagnosis) -> Self {
         let event_guard = facts.of_address.as_ref().and_then(|of| known(&of.event_guard));
+        let walks = facts.of_address.as_ref().and_then(|of| known(&of.walks));
         Self {
             subject: facts.subject.to_string(),
             blocked: diagnosis.known_blocked(),
-            paused_until: facts.paused,
+            paused_until: facts.paused.and_then(|until| Timestamp::from_second(until).ok()),
             answer: sentences(facts, diagnosis),
             closed: &diagnosis.closed,
+            packets: walks.map(|walks| walks.iter().map(Packet::from).collect()),
             checks: &diagnosis.checks,
+            doubts: &diagnosis.doubts,
             registrations: known(&facts.devices).map(Vec::as_slice),
             blocks: known(&facts.ledgered).map(Vec::as_slice),
             remembered: known(&facts.remembered).and_then(Option::as_deref),
@@ -164,6 +197,7 @@ pub(super) fn sentences(facts: &Facts, diagnosis: &Diagnosis) -> Vec<String> {
             ));
         }
     }
+    sentences.extend(diagnosis.doubts.iter().map(|doubt| format!("{doubt}.")));
     if let Some(until) = facts.paused {
         sentences.insert(0, pause::sentence(until, Timestamp::from_second(now).unwrap_or_default()));
     }
@@ -204,19 +238,7 @@ fn said_times(Said { since, until, .. }: &Said, now: i64) -> String {
 fn render(facts: &Facts, diagnosis: &Diagnosis, printed: &Printed<'_>) -> String {
     let now = facts.now;
     let mut text = printed.answer.join("\n") + "\n\n";
-    let mut columns = Columns::new(&["CHECK", "VERDICT", "WHY"], &[]);
-    for check in &diagnosis.checks {
-        let mut said = check.said.iter().map(|said| format!("{}{}", said.text, said_times(said, now)));
-        columns.row([
-            check.check.to_owned(),
-            check.verdict.word().to_owned(),
-            said.next().unwrap_or_default(),
-        ]);
-        for more in said {
-            columns.row([String::new(), String::new(), more]);
-        }
-    }
-    text += &columns.render();
+    text += &checked(diagnosis, now);
     for closed in diagnosis.closed.iter().filter(|closed| !closed.lines.is_empty()) {
         let whom = closed.account.as_ref().map_or_else(|| closed.said.text.clone(), Clone::clone);
         let _ = writeln!(text, "\nWhat led to it ({}):", visible(&whom));
@@ -238,6 +260,58 @@ fn render(facts: &Facts, diagnosis: &Diagnosis, printed: &Printed<'_>) -> String
         }
     }
     text
+}
+
+/// The checks on the way of packets, in their order; then what else is known.
+fn checked(diagnosis: &Diagnosis, now: i64) -> String {
+    // What the answer says already is not said again.
+    let is_news = |check: &&Check| !check.said.iter().any(|said| diagnosis.doubts.contains(&said.text));
+    let checks = diagnosis.checks.iter().filter(is_news);
+    let (met, others): (Vec<&Check>, Vec<&Check>) = checks.partition(|check| check.at.is_some());
+    if met.is_empty() {
+        return table(&others, false, now);
+    }
+    let mut text = "What each check makes of its packets, in the order of the rules:\n".to_owned();
+    text += &table(&met, true, now);
+    // A check that no rule makes and that has nothing to say is only named.
+    let silent =
+        |check: &&&Check| check.said.is_empty() && check.verdict == crate::diagnosis::Verdict::Nothing;
+    let (silent, others): (Vec<&Check>, Vec<&Check>) = others.into_iter().partition(|check| silent(&check));
+    if !others.is_empty() {
+        text += "\nWhat else is known:\n";
+        text += &table(&others, false, now);
+    }
+    let known_of = |check: &str| met.iter().any(|met| met.check == check);
+    let mut names: Vec<&str> =
+        silent.iter().map(|check| check.check).filter(|check| !known_of(check)).collect();
+    names.dedup();
+    if !names.is_empty() {
+        let _ = writeln!(text, "\nNothing of it is known by: {}.", names.join(", "));
+    }
+    text
+}
+
+fn table(checks: &[&Check], placed: bool, now: i64) -> String {
+    let titles: &[&str] =
+        if placed { &["AT", "CHECK", "VERDICT", "WHY"] } else { &["CHECK", "VERDICT", "WHY"] };
+    let mut columns = Columns::new(titles, &[]);
+    let mut before = None;
+    for check in checks {
+        let mut said = check.said.iter().map(|said| format!("{}{}", said.text, said_times(said, now)));
+        let words = check.at.as_ref().map(|at| at.words.as_str());
+        // Several checks may be one rule.
+        let at = if words == before { "" } else { words.unwrap_or_default() };
+        before = words;
+        let row = |at: &str, check: &str, verdict: &str, why: String| {
+            let first = placed.then(|| at.to_owned());
+            first.into_iter().chain([check.to_owned(), verdict.to_owned(), why]).collect::<Vec<_>>()
+        };
+        columns.row(row(at, check.check, check.verdict.word(), said.next().unwrap_or_default()));
+        for more in said {
+            columns.row(row("", "", "", more));
+        }
+    }
+    columns.render()
 }
 
 fn decided(decisions: &[Past], now: i64) -> String {

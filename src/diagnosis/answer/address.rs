@@ -4,11 +4,12 @@ use super::super::facts::{Facts, InSets, OfAddress, Probe, Walk};
 use super::super::undo::{Act, Undo};
 use super::account::{agent, registrations};
 use super::bans::{accounts, ours};
-use super::rules::{culprit, ports};
-use super::{By, Check, Closed, Diagnosis, Said, Verdict};
+use super::places::{asks, is_account};
+use super::rules::{culprit, place, ports};
+use super::{At, By, Check, Closed, Diagnosis, Said, Verdict};
 use crate::firewall::native::Refusal;
 use crate::firewall::order::PREFIX;
-use crate::firewall::path::{End, Path};
+use crate::firewall::path::{End, Path, Verdict as Fate};
 
 mod event_guard;
 mod jails;
@@ -23,14 +24,15 @@ pub(super) fn diagnose(facts: &Facts, of: &OfAddress) -> Diagnosis {
         sets: of.in_sets.as_ref().ok().cloned().unwrap_or_default(),
         ordered: of.walks.iter().flatten().any(comes),
     };
-    let (check, mut closed, loose) = case.fail2ban();
+    let (checks, mut closed, loose) = case.fail2ban();
     diagnosis.loose = loose;
+    diagnosis.checks = checks;
+    let (checks, more) = case.event_guard();
+    diagnosis.checks.extend(checks);
+    closed.extend(more);
+    let (check, more) = case.accounts();
     diagnosis.checks.push(check);
-    for part in [Case::event_guard, Case::accounts] {
-        let (check, more) = part(&case);
-        closed.extend(more);
-        diagnosis.checks.push(check);
-    }
+    closed.extend(more);
     diagnosis.checks.push(case.allow_lists());
     diagnosis.checks.push(case.seen());
     diagnosis.checks.push(registrations(facts, |device| format!("{}{}", device.account, agent(device))));
@@ -39,13 +41,16 @@ pub(super) fn diagnose(facts: &Facts, of: &OfAddress) -> Diagnosis {
         closed.extend(more);
         diagnosis.checks.push(check);
     }
-    let (check, mut more) = case.rules(&closed);
+    let (checks, mut more) = case.rules(&closed);
     case.left_to_fail2ban(&mut more, &mut diagnosis.loose);
     closed.extend(more);
-    diagnosis.checks.push(check);
+    diagnosis.checks.extend(checks);
+    diagnosis.doubts = case.doubts();
+    let rank = |at: &Option<At>| at.as_ref().map_or(usize::MAX, |at| at.rank);
+    diagnosis.checks.sort_by_key(|check| (check.at.is_none(), rank(&check.at)));
     // What a packet meets first is what ends its way; of accounts, only some packets meet anything.
     let first = case.walks().find_map(|walk| culprit(&walk.path)).map(|culprit| culprit.by);
-    closed.sort_by_key(|closed| (closed.by == By::Account, Some(closed.by) != first));
+    closed.sort_by_key(|closed| (closed.by == By::Account, Some(closed.by) != first, rank(&closed.at)));
     let blocked = closed.iter().any(|closed| closed.account.is_none());
     diagnosis.closed = closed;
     if !blocked {
@@ -67,6 +72,7 @@ type Found = (Check, Vec<Closed>);
 pub(super) fn closed(by: By, said: Said) -> Closed {
     Closed {
         by,
+        at: None,
         said,
         account: None,
         address: None,
@@ -133,7 +139,33 @@ impl<'a> Case<'a> {
     }
 
     fn accounts(&self) -> Found {
-        accounts(self.facts)
+        let (check, mut closed) = accounts(self.facts);
+        let at = if self.of.program { Some(At::before_all()) } else { self.of.place(is_account) };
+        for closed in &mut closed {
+            closed.at.clone_from(&at);
+        }
+        (check.at(at), closed)
+    }
+
+    /// Where the rules ask whether it is allowed, or was seen.
+    fn asks_allowed(&self) -> Option<At> {
+        self.of.place(|step| asks(step, "rf-allow") || asks(step, "rf-seen"))
+    }
+
+    /// Why it is not known what becomes of packets to a port of SIP.
+    fn doubts(&self) -> Vec<String> {
+        let mut doubts: Vec<(&str, Vec<&Walk>)> = vec![];
+        for walk in self.walks().filter(|walk| walk.sip) {
+            let Fate::Unknown { why } = &walk.path.verdict else { continue };
+            match doubts.iter_mut().find(|(other, _)| other == why) {
+                Some((_, walks)) => walks.push(walk),
+                None => doubts.push((why, vec![walk])),
+            }
+        }
+        let said = |(why, walks): (&str, Vec<&Walk>)| {
+            format!("What becomes of its packets to {} cannot be told: {why}", ports(walks.into_iter()))
+        };
+        doubts.into_iter().map(said).collect()
     }
 
     /// Whether Ringfence's rules let it pass before they ask for lists, limits and restrictions.
@@ -157,18 +189,19 @@ impl<'a> Case<'a> {
             (false, false) => Verdict::Known,
             (true, false) => Verdict::Nothing,
         };
-        Check::new(CHECK, judged, said)
+        Check::new(CHECK, judged, said).at(self.asks_allowed())
     }
 
     fn seen(&self) -> Check {
         const CHECK: &str = "seen";
         match self.sets.seen {
             _ if self.of.in_sets.is_err() => Check::unknown(CHECK),
-            None => Check::new(CHECK, Verdict::Nothing, []),
+            None => Check::new(CHECK, Verdict::Nothing, []).at(self.asks_allowed()),
             Some(entry) => {
                 let until = entry.left.map(|left| self.facts.now + i64::from(left));
                 let judged = if self.ordered { Verdict::LetsPass } else { Verdict::Known };
-                Check::new(CHECK, judged, [Said::new("in the set of addresses seen").until(until)])
+                let said = Said::new("in the set of addresses seen").until(until);
+                Check::new(CHECK, judged, [said]).at(self.asks_allowed())
             }
         }
     }
@@ -214,7 +247,7 @@ fn let_in(path: &Path) -> Option<String> {
     let Some(End::Rule(step)) = path.verdict.end().filter(|_| path.verdict.is_accepted()) else {
         return None;
     };
-    Some(format!("rule {} of {} ({}) lets its packets in before", step.number, step.chain, step.program))
+    Some(format!("{} lets its packets in before", place(step)))
 }
 
 /// What is closed, in words; `None`: all.

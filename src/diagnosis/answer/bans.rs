@@ -123,6 +123,7 @@ pub(super) fn accounts(facts: &Facts) -> (Check, Vec<Closed>) {
         if not_there.is_empty() {
             closed.push(Closed {
                 by: By::Account,
+                at: None,
                 said: Said::new(format!("ringfence-block, {place}")).since(*since).until(*until),
                 account: Some(offender.to_string()),
                 address: None,

@@ -3,6 +3,7 @@
 use super::super::facts::Walk;
 use super::super::undo::size;
 use super::By;
+use super::places::{is_ban, is_event_guards};
 use crate::address;
 use crate::evidence::visible_within;
 use crate::firewall::BANS;
@@ -62,6 +63,15 @@ impl About {
             ["--match-set", set, sides, ..] if sides.split(',').next() == Some("src") => {
                 others(format!("whoever is in the set {set}"))
             }
+            ["ip" | "ip6", "saddr", "!=", ..] => None,
+            ["ip" | "ip6", "saddr", set, ..] if set.starts_with('@') => {
+                others(format!("whoever is in the set {}", &set[1..]))
+            }
+            ["ip" | "ip6", "saddr", "{", several @ ..] => {
+                let several = several.iter().take_while(|word| **word != "}");
+                others(several.copied().collect::<Vec<_>>().join(" "))
+            }
+            ["ip" | "ip6", "saddr", network, ..] => Self::condition(&["-s", network]),
             ["--src-range", range, ..] => others((*range).to_owned()),
             ["--src-cc" | "--source-country", countries, ..] => others(format!("all of {countries}")),
             _ => None,
@@ -74,8 +84,9 @@ pub(super) fn culprit(path: &Path) -> Option<Culprit> {
         return None;
     }
     let step = match path.verdict.end()? {
-        End::Policy { program, chain } => {
-            let rule = format!("the policy of {chain} ({program}), which drops what no rule lets in");
+        End::Policy { program, table, chain } => {
+            let place = format!("the policy of {chain} ({})", program_and_table(program, table));
+            let rule = format!("{place}, which drops what no rule lets in");
             return Some(Culprit { by: By::Rules, rule, about: About::Everybody, lists: vec![], step: None });
         }
         End::Rule(step) => step,
@@ -88,10 +99,26 @@ pub(super) fn culprit(path: &Path) -> Option<Culprit> {
         step
     };
     let by = by(decided);
-    let Step { program, chain, number, rule, .. } = decided;
-    let rule_words = format!("rule {number} of {chain} ({program}), `{}`", visible_within(rule, SHOWN));
-    let about = About::of(rule);
-    Some(Culprit { by, rule: rule_words, about, lists: lists(rule), step: Some(decided.clone()) })
+    let (rule, about) = (&decided.rule, About::of(&decided.rule));
+    Some(Culprit { by, rule: in_full(decided), about, lists: lists(rule), step: Some(decided.clone()) })
+}
+
+/// Where a rule stands, and by which program, in words.
+pub(super) fn place(step: &Step) -> String {
+    format!("rule {} of {} ({})", step.number, step.chain, program_and_table(&step.program, &step.table))
+}
+
+/// The same, with what it says.
+pub(super) fn in_full(step: &Step) -> String {
+    format!("{}, `{}`", place(step), visible_within(&step.rule, SHOWN))
+}
+
+pub(super) fn program_and_table(program: &str, table: &str) -> String {
+    match (program, table) {
+        ("nft", table) => format!("nftables, table {table}"),
+        (program, "filter") => program.to_owned(),
+        (program, table) => format!("{program}, table {table}"),
+    }
 }
 
 fn by(step: &Step) -> By {
@@ -108,8 +135,8 @@ fn by(step: &Step) -> By {
         };
     }
     match () {
-        () if is_of("f2b") || is_of("fail2ban") || has("--match-set f2b-") => By::Fail2ban,
-        () if is_of("sip-auth") => By::EventGuard,
+        () if is_ban(step) => By::Fail2ban,
+        () if is_event_guards(step) => By::EventGuard,
         () if has("--match-set rf-block") => By::BlockList,
         () => By::Rules,
     }

@@ -10,7 +10,7 @@ use crate::diagnosis::undo::Act;
 use crate::fail2ban::Remembered;
 use crate::firewall::native::{About, Refusal};
 use crate::firewall::path::{End, Holds, Path, Protocol, Step, Verdict as Fate};
-use crate::firewall::{BANS, Banned, Rule};
+use crate::firewall::{BANS, Banned, Place, Rule};
 use crate::kernel_sets::Entry;
 use crate::ledger::Block;
 
@@ -45,7 +45,9 @@ fn facts() -> Facts {
             damaged: vec![],
             in_sets: Ok(InSets::default()),
             refusals: Ok(vec![]),
-            beside: Ok(vec![]),
+            program: false,
+            unasked: vec![],
+            places: vec![],
             walks: Ok(vec![walk(true)]),
         }),
         of_account: None,
@@ -71,7 +73,8 @@ fn walk(accepted: bool) -> Walk {
 }
 
 fn policy() -> End {
-    End::Policy { program: "iptables-nft".to_owned(), chain: "INPUT".to_owned() }
+    let [program, table, chain] = ["iptables-nft", "filter", "INPUT"].map(str::to_owned);
+    End::Policy { program, table, chain }
 }
 
 fn path(steps: Vec<Step>, verdict: Fate) -> Path {
@@ -82,9 +85,11 @@ fn path(steps: Vec<Step>, verdict: Fate) -> Path {
 fn step(chain: &str, rule: &str, ours: bool) -> Step {
     Step {
         program: "iptables-nft".to_owned(),
+        table: "filter".to_owned(),
         chain: chain.to_owned(),
         number: 1,
         rule: rule.to_owned(),
+        handle: None,
         comment: None,
         tag: ours.then(|| Rule::new("", rule).tag()),
         holds: Holds::Yes,
@@ -179,7 +184,8 @@ fn in_ban(chain: &str, network: &str, reach: Option<&str>) -> InBan {
 fn concludes(facts: &Facts, closed: &[By], checks: &[(&str, Verdict)]) -> Diagnosis {
     let diagnosis = Diagnosis::of(facts);
     assert_eq!(diagnosis.closed.iter().map(|closed| closed.by).collect::<Vec<_>>(), closed, "{diagnosis:#?}");
-    let said = diagnosis.checks.iter().filter(|check| check.verdict != Verdict::Nothing);
+    let said = diagnosis.checks.iter();
+    let said = said.filter(|check| ![Verdict::Nothing, Verdict::LetsIn].contains(&check.verdict));
     let said: Vec<_> = said.map(|check| (check.check, check.verdict)).collect();
     assert_eq!(said, checks, "{diagnosis:#?}");
     diagnosis
@@ -237,6 +243,8 @@ fn what_fail2ban_says_counts_where_the_kernel_has_it_not() {
     let diagnosis = concludes(&facts, &[], &[("fail2ban", Verdict::WouldBlock)]);
     assert_eq!(diagnosis.loose.len(), 1);
     address(&mut facts).refusals = Ok(vec![refusal("addr-set-sip")]);
+    concludes(&facts, &[], &[("fail2ban", Verdict::WouldBlock)]);
+    address(&mut facts).walks = Ok(vec![walk(false)]);
     let diagnosis = concludes(&facts, &[By::Fail2ban], &[("fail2ban", Verdict::Blocks)]);
     assert_eq!(diagnosis.closed[0].ends, Some("for good"));
     assert_eq!(diagnosis.undo()[0].line(), "fail2ban-client set sip unbanip 203.0.113.66");
@@ -247,6 +255,7 @@ fn what_fail2ban_says_counts_where_the_kernel_has_it_not() {
     let delete = "nft delete element inet f2b-table addr-set-sip '{ 203.0.113.66 }'";
     assert_eq!(diagnosis.undo()[0].line(), delete);
     address(&mut facts).refusals = Ok(vec![]);
+    address(&mut facts).walks = Ok(vec![walk(true)]);
     // And where nobody answers, nothing is known.
     facts.held = Err("no answer".to_owned());
     facts.remembered = Ok(None);
@@ -398,6 +407,38 @@ fn a_rule_of_the_hosts_own_is_only_undone_for_the_one_address() {
 }
 
 #[test]
+fn a_rule_of_another_table_is_undone_there() {
+    for (program, table, rule, undo) in [
+        (
+            "iptables-nft",
+            "raw",
+            "-s 203.0.113.66/32 -j DROP",
+            &["iptables-nft -t raw -D INPUT -s 203.0.113.66/32 -j DROP"][..],
+        ),
+        (
+            "iptables-legacy",
+            "mangle",
+            "-s 203.0.113.0/24 -j DROP",
+            &["iptables-legacy -t mangle -I INPUT 1 -s 203.0.113.66 -j ACCEPT"],
+        ),
+        ("nft", "inet own", "ip saddr 203.0.113.66 drop", &[]),
+        ("nft", "inet own", "ip saddr { 203.0.113.66, 192.0.2.1 } drop", &[]),
+    ] {
+        let mut facts = facts();
+        let of_table =
+            |step: &Step| Step { program: program.to_owned(), table: table.to_owned(), ..step.clone() };
+        let mut walk = walk(true);
+        let step = of_table(&step("INPUT", rule, false));
+        walk.path = path(vec![step.clone()], Fate::Dropped { by: End::Rule(Box::new(step)) });
+        walk.rest = walk.path.clone();
+        walk.sip = false;
+        address(&mut facts).walks = Ok(vec![walk]);
+        let diagnosis = concludes(&facts, &[By::Rules], &[("other rules", Verdict::Blocks)]);
+        assert_eq!(diagnosis.undo().iter().map(|undo| undo.line()).collect::<Vec<_>>(), undo);
+    }
+}
+
+#[test]
 fn whatever_drops_its_packets_is_a_block() {
     for (chain, rule, ours, by) in [
         ("f2b-all", "-s 203.0.113.66/32 -j DROP", false, By::Fail2ban),
@@ -501,7 +542,95 @@ fn what_cannot_be_told_is_not_taken_for_nothing() {
         path.verdict = Fate::Unknown { why: "rule 1 of INPUT hands it to a program".to_owned() };
     }
     address(&mut facts).walks = Ok(vec![queued]);
-    concludes(&facts, &[], &[("other rules", Verdict::Known)]);
+    let diagnosis = concludes(&facts, &[], &[("other rules", Verdict::NotKnown)]);
+    let doubt =
+        "What becomes of its packets to 5060 udp cannot be told: rule 1 of INPUT hands it to a program";
+    assert_eq!((diagnosis.doubts.as_slice(), diagnosis.known_blocked()), (&[doubt.to_owned()][..], None));
     address(&mut facts).in_jails = Ok(vec![in_jail()]);
-    concludes(&facts, &[By::Fail2ban], &[("fail2ban", Verdict::Blocks), ("other rules", Verdict::Known)]);
+    let checks = [("fail2ban", Verdict::Blocks), ("other rules", Verdict::NotKnown)];
+    assert_eq!(concludes(&facts, &[By::Fail2ban], &checks).known_blocked(), Some(true));
+}
+
+/// A rule that leads to others from INPUT.
+fn at_place(number: usize, chain: &str, rule: &str, ours: bool) -> Place {
+    Place { step: step(chain, rule, ours), from: "INPUT".to_owned(), number }
+}
+
+#[test]
+fn checks_are_in_the_order_of_the_hosts_rules() {
+    let mut facts = facts();
+    let rules = [
+        at_place(1, "sip-auth-ip", "-s 198.51.100.7/32 -j DROP", false),
+        at_place(2, "RF-BAN", "-m set --match-set rf-ban-ssh-4 src -j DROP", true),
+        at_place(2, "RF-BAN", "-m set --match-set rf-ban-sip-4 src -j DROP", true),
+        at_place(3, "RINGFENCE-UDP", "-j RF-BLOCK", true),
+        at_place(3, "RF-BLOCK", "-j DROP", true),
+        at_place(3, "RINGFENCE-KNOWN", "-m set --match-set rf-allowed4 src -j RETURN", true),
+        at_place(3, "RINGFENCE-KNOWN", "-m set --match-set rf-block4 src -j DROP", true),
+        at_place(3, "RINGFENCE-KNOWN", "-m set --match-set rf-slam-ip4 src -g RINGFENCE-SLAMMING", true),
+        at_place(4, "INPUT", "-p udp -j ACCEPT", false),
+        at_place(5, "f2b-x", "-j RETURN", false),
+    ];
+    let open = walk(true);
+    let end = rules[8].step.clone();
+    let accepted = path(vec![end.clone()], Fate::Accepted { by: End::Rule(Box::new(end)) });
+    address(&mut facts).walks = Ok(vec![Walk { path: accepted.clone(), rest: accepted, ..open }]);
+    address(&mut facts).places = rules.into();
+    address(&mut facts).in_jails = Ok(vec![in_jail()]);
+    let order = |facts: &Facts| {
+        let diagnosis = Diagnosis::of(facts);
+        let words = |check: &Check| check.at.as_ref().map_or("", |at| &at.words).to_owned();
+        diagnosis.checks.iter().map(|check| (words(check), check.check)).collect::<Vec<_>>()
+    };
+    let expected = [
+        ("INPUT 1 > sip-auth-ip", "event_guard"),
+        ("INPUT 2 > RF-BAN", "fail2ban"),
+        ("INPUT 3 > RF-BLOCK", "accounts"),
+        ("INPUT 3 > RINGFENCE-KNOWN", "allow lists"),
+        ("INPUT 3 > RINGFENCE-KNOWN", "seen"),
+        ("INPUT 3 > RINGFENCE-KNOWN", "block lists"),
+        ("INPUT 3 > RINGFENCE-KNOWN", "rate limits"),
+        ("INPUT 4", "other rules"),
+        ("", "registrations"),
+        ("", "restrictions"),
+    ];
+    assert_eq!(order(&facts), expected.map(|(at, check)| (at.to_owned(), check)));
+    // The rules are of each host: there, bans come behind everything else, and accounts before.
+    address(&mut facts).places.rotate_left(3);
+    address(&mut facts).program = true;
+    let names: Vec<_> = order(&facts).into_iter().map(|(_, check)| check).collect();
+    let expected = [
+        "accounts",
+        "allow lists",
+        "seen",
+        "block lists",
+        "rate limits",
+        "other rules",
+        "event_guard",
+        "fail2ban",
+        "registrations",
+        "restrictions",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn json_has_dates_as_of_rfc_3339() {
+    let said = Said::new("x").since(0).until(NOW);
+    let json = serde_json::to_value(&said).unwrap();
+    assert_eq!(json["since"], "1970-01-01T00:00:00Z");
+    assert!(json["until"].as_str().unwrap().ends_with('Z'), "{json}");
+    assert!(serde_json::to_value(Said::new("x")).unwrap()["since"].is_null());
+    let ledgered = Ledgered { block: block("101@d,203.0.113.66"), hits: Hits::Met(3) };
+    let json = serde_json::to_value(&ledgered).unwrap();
+    assert!(json["since"].is_string() && json["until"].is_string(), "{json}");
+    // As before, but for that.
+    let plain = serde_json::to_value(&ledgered.block).unwrap();
+    let keys = |json: &serde_json::Value| json.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let mut with_hits = keys(&plain);
+    with_hits.push("hits".to_owned());
+    with_hits.sort();
+    assert_eq!(keys(&json), with_hits);
+    let json = serde_json::to_value(remembered(Some(NOW))).unwrap();
+    assert!(json["since"].is_string() && json["until"].is_string(), "{json}");
 }

@@ -5,48 +5,56 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde_json::Value;
 
-use super::{About, Effect, Refusal};
-use crate::firewall::path::{Packet, Protocol, State};
+use super::text::{expression, limit};
+use super::{About, Effect, Refusal, Sets};
+use crate::firewall::path::{Holds, Packet, Protocol, State};
 
-/// Whether a rule matches.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked {
-    No,
-    Unknown,
-    /// `limited`: only while a limit is kept (false), or when it is exceeded (true).
-    Yes {
-        limited: Option<bool>,
-    },
-}
-
-/// Says whether the source is in a set; `None` if that is not known.
-type Has<'a> = dyn Fn(&str) -> Option<bool> + 'a;
-
-pub(super) fn rule<'a>(rule: &'a [Value], packet: &Packet, has: &Has<'_>) -> (Asked, Effect<'a>) {
-    let (mut known, mut limited) = (true, None);
+/// Whether a rule matches, and what it then does; `None` if it does not.
+pub(super) fn rule<'a>(rule: &'a [Value], packet: &Packet, sets: &Sets<'_>) -> (Option<Holds>, Effect<'a>) {
+    let (mut unclear, mut limited) = (vec![], None);
     let mut effect = Effect::GoesOn;
     for (name, value) in rule.iter().filter_map(Value::as_object).flatten() {
         match name.as_str() {
-            "match" => match condition(value, packet, has) {
+            "match" => match condition(value, packet, sets) {
                 Some(true) => {}
-                Some(false) => return (Asked::No, Effect::GoesOn),
-                None => known = false,
+                Some(false) => return (None, Effect::GoesOn),
+                None => unclear.push(why(&value["right"], name, value, sets)),
             },
-            "limit" => limited = Some(value["inv"] == true),
+            "limit" => limited = Some(limit(value)),
             "vmap" => {
-                let found = entry(value, packet, has);
-                known &= found.is_some();
+                let found = entry(value, packet, sets);
+                if found.is_none() {
+                    unclear.push(why(&value["data"], name, value, sets));
+                }
                 effect = found.unwrap_or(Effect::Other(name));
             }
             // They count, or say or mark something.
-            "counter" | "log" | "comment" | "mangle" => {}
+            "counter" | "log" | "comment" | "mangle" | "notrack" => {}
             _ => match verdict(name, value) {
                 Some(verdict) => effect = verdict,
-                None => known = false,
+                None => unclear.push(why(&Value::Null, name, value, sets)),
             },
         }
     }
-    (if known { Asked::Yes { limited } } else { Asked::Unknown }, effect)
+    let holds = match (unclear.is_empty(), limited) {
+        (false, _) => Holds::Unclear { why: unclear.join(", and ") },
+        (true, Some((rate, true))) => {
+            Holds::Perhaps { why: format!("when more than {rate} come"), usually: false }
+        }
+        (true, Some((rate, false))) => {
+            Holds::Perhaps { why: format!("while no more than {rate} come"), usually: true }
+        }
+        (true, None) => Holds::Yes,
+    };
+    (Some(holds), effect)
+}
+
+/// On what a rule depends that is not understood.
+fn why(asked: &Value, name: &str, whole: &Value, sets: &Sets<'_>) -> String {
+    match named(asked) {
+        Some(set) => format!("the set {set}, whose keys are not understood here ({})", sets.keys(set)),
+        None => format!("`{}`, which is not understood here", expression(name, whole)),
+    }
 }
 
 fn verdict<'a>(name: &'a str, value: &'a Value) -> Option<Effect<'a>> {
@@ -65,13 +73,13 @@ fn verdict<'a>(name: &'a str, value: &'a Value) -> Option<Effect<'a>> {
 }
 
 /// What a map of verdicts has for the packet, if it is known; of what it does not have, the rule does nothing.
-fn entry<'a>(map: &'a Value, packet: &Packet, has: &Has<'_>) -> Option<Effect<'a>> {
+fn entry<'a>(map: &'a Value, packet: &Packet, sets: &Sets<'_>) -> Option<Effect<'a>> {
     for entry in map["data"]["set"].as_array()? {
         let [value, verdicts] = entry.as_array()?.as_slice() else { return None };
         if !applies(&map["key"], packet) {
             return Some(Effect::GoesOn);
         }
-        if is(&map["key"], value, packet, has)? {
+        if is(&map["key"], value, packet, sets)? {
             let (name, value) = verdicts.as_object()?.iter().next()?;
             return verdict(name, value);
         }
@@ -80,12 +88,12 @@ fn entry<'a>(map: &'a Value, packet: &Packet, has: &Has<'_>) -> Option<Effect<'a
 }
 
 /// `None` if it is not understood.
-fn condition(matched: &Value, packet: &Packet, has: &Has<'_>) -> Option<bool> {
+fn condition(matched: &Value, packet: &Packet, sets: &Sets<'_>) -> Option<bool> {
     let (left, right) = (&matched["left"], &matched["right"]);
     if !applies(left, packet) {
         return Some(false);
     }
-    let is = is(left, right, packet, has);
+    let is = is(left, right, packet, sets);
     match matched["op"].as_str()? {
         "==" | "in" => is,
         "!=" => is.map(|is| !is),
@@ -113,12 +121,12 @@ fn applies(left: &Value, packet: &Packet) -> bool {
     }
 }
 
-fn is(left: &Value, right: &Value, packet: &Packet, has: &Has<'_>) -> Option<bool> {
+fn is(left: &Value, right: &Value, packet: &Packet, sets: &Sets<'_>) -> Option<bool> {
     let payload = &left["payload"];
     if let (Some(protocol), Some(field)) = (payload["protocol"].as_str(), payload["field"].as_str()) {
         return match (protocol, field) {
             ("ip" | "ip6", "saddr") => match named(right) {
-                Some(set) => has(set),
+                Some(set) => sets.has(set),
                 None => any(right, |one| has_address(one, packet.source)),
             },
             ("ip" | "ip6", "daddr") => any(right, |one| has_address(one, packet.destination?)),
@@ -132,6 +140,7 @@ fn is(left: &Value, right: &Value, packet: &Packet, has: &Has<'_>) -> Option<boo
         let state = match packet.state {
             State::New => "new",
             State::Established => "established",
+            State::Untracked => "untracked",
         };
         return any(right, |one| Some(one.as_str()? == state));
     }
@@ -216,17 +225,32 @@ fn of_source(expression: &Value, address: IpAddr) -> Option<&Value> {
     (payload["protocol"] == version && payload["field"] == "saddr").then_some(matched)
 }
 
+/// The chains that a rule leads to.
+pub(super) fn targets(rule: &[Value]) -> Vec<&str> {
+    let mut found = vec![];
+    for (name, value) in rule.iter().filter_map(Value::as_object).flatten() {
+        let maps = value["data"]["set"].as_array().filter(|_| name == "vmap").into_iter().flatten();
+        let verdicts = maps.filter_map(|entry| entry.get(1)?.as_object()).flatten();
+        for (name, value) in verdicts.chain([(name, value)]) {
+            if ["jump", "goto"].contains(&name.as_str()) {
+                found.extend(value["target"].as_str());
+            }
+        }
+    }
+    found
+}
+
 /// The named set that an expression looks for the source in.
 pub(super) fn source_set(expression: &Value, address: IpAddr) -> Option<&str> {
     named(&of_source(expression, address)?["right"])
 }
 
 /// Whether a rule that names the source of an address rejects; `None` if it does not refuse it.
-pub(super) fn refuses_source(rule: &[Value], address: IpAddr, has: &Has<'_>) -> Option<bool> {
+pub(super) fn refuses_source(rule: &[Value], address: IpAddr, sets: &Sets<'_>) -> Option<bool> {
     let packet = Packet::udp(address, 0, []);
     let mut sources = rule.iter().filter_map(|expression| of_source(expression, address)).peekable();
     sources.peek()?;
-    if !sources.all(|matched| condition(matched, &packet, has) == Some(true)) {
+    if !sources.all(|matched| condition(matched, &packet, sets) == Some(true)) {
         return None;
     }
     let verdicts = rule.iter().filter_map(Value::as_object).flatten();

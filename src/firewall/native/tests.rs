@@ -38,8 +38,9 @@ fn whom_rules_of_nftables_refuse_is_found() {
         std::fs::write(&path, RULESET).unwrap();
         let time = Duration::from_secs(10);
         let of = |address: &str| {
-            let refusals = refusals(address.parse().unwrap(), time).unwrap();
-            refusals.iter().map(ToString::to_string).collect::<Vec<_>>()
+            let address = address.parse().unwrap();
+            let native = Native::read(address, &|_| false, time).unwrap();
+            native.refusals(address).iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(of("203.0.113.66"), [""; 0]);
         assert!(Command::new("nft").arg("-f").arg(&path).status().unwrap().success());
@@ -58,11 +59,10 @@ fn whom_rules_of_nftables_refuse_is_found() {
         assert_eq!(of("192.0.2.10"), [format!("{own}, by name (TCP)"), stranger.clone()]);
         assert_eq!(of("192.0.2.8"), [stranger]);
         assert_eq!(of("2001:db8::67"), [""; 0]);
-        let refusal = refusals("203.0.113.66".parse().unwrap(), time).unwrap();
-        assert_eq!(refusal[0].meets(Protocol::Udp, 5081), Some(true));
-        assert_eq!(refusal[0].meets(Protocol::Tcp, 5081), Some(false));
-        assert_eq!(refusal[0].meets(Protocol::Udp, 5082), Some(false));
-        assert_eq!(refusal[1].meets(Protocol::Tcp, 22), None);
+        let address = "203.0.113.66".parse().unwrap();
+        let refusals = Native::read(address, &|_| false, time).unwrap().refusals(address);
+        let closes: Vec<_> = refusals.iter().map(Refusal::closes).collect();
+        assert_eq!(closes, [(Some(Protocol::Udp), Some(5060)), (Some(Protocol::Tcp), Some(22))]);
     });
 }
 
@@ -76,14 +76,16 @@ fn fates(rules: &str, cases: &[(Packet, &str)]) {
         std::fs::write(&path, &rules).unwrap();
         assert!(Command::new("nft").arg("-f").arg(&path).status().unwrap().success(), "{rules}");
         for (packet, expected) in cases {
-            let native = Native::read(packet.source, Duration::from_secs(30)).unwrap();
-            let told = match native.fate(&packet) {
-                Fate::Passes(limits) => {
-                    ["passes".to_owned()].into_iter().chain(limits).collect::<Vec<_>>().join("; ")
-                }
-                Fate::Refused(refusal) => refusal.to_string(),
-                Fate::Unclear(why) => format!("unclear: {why}"),
+            let of_iptables = NftTable::is_of_iptables;
+            let native = Native::read(packet.source, &of_iptables, Duration::from_secs(30)).unwrap();
+            let path = native.path(&packet, &|_| true).unwrap_or_else(|| Path::ends(unknown("nothing")));
+            let verdict = |verdict: &Verdict| match (verdict, verdict.end()) {
+                (Verdict::Unknown { why }, _) => format!("unclear: {why}"),
+                (verdict, _) if verdict.is_accepted() => "passes".to_owned(),
+                (_, end) => end.unwrap().place(),
             };
+            let otherwise = path.otherwise.iter().map(|other| format!("else {}", verdict(&other.verdict)));
+            let told = [verdict(&path.verdict)].into_iter().chain(otherwise).collect::<Vec<_>>().join("; ");
             assert_eq!(told, expected, "{rules} {packet:?}");
         }
     });
@@ -105,8 +107,8 @@ fn input(policy: &str, rules: &str) -> String {
     )
 }
 
-const DROPS: &str = "nftables, table inet t: the chain in drops it";
-const DOUBT: &str = "unclear: rule 1 of the chain in of nftables' table inet t asks what is not understood";
+const FIRST: &str = "rule 1 of in (nftables, table inet t)";
+const POLICY: &str = "the policy of in (nftables, table inet t)";
 
 #[test]
 fn the_way_of_a_packet_is_that_of_the_kernel() {
@@ -114,46 +116,39 @@ fn the_way_of_a_packet_is_that_of_the_kernel() {
         iifname \"lo\" accept
         meta l4proto { icmp, ipv6-icmp } accept
         tcp dport { 22, 443, 5060-5090 } accept";
-    let (policy, anybody) = (&*format!("{DROPS} by its policy"), &*format!("{DROPS}, whoever sends it"));
-    let limit = "otherwise when more come than rule 1 of the chain in of nftables' table inet t allows";
-    let limited = &*format!("passes; {limit}");
+    let sub = "rule 1 of sub (nftables, table inet t)";
+    let doubt = |what: &str| format!("unclear: {FIRST} depends on {what}");
+    let mark = &*doubt("`meta mark 7`, which is not understood here");
+    let set = &*doubt("the set some, whose keys are not understood here (inet_service)");
+    let (over, under) = (&*format!("passes; else {FIRST}"), &*format!("passes; else {POLICY}"));
+    let second = "rule 2 of in (nftables, table inet t)";
     for (policy, rules, cases) in [
         ("accept", "", &[(udp(5060), "passes")][..]),
-        ("drop", usual, &[(udp(5060), policy), (syn(5060), "passes"), (udp(5060).established(), "passes")]),
-        ("accept", "drop", &[(udp(5060), anybody)]),
+        ("drop", usual, &[(udp(5060), POLICY), (syn(5060), "passes"), (udp(5060).established(), "passes")]),
+        ("accept", "drop", &[(udp(5060), FIRST)]),
         (
             "drop",
             "ip6 saddr 2001:db8::/32 accept\n udp dport != 53 accept",
-            &[(udp(5060), "passes"), (syn(5060), policy)],
+            &[(udp(5060), "passes"), (syn(5060), POLICY)],
         ),
         ("accept", "ip saddr 203.0.113.66 accept\n drop", &[(udp(5060), "passes")]),
         // Through another chain, and back.
-        (
-            "drop",
-            "jump sub\n accept",
-            &[
-                (udp(5060), "passes"),
-                (
-                    udp(5061),
-                    "nftables, table inet t: the chain sub drops it, whoever sends it (UDP, port 5061)",
-                ),
-            ],
-        ),
-        ("drop", "goto sub\n accept", &[(udp(5060), policy)]),
+        ("drop", "jump sub\n accept", &[(udp(5060), "passes"), (udp(5061), sub)]),
+        ("drop", "goto sub\n accept", &[(udp(5060), POLICY)]),
         (
             "accept",
             "udp dport vmap { 5060 : jump sub, 5061 : drop, 5062 : accept }\n drop",
-            &[(udp(5062), "passes"), (udp(5061), anybody), (udp(5060), anybody)],
+            &[(udp(5062), "passes"), (udp(5061), FIRST), (udp(5060), second)],
         ),
         // What hangs on what is not understood, and what does not.
-        ("accept", "meta mark 7 drop", &[(udp(5060), DOUBT)]),
-        ("drop", "meta mark 7 accept", &[(udp(5060), DOUBT)]),
-        ("drop", "meta mark 7 drop", &[(udp(5060), policy)]),
+        ("accept", "meta mark 7 drop", &[(udp(5060), mark)]),
+        ("drop", "meta mark 7 accept", &[(udp(5060), mark)]),
+        ("drop", "meta mark 7 drop", &[(udp(5060), POLICY)]),
         ("accept", "meta mark 7 accept", &[(udp(5060), "passes")]),
-        ("accept", "meta mark 7 jump sub", &[(udp(5060), "passes"), (udp(5061), DOUBT)]),
-        ("drop", "udp dport @some accept", &[(udp(5060), DOUBT), (syn(5060), policy)]),
-        ("accept", "limit rate over 5/second drop", &[(udp(5060), limited)]),
-        ("drop", "limit rate 5/second accept", &[(udp(5060), limited)]),
+        ("accept", "meta mark 7 jump sub", &[(udp(5060), "passes"), (udp(5061), mark)]),
+        ("drop", "udp dport @some accept", &[(udp(5060), set), (syn(5060), POLICY)]),
+        ("accept", "limit rate over 5/second drop", &[(udp(5060), over)]),
+        ("drop", "limit rate 5/second accept", &[(udp(5060), under)]),
     ] {
         fates(&input(policy, rules), cases);
     }
@@ -166,21 +161,49 @@ fn only_chains_that_packets_for_this_host_come_by_count() {
             "table ip t {{\n chain in {{\n type filter hook {hook};\n {rule}\n }}\n chain nowhere {{\n drop\n }}\n}}\n"
         )
     };
-    let drops = "nftables, table ip t: the chain in drops it, by name";
+    let drops = "rule 1 of in (nftables, table ip t)";
     let rule = "ip saddr 203.0.113.66 drop";
     let v6 = Packet::udp("2001:db8::66".parse().unwrap(), 5060, []);
     for (hook, expected) in [
         ("input priority 0", drops),
         ("prerouting priority -300", drops),
-        ("forward priority 0", "passes"),
-        ("output priority 0", "passes"),
+        ("forward priority 0", "unclear: nothing"),
+        ("output priority 0", "unclear: nothing"),
     ] {
-        fates(&hooked(hook, rule), &[(udp(5060), expected), (v6.clone(), "passes")]);
+        fates(&hooked(hook, rule), &[(udp(5060), expected), (v6.clone(), "unclear: nothing")]);
     }
     // An accept ends only its own chain; the first refusal is told.
     let two = "table ip u {\n chain first {\n type filter hook input priority -5;\n accept\n }\n chain last {\n type filter hook input priority 5;\n drop\n }\n}\n";
-    fates(two, &[(udp(5060), "nftables, table ip u: the chain last drops it, whoever sends it")]);
+    fates(two, &[(udp(5060), "rule 1 of last (nftables, table ip u)")]);
     fates(&(two.to_owned() + &hooked("input priority 0", rule)), &[(udp(5060), drops)]);
     let ours = "table ip filter {\n chain INPUT {\n type filter hook input priority 0;\n drop\n }\n}\n";
-    fates(ours, &[(udp(5060), "passes")]);
+    fates(ours, &[(udp(5060), "unclear: nothing")]);
+}
+
+#[test]
+fn rules_read_as_nft_writes_them() {
+    let rules = "udp dport { 5060, 5080-5081 } ip saddr 203.0.113.0/24 counter drop
+        ip saddr != { 192.0.2.1, 192.0.2.9-192.0.2.11 } tcp dport 22 limit rate over 5/minute reject
+        ct state vmap { established : accept, new : jump sub }
+        meta mark & 0xff == 7 iifname \"eth0\" udp dport @some log accept
+        ip saddr . udp dport { 192.0.2.1 . 5060 } goto sub";
+    let text = input("accept", rules);
+    netlink::apart(move || {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rules");
+        std::fs::write(&path, &text).unwrap();
+        assert!(Command::new("nft").arg("-f").arg(&path).status().unwrap().success());
+        let native = Native::read(udp(1).source, &|_| false, Duration::from_secs(30)).unwrap();
+        let chain = native.chains.iter().find(|chain| chain.name == "in").unwrap();
+        assert_eq!(
+            chain.rules.iter().map(|rule| text::rule(&rule.expressions)).collect::<Vec<_>>(),
+            [
+                "udp dport { 5060, 5080-5081 } ip saddr 203.0.113.0/24 counter drop",
+                "ip saddr != { 192.0.2.1, 192.0.2.9-192.0.2.11 } tcp dport 22 limit rate over 5/minute reject",
+                "ct state vmap { established : accept, new : jump sub }",
+                "meta mark & 255 7 iifname eth0 udp dport @some log accept",
+                "ip saddr . udp dport { 192.0.2.1 . 5060 } goto sub",
+            ]
+        );
+    });
 }

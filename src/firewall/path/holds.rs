@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::packet::{Packet, Protocol, State};
 use super::rule::{Condition, Module, Parts};
-use super::{Members, Side};
+use super::{Member, Members, Side};
 
 /// Whether a rule matches a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +25,11 @@ pub enum Holds {
         /// Whether it matches one packet of a phone that behaves.
         usually: bool,
     },
+    /// Nobody here knows.
+    Unclear {
+        /// On what it depends, in words.
+        why: String,
+    },
 }
 
 /// The same, for a condition, which may also not hold.
@@ -33,6 +38,7 @@ pub(super) enum Answer {
     Yes,
     No,
     Perhaps { why: String, usually: bool },
+    Unclear { why: String },
 }
 
 impl From<bool> for Answer {
@@ -53,6 +59,7 @@ impl Answer {
     fn negated(self, negated: bool) -> Self {
         match self {
             same if !negated => same,
+            Self::Unclear { why } => Self::Unclear { why },
             Self::Yes => Self::No,
             Self::No => Self::Yes,
             Self::Perhaps { why, usually } => {
@@ -67,6 +74,7 @@ impl Answer {
         match (self, other) {
             (Self::Yes, _) | (_, Self::Yes) => Self::Yes,
             (Self::No, other) | (other, Self::No) => other,
+            (unclear @ Self::Unclear { .. }, _) | (_, unclear @ Self::Unclear { .. }) => unclear,
             (Self::Perhaps { why, usually }, Self::Perhaps { why: more, usually: too }) => {
                 Self::Perhaps { why: format!("{why}, or {more}"), usually: usually || too }
             }
@@ -76,7 +84,7 @@ impl Answer {
 
 /// `None` if the rule does not match.
 pub(super) fn rule(parts: &Parts, packet: &Packet, members: &mut Members<'_>) -> Option<Holds> {
-    let mut reasons: Vec<String> = vec![];
+    let (mut reasons, mut unclear): (Vec<String>, Vec<String>) = (vec![], vec![]);
     let mut all_usually = true;
     for one in &parts.modules {
         for answer in module(one, packet, members) {
@@ -87,10 +95,13 @@ pub(super) fn rule(parts: &Parts, packet: &Packet, members: &mut Members<'_>) ->
                     reasons.push(why);
                     all_usually &= usually;
                 }
+                Answer::Unclear { why } => unclear.push(why),
             }
         }
     }
-    Some(if reasons.is_empty() {
+    Some(if !unclear.is_empty() {
+        Holds::Unclear { why: unclear.join(", and ") }
+    } else if reasons.is_empty() {
         Holds::Yes
     } else {
         Holds::Perhaps { why: reasons.join(", and "), usually: all_usually }
@@ -264,11 +275,14 @@ fn set(module: &Module, members: &mut Members<'_>) -> Vec<Answer> {
         let sides: Option<Vec<Side>> = sides.split(',').map(Side::parse).collect();
         let Some(sides) = sides else { return unknown_condition(condition).negated(condition.negated) };
         let why = match members(name, &sides) {
-            Ok(Some(member)) => return Answer::from(member).negated(condition.negated),
-            Ok(None) => format!("depends on whether it is in the set {name}, which cannot be asked"),
-            Err(error) => format!("depends on the set {name}, which cannot be asked: {error:#}"),
+            Ok(Member::Is(member)) => return Answer::from(member).negated(condition.negated),
+            Ok(Member::Depends(why)) => {
+                return Answer::seldom(format!("depends {why}")).negated(condition.negated);
+            }
+            Ok(Member::NotKnown(why)) => format!("the set {name}, which {why}"),
+            Err(error) => format!("the set {name}, which cannot be asked: {error:#}"),
         };
-        Answer::Perhaps { why, usually: condition.negated }
+        Answer::Unclear { why }
     };
     // It asks more of the set: its counters, or the kind of entry.
     let more = |condition: &&Condition| condition.option != "--match-set";
@@ -291,6 +305,7 @@ fn state(condition: &Condition, packet: &Packet) -> Answer {
     let its = match packet.state {
         State::New => "NEW",
         State::Established => "ESTABLISHED",
+        State::Untracked => "UNTRACKED",
     };
     let rare: Vec<&str> =
         states.iter().filter(|state| ["UNTRACKED", "SNAT", "DNAT"].contains(state)).copied().collect();

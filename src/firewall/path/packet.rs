@@ -56,6 +56,8 @@ pub enum State {
     New,
     /// The host has answered its flow.
     Established,
+    /// Nothing: a rule said that it is not tracked.
+    Untracked,
 }
 
 /// Flags of TCP.

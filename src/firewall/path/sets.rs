@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::Context;
 
-use super::{Packet, Side};
+use super::{Member, Packet, Side};
 use crate::kernel_sets::{Element, Family, Header, Ipset, Type};
 
 /// The kernel's sets, each asked once about the same thing.
@@ -24,10 +24,10 @@ impl Sets {
         Ok(Self { kernel, headers: HashMap::new(), members: HashMap::new(), answers: HashMap::new() })
     }
 
-    /// Whether a packet is in a set, as `-m set --match-set SET SIDES` has it; `None` for a set of a kind, or sides of the packet, that
-    /// are not known here.
-    pub fn hold(&mut self, set: &str, sides: &[Side], packet: &Packet) -> anyhow::Result<Option<bool>> {
-        let Some(header) = self.header(set)? else { return Ok(None) };
+    /// Whether a packet is in a set, as `-m set --match-set SET SIDES` has it; not known for a set of a kind, or sides of the packet,
+    /// that are not known here.
+    pub fn hold(&mut self, set: &str, sides: &[Side], packet: &Packet) -> anyhow::Result<Member> {
+        let Some(header) = self.header(set)? else { return Ok(Member::NotKnown("is not there".to_owned())) };
         if header.type_name == Type::Sets.name() {
             return self.any(set, sides, packet);
         }
@@ -35,35 +35,43 @@ impl Sets {
         let dimensions: Vec<&str> = dimensions.split(',').collect();
         // As the kernel has it: more sides are passed over, with fewer nothing is in it.
         if sides.len() < dimensions.len() {
-            return Ok(Some(false));
+            return Ok(Member::Is(false));
         }
         let version = packet.version().family();
         if Family::of(header.family).is_some_and(|family| family != version) {
-            return Ok(Some(false));
+            return Ok(Member::Is(false));
         }
-        let Some(element) = element(&dimensions, sides, packet) else { return Ok(None) };
-        self.ask(set, element).map(Some)
+        match element(&dimensions, sides, packet) {
+            Found::Element(element) => self.ask(set, element).map(Member::Is),
+            Found::Side(what) => Ok(Member::Depends(format!("on {what}, for the set {set}"))),
+            Found::OtherKind => {
+                Ok(Member::NotKnown(format!("is of the kind {}, which is not understood", header.type_name)))
+            }
+        }
     }
 
     /// Whether an address is in a set of addresses or networks, or in a set of such sets; `None` for a set that is not there, or of
     /// another kind.
     pub fn contain(&mut self, set: &str, address: IpAddr) -> anyhow::Result<Option<bool>> {
-        self.hold(set, &[Side::Source], &Packet::udp(address, 0, []))
+        match self.hold(set, &[Side::Source], &Packet::udp(address, 0, []))? {
+            Member::Is(member) => Ok(Some(member)),
+            Member::Depends(_) | Member::NotKnown(_) => Ok(None),
+        }
     }
 
     /// Whether it is in one of the sets of a set.
-    fn any(&mut self, set: &str, sides: &[Side], packet: &Packet) -> anyhow::Result<Option<bool>> {
+    fn any(&mut self, set: &str, sides: &[Side], packet: &Packet) -> anyhow::Result<Member> {
         if !self.members.contains_key(set) {
             let members = self.kernel.members(set).with_context(|| format!("cannot list the set {set}"))?;
             self.members.insert(set.to_owned(), members);
         }
-        let mut answer = Some(false);
+        let mut answer = Member::Is(false);
         for member in self.members[set].clone() {
             // No set of sets is in another.
             match self.hold(&member, sides, packet)? {
-                Some(true) => return Ok(Some(true)),
-                Some(false) => {}
-                None => answer = None,
+                Member::Is(true) => return Ok(Member::Is(true)),
+                Member::Is(false) => {}
+                unknown @ (Member::Depends(_) | Member::NotKnown(_)) => answer = unknown,
             }
         }
         Ok(answer)
@@ -89,27 +97,39 @@ impl Sets {
     }
 }
 
+/// What a packet is in a set.
+enum Found {
+    Element(Element),
+    /// This of it is not known, in words.
+    Side(&'static str),
+    OtherKind,
+}
+
 /// What the packet is in a set of these dimensions: at most one address and one port.
-fn element(dimensions: &[&str], sides: &[Side], packet: &Packet) -> Option<Element> {
+fn element(dimensions: &[&str], sides: &[Side], packet: &Packet) -> Found {
     let mut element = Element::default();
     for (dimension, side) in dimensions.iter().zip(sides) {
         match *dimension {
             "ip" | "net" if element.address.is_none() => {
-                element.address = Some(match side {
-                    Side::Source => packet.source,
-                    Side::Destination => packet.destination?,
-                });
+                let address = match side {
+                    Side::Source => Some(packet.source),
+                    Side::Destination => packet.destination,
+                };
+                let Some(address) = address else { return Found::Side("the host's address that it is for") };
+                element.address = Some(address);
             }
             "port" if element.port.is_none() => {
-                element.port = Some(match side {
-                    Side::Source => packet.source_port?,
-                    Side::Destination => packet.port,
-                });
+                let port = match side {
+                    Side::Source => packet.source_port,
+                    Side::Destination => Some(packet.port),
+                };
+                let Some(port) = port else { return Found::Side("the port that it comes from") };
+                element.port = Some(port);
                 // A set of ports alone knows no protocols.
                 element.protocol = element.address.map(|_| packet.protocol.number());
             }
-            _ => return None,
+            _ => return Found::OtherKind,
         }
     }
-    Some(element)
+    Found::Element(element)
 }

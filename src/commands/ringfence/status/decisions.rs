@@ -10,6 +10,7 @@ use super::attention::{About, Concerns};
 use crate::commands::screen::counted;
 use crate::config::Config;
 use crate::evidence::past;
+use crate::times::rfc3339;
 
 /// So many kinds are told apart; there are fewer, unless the journal is not ours alone.
 const MOST: usize = 500;
@@ -25,6 +26,7 @@ pub(super) struct Row {
     pub(super) observed: bool,
     pub(super) count: u64,
     /// Seconds since 1970.
+    #[serde(serialize_with = "rfc3339")]
     pub(super) last: i64,
 }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::super::look::{reaches, sip_ports};
 use crate::account::{Offender, SipAccount};
 use crate::commands::{causes, firewall, pause};
 use crate::config::Config;
-use crate::firewall::native::{Fate, Native};
-use crate::firewall::path::{End, Holds, Packet, Path, Protocol, Sets, Step, Verdict};
-use crate::firewall::{Firewall, Tag};
+use crate::firewall::path::{End, Holds, Packet, Path, Protocol, Step, Verdict};
+use crate::firewall::{Reachability, Tag};
 use crate::host;
 use crate::matcher::bpf::InKernel;
 
@@ -50,7 +50,7 @@ impl What {
 /// What becomes of it in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Outcome {
+pub(in super::super) enum Outcome {
     LetIn,
     Dropped,
     Rejected,
@@ -58,7 +58,7 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    pub(super) const fn words(self) -> &'static str {
+    pub(in super::super) const fn words(self) -> &'static str {
         match self {
             Self::LetIn => "let in",
             Self::Dropped => "dropped",
@@ -67,7 +67,7 @@ impl Outcome {
         }
     }
 
-    const fn of(verdict: &Verdict) -> Self {
+    pub(in super::super) const fn of(verdict: &Verdict) -> Self {
         match verdict {
             Verdict::Accepted { .. } => Self::LetIn,
             Verdict::Dropped { .. } => Self::Dropped,
@@ -102,15 +102,9 @@ pub(super) struct Sender<'a> {
 
 /// What the kernel has, as far as it can be read.
 pub(super) struct Kernel {
-    firewall: Firewall,
-    sets: Option<Sets>,
+    rules: Reachability,
     pub(super) words: HashMap<Tag, String>,
-    /// `None`: they could not be read.
-    native: Option<Native>,
     listening: Vec<std::net::SocketAddr>,
-    destination: Option<IpAddr>,
-    interface: Option<String>,
-    now: Timestamp,
     /// An account that is blocked by the program in the kernel, before all rules.
     blocked: Option<Offender>,
     pub(super) problems: Vec<String>,
@@ -119,32 +113,14 @@ pub(super) struct Kernel {
 impl Kernel {
     /// An error means that not even the rules can be read.
     pub(super) fn read(config: &Config, sender: &Sender<'_>, now: Timestamp) -> anyhow::Result<Self> {
-        let firewall = Firewall::read()?;
-        let mut problems = vec![];
+        let rules = Reachability::read(sender.address, now, PATIENCE)?;
+        let mut problems = rules.problems().to_vec();
         let mut note =
             |what: &str, error: &anyhow::Error| problems.push(format!("{what}: {}", causes(error)));
-        let sets = Sets::open().map_err(|error| note("sets are not looked at", &error)).ok();
-        let native = Native::read(sender.address, PATIENCE)
-            .map_err(|error| note("tables of nftables' own are not looked at", &error))
-            .ok();
         let listening = host::listening().unwrap_or_else(|error| {
             note("where the host listens is not known", &error);
             vec![]
         });
-        let own = host::addresses().unwrap_or_else(|error| {
-            note("the host's addresses are not known", &error);
-            vec![]
-        });
-        let same = |address: &&IpAddr| {
-            let link = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
-            address.is_ipv4() == sender.address.is_ipv4() && !address.is_loopback() && !link
-        };
-        let interfaces = host::with_addresses().unwrap_or_default();
-        let interface = if own.contains(&sender.address) {
-            Some("lo".to_owned())
-        } else {
-            only(interfaces.into_iter().map(|interface| interface.name))
-        };
         let paused = pause::look(config).until().is_some();
         let blocked = if paused { Ok(None) } else { blocked(sender) };
         let blocked = blocked.unwrap_or_else(|error| {
@@ -152,14 +128,9 @@ impl Kernel {
             None
         });
         Ok(Self {
-            words: firewall::words(config, &firewall, now),
-            destination: only(own.iter().filter(same).copied()),
-            firewall,
-            sets,
-            native,
+            words: firewall::words(config, rules.firewall(), now),
+            rules,
             listening,
-            interface,
-            now,
             blocked,
             problems,
         })
@@ -167,15 +138,11 @@ impl Kernel {
 
     /// All that is tried: SIP's ports, and others that are open where it goes another way there.
     pub(super) fn try_all(&mut self, config: &Config, sender: &Sender<'_>) -> Vec<Trial> {
-        let reached = |at: &std::net::SocketAddr| {
-            !at.ip().is_loopback() && (at.is_ipv4() == sender.address.is_ipv4() || at.ip().is_unspecified())
-        };
-        let listening: BTreeSet<u16> =
-            self.listening.iter().filter(|at| reached(at)).map(std::net::SocketAddr::port).collect();
+        let reached = self.listening.iter().filter(|at| reaches(at, sender.address));
+        let listening: BTreeSet<u16> = reached.map(std::net::SocketAddr::port).collect();
+        let sip = sip_ports(config, listening.iter().copied());
         let ranges: Vec<_> = config.firewall.sip_ports.ranges().copied().collect();
         let is_sip = |port: u16| ranges.iter().any(|range| (range.first()..=range.last()).contains(&port));
-        let mut sip: BTreeSet<u16> = ranges.iter().map(|range| range.first()).collect();
-        sip.extend(listening.iter().copied().filter(|port| is_sip(*port)));
         let mut trials = vec![];
         for what in [What::Register, What::RegisterAgain, What::Connection, What::RegisterOverTcp] {
             for port in &sip {
@@ -203,32 +170,10 @@ impl Kernel {
     }
 
     fn try_one(&mut self, what: What, port: u16, sip: bool, sender: &Sender<'_>) -> Trial {
-        let packet = self.packet(what, port, sender);
-        let sets = &mut self.sets;
-        let rules = self.firewall.path(&packet, &mut |set, sides| match sets {
-            Some(sets) => sets.hold(set, sides, &packet),
-            None => Ok(None),
-        });
+        let packet = packet(what, port, sender);
+        let rules = self.rules.path(&packet);
         let (mut outcome, mut by) = (Outcome::of(&rules.verdict), by(&rules.verdict, &self.words));
         let mut unless: Vec<String> = unless(&rules);
-        let fate = self.native.as_ref().map_or_else(
-            || Fate::Unclear("tables of nftables' own, which could not be read".to_owned()),
-            |native| native.fate(&packet),
-        );
-        match fate {
-            Fate::Refused(refusal) if !rules.verdict.is_blocked() => {
-                outcome = if refusal.rejects { Outcome::Rejected } else { Outcome::Dropped };
-                by = refusal.to_string();
-                unless.clear();
-            }
-            Fate::Unclear(why) if outcome == Outcome::LetIn => {
-                outcome = Outcome::Unknown;
-                by = why;
-                unless.clear();
-            }
-            Fate::Passes(limits) if outcome == Outcome::LetIn => unless.extend(limits),
-            Fate::Refused(_) | Fate::Unclear(_) | Fate::Passes(_) => {}
-        }
         let credentials = !packet.content.is_empty() && sender.account.is_some();
         if let Some(blocked) = self.blocked.as_ref().filter(|_| sip && credentials) {
             outcome = Outcome::Dropped;
@@ -239,21 +184,15 @@ impl Kernel {
         }
         Trial { packet: what, ports: vec![port], sip, outcome, by, unless, rules }
     }
-
-    fn packet(&self, what: What, port: u16, Sender { address, account }: &Sender<'_>) -> Packet {
-        let packet = match what {
-            What::Register => Packet::register(*address, Protocol::Udp, port, *account),
-            What::RegisterAgain => Packet::register(*address, Protocol::Udp, port, *account).established(),
-            What::Connection => Packet::syn(*address, port),
-            What::RegisterOverTcp => Packet::register(*address, Protocol::Tcp, port, *account),
-        };
-        packet.arriving(self.destination, self.interface.clone()).at(self.now)
-    }
 }
 
-/// The one there is, if there is one.
-fn only<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
-    all.next().filter(|_| all.next().is_none())
+fn packet(what: What, port: u16, Sender { address, account }: &Sender<'_>) -> Packet {
+    match what {
+        What::Register => Packet::register(*address, Protocol::Udp, port, *account),
+        What::RegisterAgain => Packet::register(*address, Protocol::Udp, port, *account).established(),
+        What::Connection => Packet::syn(*address, port),
+        What::RegisterOverTcp => Packet::register(*address, Protocol::Tcp, port, *account),
+    }
 }
 
 /// Which block of the program in the kernel meets the account.
@@ -305,11 +244,15 @@ fn tidy(mut trials: Vec<Trial>) -> Vec<Trial> {
 fn by(verdict: &Verdict, words: &HashMap<Tag, String>) -> String {
     match (verdict, verdict.end()) {
         (Verdict::Unknown { why }, _) => why.clone(),
-        (_, Some(End::Policy { chain, .. })) => format!("the policy of {chain}"),
+        (_, Some(end @ End::Policy { .. })) => end.place(),
         (_, Some(End::Rule(step))) => {
             let said = step.tag.and_then(|tag| words.get(&tag)).or(step.comment.as_ref());
-            let said = said.map_or_else(String::new, |said| format!(" ({said})"));
-            format!("rule {} of {}{said}", step.number, step.chain)
+            let said = match (said, step.program.as_str()) {
+                (Some(said), _) => format!(" ({said})"),
+                (None, "nft") => format!(": `{}`", step.rule),
+                (None, _) => String::new(),
+            };
+            step.place() + &said
         }
         (_, None) => String::new(),
     }
@@ -320,6 +263,7 @@ fn unless(path: &Path) -> Vec<String> {
         let why = |step: &Step| match &step.holds {
             Holds::Perhaps { why, usually: false } => why.clone(),
             Holds::Perhaps { why, usually: true } => format!("not {why}"),
+            Holds::Unclear { why } => format!("depends on {why}"),
             Holds::Yes => String::new(),
         };
         let why: Vec<String> = other.on.iter().map(why).collect();

@@ -1,10 +1,12 @@
 //! FusionPBX's `event_guard`: its chains, and its log.
 
-use super::super::{By, Check, Closed, Said, Verdict};
-use super::{Case, Found, closed, delete, note, reach, verdict};
+use super::super::places::is_event_guards;
+use super::super::{At, By, Check, Closed, Said, Verdict};
+use super::{Case, closed, delete, note, reach, verdict};
 use crate::diagnosis::facts::InBan;
 use crate::diagnosis::undo::{Act, Undo};
 use crate::firewall::native::Refusal;
+use crate::firewall::path::NFT;
 use crate::fusionpbx::event_guard;
 
 /// Its page in FusionPBX goes by its log alone.
@@ -12,32 +14,36 @@ const PAGE: &str =
     "FusionPBX's page Status > Event Guard Logs still shows it: tick it there, and press Unblock";
 
 impl Case<'_> {
-    pub(super) fn event_guard(&self) -> Found {
+    pub(super) fn event_guard(&self) -> (Vec<Check>, Vec<Closed>) {
         const CHECK: &str = "event_guard";
         let of = self.of;
         let rows = match &of.event_guard {
             Ok(rows) => rows.as_deref().unwrap_or_default(),
             Err(_) => &[],
         };
-        let (mut said, mut all) = (vec![], vec![]);
-        let mut tell = |state, chain: &str, place: String, reach, undo: Option<Undo>| {
-            let row = rows.iter().find(|row| row.filter == chain);
-            let text = format!("{place}{}", row.map(|row| format!("; {}", words(row))).unwrap_or_default());
-            let since = row.map(|row| row.since);
-            let hint = row.filter(|row| row.status != "unblocked").map(|_| PAGE.to_owned());
-            let block = Closed {
-                reach,
-                ends: Some("for good"),
-                undo: undo.into_iter().collect(),
-                hint: hint.unwrap_or_default(),
-                ..closed(By::EventGuard, Said::new(format!("event_guard ({chain})")).since(since))
+        let (mut said, mut all, mut at) = (vec![], vec![], None);
+        let mut tell =
+            |state, chain: &str, place: String, in_chain: Option<At>, reach, undo: Option<Undo>| {
+                let row = rows.iter().find(|row| row.filter == chain);
+                let text =
+                    format!("{place}{}", row.map(|row| format!("; {}", words(row))).unwrap_or_default());
+                let since = row.map(|row| row.since);
+                at = at.take().or_else(|| in_chain.clone());
+                let hint = row.filter(|row| row.status != "unblocked").map(|_| PAGE.to_owned());
+                let block = Closed {
+                    at: in_chain,
+                    reach,
+                    ends: Some("for good"),
+                    undo: undo.into_iter().collect(),
+                    hint: hint.unwrap_or_default(),
+                    ..closed(By::EventGuard, Said::new(format!("event_guard ({chain})")).since(since))
+                };
+                // The same rule twice is one block, which takes two commands.
+                match all.iter_mut().find(|other: &&mut Closed| other.said.text == block.said.text) {
+                    Some(other) => other.undo.extend(block.undo),
+                    None => note(state, Said::new(text).since(since), block, &mut said, &mut all),
+                }
             };
-            // The same rule twice is one block, which takes two commands.
-            match all.iter_mut().find(|other: &&mut Closed| other.said.text == block.said.text) {
-                Some(other) => other.undo.extend(block.undo),
-                None => note(state, Said::new(text).since(since), block, &mut said, &mut all),
-            }
-        };
         for ban in of.in_bans.iter().flatten().filter(|ban| ban.is_event_guards()) {
             let chain = &ban.rule.chain;
             let state = match &ban.rule.reach {
@@ -46,15 +52,20 @@ impl Case<'_> {
             };
             let place = format!("in the chain {chain} ({})", ban.rule.program);
             let reach = ban.rule.reach.clone().filter(|reach| reach != "all ports");
-            tell(state, chain, place, reach, Some(delete(&ban.rule, "event_guard")));
+            let at = of.place(|step| step.program == ban.rule.program && step.chain == *chain);
+            tell(state, chain, place, at, reach, Some(delete(&ban.rule, "event_guard")));
         }
         for refusal in of.refusals.iter().flatten().filter(|refusal| refusal.is_event_guards()) {
             let Refusal { chain, table, .. } = refusal;
             let place = format!("in the chain {chain} (nftables, table {table})");
-            tell(Ok(None), chain, place, reach(refusal), self.delete_rule(refusal));
+            let at = of.place(|step| step.program == NFT && step.table == *table && step.chain == *chain);
+            tell(Ok(None), chain, place, at, reach(refusal), self.delete_rule(refusal));
         }
+        let judged = verdict(&said, &all);
+        let at = at.or_else(|| of.place(is_event_guards));
         let unread = of.event_guard.is_err() || of.in_bans.is_err() || of.refusals.is_err();
         let nothing = said.is_empty();
+        let mut checks = vec![Check::new(CHECK, judged, said).at(at).in_part(unread)];
         if nothing && let Some(row) = rows.first() {
             let text = match row.status.as_str() {
                 "blocked" => {
@@ -62,15 +73,14 @@ impl Case<'_> {
                 }
                 status => format!("its log says {status}: {}", words(row)),
             };
-            said.push(Said::new(text).since(row.since));
+            checks.push(Check::new("event_guard's log", Verdict::Known, [Said::new(text).since(row.since)]));
         }
-        let judged = if nothing && !said.is_empty() { Verdict::Known } else { verdict(&said, &all) };
-        (Check::new(CHECK, judged, said).in_part(unread), all)
+        (checks, all)
     }
 
     /// A rule of its own in a table of nftables is taken away.
     fn delete_rule(&self, refusal: &Refusal) -> Option<Undo> {
-        let argv = std::iter::once("nft".to_owned()).chain(refusal.delete()?);
+        let argv = refusal.delete()?;
         let what = format!("the rule of event_guard in {} of nftables is taken away", refusal.chain);
         let act = Act::DeleteRule { refusal: refusal.clone(), address: self.of.address };
         let undo = Undo::new(what, argv, act);

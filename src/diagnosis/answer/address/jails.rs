@@ -1,20 +1,22 @@
 //! fail2ban's jails: in the kernel, and in its own words.
 
 use super::super::bans::{Held, held, not_running, take_out, unban};
-use super::super::{By, Check, Closed, Said};
-use super::{Case, closed, delete, forget, note, reach, verdict};
+use super::super::places::{asks, is_ban};
+use super::super::{At, By, Check, Closed, Said, Verdict};
+use super::{Case, closed, delete, forget, note, reach};
 use crate::bans::Jail;
 use crate::diagnosis::facts::{InBan, InJail, Ledgered};
 use crate::diagnosis::undo::{Act, Undo};
 use crate::fail2ban::Remembered;
 use crate::firewall::native::Refusal;
+use crate::firewall::path::Step;
 
 impl Case<'_> {
     /// fail2ban's jails, in the kernel and in its own words.
-    pub(super) fn fail2ban(&self) -> (Check, Vec<Closed>, Vec<Undo>) {
+    pub(super) fn fail2ban(&self) -> (Vec<Check>, Vec<Closed>, Vec<Undo>) {
         const CHECK: &str = "fail2ban";
         let (facts, of) = (self.facts, self.of);
-        let (mut said, mut all, mut loose) = (vec![], vec![], vec![]);
+        let (mut rows, mut all, mut loose) = (Rows::default(), vec![], vec![]);
         let mut bans = held(facts);
         // A device's id closes nothing but the account: that is told of the accounts.
         for device in bans.extract_if(.., |held| held.id.contains('@')) {
@@ -33,7 +35,10 @@ impl Case<'_> {
                 None => Err("the jail has not started".to_owned()),
                 Some(_) => self.paused().and_then(|()| self.is_closed(jail.probe)),
             };
-            self.in_jail(jail, &bans, state, &mut said, &mut all);
+            let at = of.place(|step| asks(step, &format!("{} ", jail.set)));
+            let (blocks, said, ban) = (state.is_ok(), &mut vec![], self.in_jail(jail, &bans));
+            note_at(at.as_ref(), state, ban, said, &mut all);
+            rows.add(at, blocks, said);
         }
         let in_chains: Vec<_> = of.in_bans.iter().flatten().filter(|ban| !ban.is_event_guards()).collect();
         let in_tables: Vec<_> =
@@ -51,34 +56,44 @@ impl Case<'_> {
                 None => Err(format!("no rule of INPUT leads to {}", ban.rule.chain)),
                 Some(_) => self.is_closed(ban.probe),
             };
-            self.in_chain(ban, &name, &bans, state, &mut said, &mut all);
+            let at = of.place(|step| ban.is_by(step));
+            let (blocks, said, block) = (state.is_ok(), &mut vec![], self.in_chain(ban, &name, &bans));
+            note_at(at.as_ref(), state, block, said, &mut all);
+            rows.add(at, blocks, said);
         }
         for (jail, refusal) in in_tables {
             let bans: Vec<_> = bans.iter().filter(|held| is_of(jail, &held.jail)).collect();
-            self.in_table(jail, refusal, &bans, &mut said, &mut all);
+            let at = of.place(|step| step.program == "nft" && is_by(refusal, step));
+            let (state, said) = (self.is_closed(refusal.into()), &mut vec![]);
+            let (blocks, block) = (state.is_ok(), self.in_table(jail, refusal, &bans));
+            note_at(at.as_ref(), state, block, said, &mut all);
+            rows.add(at, blocks, said);
         }
         for ban in elsewhere {
-            self.elsewhere(ban, &mut said, &mut loose);
+            let said = &mut vec![];
+            self.elsewhere(ban, said, &mut loose);
+            rows.add(None, false, said);
         }
         let unread = facts.held.is_err()
             || facts.remembered.is_err()
             || of.in_jails.is_err()
             || of.in_bans.is_err()
             || of.refusals.is_err();
-        let judged = verdict(&said, &all);
-        let said = if said.is_empty() { not_running(facts) } else { said };
-        let check = Check::new(CHECK, judged, said).in_part(unread);
-        (check, all, loose)
+        if rows.0.is_empty() {
+            let nothing = Check::new(CHECK, Verdict::Nothing, not_running(facts));
+            return (vec![nothing.at(of.place(is_ban)).in_part(unread)], all, loose);
+        }
+        let mut checks: Vec<Check> = rows.0.into_iter().map(|row| row.check(CHECK)).collect();
+        // What could not be asked is of no place.
+        match checks.iter().position(|check| check.at.is_none()) {
+            Some(at) => checks[at] = checks[at].clone().in_part(unread),
+            None if unread => checks.push(Check::new(CHECK, Verdict::Nothing, []).in_part(true)),
+            None => {}
+        }
+        (checks, all, loose)
     }
 
-    fn in_jail(
-        &self,
-        jail: &InJail,
-        bans: &[&Held<'_>],
-        state: Result<Option<String>, String>,
-        said: &mut Vec<Said>,
-        all: &mut Vec<Closed>,
-    ) {
+    fn in_jail(&self, jail: &InJail, bans: &[&Held<'_>]) -> (Said, Closed) {
         let now = self.facts.now;
         let record = bans.iter().find_map(|held| held.record);
         let since = record.map(|record| record.since);
@@ -108,18 +123,10 @@ impl Case<'_> {
                 Said::new(format!("fail2ban's jail {}", jail.jail)).since(since).until(until),
             )
         };
-        note(state, Said::new(text).since(since).until(until), ban, said, all);
+        (Said::new(text).since(since).until(until), ban)
     }
 
-    fn in_chain(
-        &self,
-        ban: &InBan,
-        name: &str,
-        bans: &[&Held<'_>],
-        state: Result<Option<String>, String>,
-        said: &mut Vec<Said>,
-        all: &mut Vec<Closed>,
-    ) {
+    fn in_chain(&self, ban: &InBan, name: &str, bans: &[&Held<'_>]) -> (Said, Closed) {
         let record = bans.iter().find_map(|held| held.record);
         let since = record.map(|record| record.since);
         let left = ban.entry.and_then(|entry| entry.left);
@@ -149,18 +156,11 @@ impl Case<'_> {
             hint: self.comes_back(record),
             ..closed(By::Fail2ban, Said::new(format!("fail2ban's jail {name}")).since(since).until(until))
         };
-        note(state, Said::new(text).since(since).until(until), block, said, all);
+        (Said::new(text).since(since).until(until), block)
     }
 
     /// A ban in a table of nftables.
-    fn in_table(
-        &self,
-        jail: &str,
-        refusal: &Refusal,
-        bans: &[&Held<'_>],
-        said: &mut Vec<Said>,
-        all: &mut Vec<Closed>,
-    ) {
+    fn in_table(&self, jail: &str, refusal: &Refusal, bans: &[&Held<'_>]) -> (Said, Closed) {
         let record = bans.iter().find_map(|held| held.record);
         let since = record.map(|record| record.since);
         let until = record.and_then(|record| record.until);
@@ -181,7 +181,7 @@ impl Case<'_> {
             hint: self.comes_back(record),
             ..closed(By::Fail2ban, Said::new(format!("fail2ban's jail {name}")).since(since).until(until))
         };
-        note(Ok(None), Said::new(text).since(since).until(until), block, said, all);
+        (Said::new(text).since(since).until(until), block)
     }
 
     fn delete_element(&self, Refusal { table, set, .. }: &Refusal) -> Undo {
@@ -233,7 +233,64 @@ impl Case<'_> {
     }
 }
 
+/// Notes a ban that packets meet there.
+fn note_at(
+    at: Option<&At>,
+    state: Result<Option<String>, String>,
+    (text, block): (Said, Closed),
+    said: &mut Vec<Said>,
+    all: &mut Vec<Closed>,
+) {
+    note(state, text, Closed { at: at.cloned(), ..block }, said, all);
+}
+
+/// What is said at one place, and whether any of it blocks.
+#[derive(Default)]
+struct Rows(Vec<Row>);
+
+struct Row {
+    at: Option<At>,
+    blocks: bool,
+    said: Vec<Said>,
+}
+
+impl Rows {
+    fn add(&mut self, at: Option<At>, blocks: bool, said: &mut Vec<Said>) {
+        if said.is_empty() {
+            return;
+        }
+        match self.0.iter_mut().find(|row| row.at == at) {
+            Some(row) => {
+                row.blocks |= blocks;
+                row.said.append(said);
+            }
+            None => self.0.push(Row { at, blocks, said: std::mem::take(said) }),
+        }
+    }
+}
+
+impl Row {
+    fn check(self, name: &'static str) -> Check {
+        let judged = if self.blocks { Verdict::Blocks } else { Verdict::WouldBlock };
+        Check::new(name, judged, self.said).at(self.at)
+    }
+}
+
+/// Whether it is the rule that refuses.
+fn is_by(refusal: &Refusal, step: &Step) -> bool {
+    let asks = refusal.set.as_ref().is_none_or(|set| step.rule.contains(&format!("@{set}")));
+    step.table == refusal.table && step.chain == refusal.chain && asks
+}
+
 impl InBan {
+    /// Whether it is the rule, or is in its chain.
+    fn is_by(&self, step: &Step) -> bool {
+        let asks_set = |set: &String| asks(step, &format!("{set} "));
+        step.program == self.rule.program
+            && step.chain == self.rule.chain
+            && self.rule.set.as_ref().is_none_or(asks_set)
+    }
+
     /// Whether it is of this jail of fail2ban's. Names of chains have at most 28 characters, those of sets 31.
     fn is_of(&self, jail: &str) -> bool {
         let cut = self.rule.set.as_deref().unwrap_or(&self.rule.chain).len() >= 28;

@@ -1,14 +1,14 @@
 //! What comes behind the bans: lists, limits, restrictions, and the host's own rules.
 
-use super::super::rules::{About, Culprit, culprit, ports};
+use super::super::places::{asks, is_ordered};
+use super::super::rules::{About, Culprit, culprit, in_full, ports, program_and_table};
 use super::super::{By, Check, Closed, Said, Verdict};
-use super::jails::jail_of;
-use super::{Case, Found, but, closed, forget, reach, verdict};
+use super::{Case, Found, but, closed, forget, verdict};
 use crate::address;
 use crate::diagnosis::facts::{Listed, Walk};
 use crate::diagnosis::undo::{Act, Undo};
-use crate::firewall::native::Refusal;
-use crate::firewall::path::{Path, Verdict as Fate};
+use crate::firewall::path::{End, Path};
+use crate::times::span;
 
 /// What undoes a rule of the host's own that is about the address alone.
 const TAKEN_AWAY: &str = "the host's own rule is taken away";
@@ -18,6 +18,15 @@ const OWN: &str = "the host's own rules are not Ringfence's to change";
 
 impl<'a> Case<'a> {
     pub(super) fn block_lists(&self) -> Found {
+        let (check, mut closed) = self.of_block_lists();
+        let at = self.of.place(|step| asks(step, "rf-block"));
+        for closed in &mut closed {
+            closed.at.clone_from(&at);
+        }
+        (check.at(at), closed)
+    }
+
+    fn of_block_lists(&self) -> Found {
         const CHECK: &str = "block lists";
         let (listed, because) = match &self.of.listed {
             Ok((listed, because)) => (listed.as_slice(), because.as_deref()),
@@ -27,7 +36,7 @@ impl<'a> Case<'a> {
             .iter()
             .map(|Listed { list, range, since, confirmed, observed }| {
                 let age = confirmed
-                    .map_or_else(String::new, |at| format!(", a list of {} ago", age(self.facts.now - at)));
+                    .map_or_else(String::new, |at| format!(", a list of {} ago", span(self.facts.now - at)));
                 let observed = if *observed { ", only observed" } else { "" };
                 Said::new(format!("{list} as {range}{age}{observed}")).since(*since)
             })
@@ -79,6 +88,17 @@ impl<'a> Case<'a> {
     }
 
     pub(super) fn limits(&self) -> Found {
+        let (check, mut closed) = self.of_limits();
+        let at = self.of.place(|step| asks(step, "rf-slam"));
+        let limited = || self.of.place(|step| is_ordered(step) && step.rule.contains("-m hashlimit"));
+        let at = at.or_else(limited);
+        for closed in &mut closed {
+            closed.at.clone_from(&at);
+        }
+        (check.at(at), closed)
+    }
+
+    fn of_limits(&self) -> Found {
         const CHECK: &str = "rate limits";
         if self.of.in_sets.is_err() {
             return (Check::unknown(CHECK), vec![]);
@@ -140,7 +160,7 @@ impl<'a> Case<'a> {
                 None => restricted.push((lists, walks)),
             }
         }
-        let (mut said, mut all) = (vec![], vec![]);
+        let (mut said, mut all): (Vec<Said>, Vec<Closed>) = (vec![], vec![]);
         for (lists, walks) in restricted {
             let ports = ports(walks.into_iter());
             said.push(Said::new(format!("on none of {lists}, for whom alone {ports} is open")));
@@ -151,16 +171,20 @@ impl<'a> Case<'a> {
                 ..closed(By::Restriction, Said::new(format!("a restriction to {lists}")))
             });
         }
-        (Check::new(CHECK, verdict(&said, &all), said), all)
+        let at = self.of.place(|step| asks(step, "rf-to-"));
+        for closed in &mut all {
+            closed.at.clone_from(&at);
+        }
+        (Check::new(CHECK, verdict(&said, &all), said).at(at), all)
     }
 
-    /// The host's own rules, and whatever else drops its packets that nothing of `others` accounts for.
-    pub(super) fn rules(&self, others: &[Closed]) -> Found {
+    /// The host's own rules, and whatever else drops its packets that nothing of `others` accounts for; and what lets them in.
+    pub(super) fn rules(&self, others: &[Closed]) -> (Vec<Check>, Vec<Closed>) {
         const CHECK: &str = "other rules";
         if self.of.walks.is_err() {
-            return (Check::unknown(CHECK), vec![]);
+            return (vec![Check::unknown(CHECK)], vec![]);
         }
-        let (mut said, mut all) = (vec![], vec![]);
+        let (mut checks, mut all) = (vec![], vec![]);
         // A port of other services that is closed to everybody is no block.
         let is_block = |walk: &Walk, culprit: &Culprit| walk.sip || culprit.about != About::Everybody;
         let own = self
@@ -175,9 +199,12 @@ impl<'a> Case<'a> {
             |walk, culprit| !is_known(culprit) && (culprit.by != By::Rules || is_block(walk, culprit)),
         );
         for (culprit, walks) in own.iter().chain(&more).cloned() {
+            let at = self.of.end(walks[0].end_of(&culprit));
             let ports = ports(walks.into_iter());
-            said.push(Said::new(format!("{}: closes {ports}", culprit.rule)));
+            let said = Said::new(format!("{}: closes {ports}", culprit.rule));
+            checks.push(Check::new(CHECK, Verdict::Blocks, [said]).at(at.clone()));
             all.push(Closed {
+                at,
                 reach: Some(ports),
                 ends: Some("until somebody changes it"),
                 undo: self.by_hand(&culprit).into_iter().collect(),
@@ -185,26 +212,47 @@ impl<'a> Case<'a> {
                 ..closed(culprit.by, Said::new(culprit.rule))
             });
         }
-        self.in_tables(&mut said, &mut all);
-        let judged = verdict(&said, &all);
-        let (beside, unknown) = match &self.of.beside {
-            Ok(beside) => (beside.as_slice(), false),
-            Err(_) => (&[][..], true),
-        };
-        for walk in self.walks().filter(|walk| walk.sip) {
-            if let Fate::Unknown { why } = &walk.rest.verdict {
-                let port = ports(std::iter::once(walk));
-                said.push(Said::new(format!("what becomes of packets to {port} cannot be told: {why}")));
+        checks.extend(self.opened().into_iter().map(|(end, walks)| {
+            let rule = match end {
+                End::Rule(step) => in_full(step),
+                End::Policy { program, table, chain } => {
+                    format!("the policy of {chain} ({})", program_and_table(program, table))
+                }
+            };
+            let said = Said::new(format!("{rule}, for {}", ports(walks.into_iter())));
+            Check::new(CHECK, Verdict::LetsIn, [said]).at(self.of.end(end))
+        }));
+        for doubt in self.doubts() {
+            checks.push(Check::new(CHECK, Verdict::NotKnown, [Said::new(doubt)]));
+        }
+        if checks.is_empty() {
+            checks.push(Check::new(CHECK, Verdict::Nothing, []));
+        }
+        (checks, all)
+    }
+
+    /// What lets SIP in where nothing of ours, and no ban, is in the way; ours is told elsewhere.
+    fn opened(&self) -> Vec<(&'a End, Vec<&'a Walk>)> {
+        let mut all: Vec<(&End, Vec<&Walk>)> = vec![];
+        for walk in self.walks().filter(|walk| walk.sip && walk.rest.verdict.is_accepted()) {
+            let Some(end) = walk.rest.verdict.end() else { continue };
+            let ours = matches!(end, End::Rule(step) if step.tag.is_some());
+            match all.iter_mut().find(|(other, _)| *other == end) {
+                _ if ours => {}
+                Some((_, walks)) => walks.push(walk),
+                None => all.push((end, vec![walk])),
             }
         }
-        if !beside.is_empty() {
-            let names = beside.join(", ");
-            said.push(Said::new(format!(
-                "of tables of nftables, only rules that drop or reject by source are looked at: {names}; `nft list ruleset` shows them"
-            )));
-        }
-        let judged = if judged == Verdict::Nothing && !said.is_empty() { Verdict::Known } else { judged };
-        (Check::new(CHECK, judged, said).in_part(unknown), all)
+        all
+    }
+}
+
+impl Walk {
+    /// Where it ends by this culprit: by all rules, or by those that are left.
+    fn end_of(&self, culprit: &Culprit) -> &End {
+        let ends = |path: &Path| super::super::rules::culprit(path).as_ref() == Some(culprit);
+        let path = if ends(&self.rest) { &self.rest } else { &self.path };
+        path.verdict.end().expect("a culprit ends it")
     }
 }
 
@@ -214,10 +262,9 @@ impl Case<'_> {
         let step = step.as_ref().filter(|step| step.tag.is_none())?;
         match about {
             About::Everybody => None,
-            About::Address => Some(Undo::new(TAKEN_AWAY, step.delete(), Act::ByHand)),
+            About::Address => Some(Undo::new(TAKEN_AWAY, step.delete()?, Act::ByHand)),
             About::Others(others) => {
-                let (address, number) = (self.of.address.to_string(), step.number.to_string());
-                let argv = [&step.program, "-I", &step.chain, &number, "-s", &address, "-j", "ACCEPT"];
+                let argv = step.let_in_before(self.of.address)?;
                 let what = format!("it alone is let in above the host's own rule, which is about {others}");
                 Some(Undo::new(what, argv, Act::ByHand))
             }
@@ -246,45 +293,5 @@ impl Case<'_> {
                 lines.join("; ")
             );
         }
-    }
-
-    /// The same for a rule in a table of nftables.
-    fn by_hand_in_table(&self, refusal: &Refusal) -> Option<Undo> {
-        let address = self.of.address;
-        let (argv, what) = match refusal.network.map(address::single) {
-            Some(Some(_)) => (refusal.delete()?, TAKEN_AWAY),
-            _ => (refusal.let_in_before(address)?, "it alone is let in above the host's own rule"),
-        };
-        Some(Undo::new(what, std::iter::once("nft".to_owned()).chain(argv), Act::ByHand))
-    }
-
-    /// What the host's own tables of nftables drop.
-    fn in_tables(&self, said: &mut Vec<Said>, all: &mut Vec<Closed>) {
-        let refusals = self.of.refusals.iter().flatten();
-        for refusal in refusals.filter(|refusal| jail_of(refusal).is_none() && !refusal.is_event_guards()) {
-            let meets = |walk: &&Walk| refusal.meets(walk.protocol, walk.port) == Some(true);
-            // Who is in none of a set is about everybody, as of a port that is closed.
-            let about_it = |walk: &&Walk| walk.sip || !refusal.unless;
-            said.push(Said::new(refusal.to_string()));
-            if self.walks().filter(meets).any(|walk| about_it(&walk)) {
-                all.push(Closed {
-                    reach: reach(refusal),
-                    ends: Some("until somebody changes it"),
-                    undo: self.by_hand_in_table(refusal).into_iter().collect(),
-                    hint: OWN.to_owned(),
-                    ..closed(By::Rules, Said::new(refusal.to_string()))
-                });
-            }
-        }
-    }
-}
-
-/// Seconds in the largest unit.
-fn age(seconds: i64) -> String {
-    match seconds.max(0) {
-        seconds @ 0..60 => format!("{seconds}s"),
-        seconds @ 60..3_600 => format!("{}m", seconds / 60),
-        seconds @ 3_600..86_400 => format!("{}h", seconds / 3_600),
-        seconds => format!("{}d", seconds / 86_400),
     }
 }
