@@ -9,7 +9,7 @@ TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z
 export CARGO_TARGET_$(TRIPLE)_RUNNER = sudo -E
 endif
 
-.PHONY: help demo test man bench soak kernels fuzz fuzz-check lint validate supply sbom setup clean
+.PHONY: help demo test man bench soak kernels fuzz fuzz-check lint validate supply sbom deb rpm packages setup clean
 
 help:
 	@echo "make demo    show the main job: an attacker is banned, the office with the same failures is not"
@@ -20,6 +20,8 @@ help:
 	@echo "make kernels the kernel program on Debian's kernels, in virtual machines (amd64)"
 	@echo "make fuzz    a minute of nonsense for each parser of lists and events"
 	@echo "make validate FAIL2BAN=/etc/fail2ban    the settings, and the installed filters, each on its samples"
+	@echo "make deb     the package for Debian, in target/debian; make rpm: that for Rocky Linux, in target/generate-rpm"
+	@echo "make packages both, installed, used, upgraded and removed on a Debian 12 in namespaces"
 	@echo "make lint    formatting and clippy"
 	@echo "make supply  what is linked into the tools may be: licences, sources, yanked releases, advisories; ADVISORY_DB=DIR"
 	@echo "make sbom    a CycloneDX list of it, target/ringfence.cdx.json"
@@ -95,6 +97,21 @@ sbom:
 	@mkdir -p target
 	@CARGO="$(CARGO)" scripts/sbom >target/ringfence.cdx.json.new
 	@mv target/ringfence.cdx.json.new target/ringfence.cdx.json
+deb:
+	@scripts/setup deb
+	@scripts/package deb
+
+rpm:
+	@scripts/setup rpm
+	@scripts/package rpm
+
+# An upgrade needs two versions.
+packages:
+	@scripts/setup packages
+	@scripts/package deb
+	@scripts/package deb $$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)+newer
+	@scripts/package rpm
+	@$(SUDO) scripts/try-packages target/debian/ringfence_*[0-9]_*.deb target/debian/ringfence_*+newer_*.deb target/generate-rpm/ringfence-*.rpm
 
 setup:
 	@scripts/setup bench

@@ -130,7 +130,12 @@ fn duration(text: &str, allowed: RangeInclusive<Duration>) -> Result<Duration, S
 
 /// Leaves evidence of a decision. A journal that cannot be written to says so in syslog; the decision stands.
 fn record(config: &Config, decision: &Decision, now: Timestamp) {
-    let _ = Journal::new(&config.log_dir, &config.run_dir, Path::new(SYSLOG)).record(decision, now);
+    let _ = write_down(config, decision, now);
+}
+
+/// The same, for who goes on otherwise where the journal cannot be written to.
+fn write_down(config: &Config, decision: &Decision, now: Timestamp) -> io::Result<()> {
+    Journal::new(&config.log_dir, &config.run_dir, Path::new(SYSLOG)).record(decision, now)
 }
 
 #[cfg(test)]

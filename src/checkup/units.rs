@@ -96,7 +96,9 @@ fn one(unit: &Unit, scheduler: &Scheduler, states: Option<&Shown>) -> Option<Fin
         let remedy = if scheduler.systemd {
             format!("systemctl enable --now {name}")
         } else {
-            format!("Take the line of `{call}` from packaging/cron.d/ringfence into /etc/cron.d/ringfence.")
+            format!(
+                "Take the line of `{call}` from /usr/share/doc/ringfence/examples/ringfence.cron into /etc/cron.d/ringfence."
+            )
         };
         return needs(
             "enabled",
@@ -104,7 +106,8 @@ fn one(unit: &Unit, scheduler: &Scheduler, states: Option<&Shown>) -> Option<Fin
             remedy,
         );
     }
-    match states?.state(unit) {
+    let states = states?;
+    match states.state(unit) {
         State::Systemd | State::Cron => None,
         // What runs once at boot is done by now.
         State::Stopped | State::Missing if *unit == services::SETS => None,
@@ -114,7 +117,7 @@ fn one(unit: &Unit, scheduler: &Scheduler, states: Option<&Shown>) -> Option<Fin
             format!("systemctl start {name}"),
         ),
         State::Failed(_) => {
-            let service = services::service(unit).unwrap_or_else(|| (*name).to_owned());
+            let service = states.failed(unit).unwrap_or_else(|| (*name).to_owned());
             needs(
                 "failed",
                 format!("The last run of {service} failed: {without}."),

@@ -19,6 +19,7 @@ mod report;
 pub(super) mod restricted;
 mod session;
 pub(super) mod show;
+mod untold;
 
 use fetch::Then;
 pub(super) use session::all_lists;

@@ -11,7 +11,7 @@ use ipnetwork::IpNetwork;
 
 use super::Found;
 use crate::address_table::{self, About, AddressTable, Entry, Kind};
-use crate::state_file::{self, Durability};
+use crate::state_file;
 
 /// So long an address is remembered, in seconds.
 pub const DAY: i64 = 24 * 3600;
@@ -100,7 +100,8 @@ fn add(state_dir: &Path, old: Option<AddressTable>, found: &Found, now: i64) -> 
         labels: vec![],
     };
     state_file::make_dir(state_dir, 0o750)?;
-    state_file::replace(&path(state_dir), &address_table::encode(&about, entries), Durability::Durable)
+    // The group is that of who downloads lists without privileges: these must not hit whoever is in it.
+    state_file::hand_out(&path(state_dir), &address_table::encode(&about, entries))
 }
 
 /// A minute is over (or the clock was set back), or a lookup found an address that is not in it yet: unlike

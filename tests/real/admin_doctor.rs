@@ -510,11 +510,11 @@ const EXPECTED: &str = "\
 
 VERDICT      SUBJECT        WHAT
 needs doing  timers         ringfence-ban.timer is not enabled, nor is there a line of cron in its place: bans that fail2ban let go without a word stay in the kernel.
-                            -> Take the line of `ringfence-ban sync` from packaging/cron.d/ringfence into /etc/cron.d/ringfence.
+                            -> Take the line of `ringfence-ban sync` from /usr/share/doc/ringfence/examples/ringfence.cron into /etc/cron.d/ringfence.
 needs doing  timers         ringfence-block.timer is not enabled, nor is there a line of cron in its place: blocked accounts are let go late, and flushed rules do not come back.
-                            -> Take the line of `ringfence-block expire` from packaging/cron.d/ringfence into /etc/cron.d/ringfence.
+                            -> Take the line of `ringfence-block expire` from /usr/share/doc/ringfence/examples/ringfence.cron into /etc/cron.d/ringfence.
 needs doing  timers         ringfence-sets.service is not enabled, nor is there a line of cron in its place: the sets are not there when saved rules are loaded at boot.
-                            -> Take the line of `ringfence-lists load` from packaging/cron.d/ringfence into /etc/cron.d/ringfence.
+                            -> Take the line of `ringfence-lists load` from /usr/share/doc/ringfence/examples/ringfence.cron into /etc/cron.d/ringfence.
 not checked  clock          Whether anything keeps the clock right is not known: systemd does not run here.
                             -> See: chronyc tracking, or ntpq -p
 fine         settings       the settings have no secrets, and nobody else may change them

@@ -1055,3 +1055,38 @@ fn downloads_need_no_privilege() {
     assert_eq!((call.code, &*call.stderr), (0, ""));
     assert!(blocks(&world, "198.19.2.1"));
 }
+
+#[test]
+fn what_a_download_may_not_write_down_the_load_does() {
+    let http = Http::start();
+    let world = one(&http, "");
+    http.serve("/x", status(404, &[], ""));
+    std::fs::set_permissions(world.dir(), PermissionsExt::from_mode(0o755)).unwrap();
+    let tool = world.path("ringfence-lists");
+    std::fs::copy(world.lists_command(&[]).get_program(), &tool).unwrap();
+    for (dir, owner) in [("state", 0), ("state/lists", NOBODY), ("log", 0)] {
+        std::fs::create_dir(world.path(dir)).unwrap();
+        chown(world.path(dir), Some(owner), None).unwrap();
+    }
+    let mut command = Command::new(&tool);
+    command.arg("fetch").env("RINGFENCE_CONFIG", world.config()).current_dir("/").uid(NOBODY).gid(NOBODY);
+    assert_eq!(call(&mut command).code, 1);
+    let (journal, untold) = (world.path("log/decisions.jsonl"), world.path("state/lists/untold.json"));
+    assert!(!journal.exists());
+    // Nor may it speak for another tool.
+    let text = std::fs::read_to_string(&untold).unwrap();
+    std::fs::write(&untold, text.replace("\"tool\": \"ringfence-lists\"", "\"tool\": \"ringfence-ban\""))
+        .unwrap();
+
+    let host = Host::new();
+    let load = call(&mut host.call(&world.lists_command(&["load"])));
+    assert_eq!((load.code, &*load.stderr), (0, ""));
+    let lines = std::fs::read_to_string(&journal).unwrap();
+    let refused: Value = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .find(|line| line["reason"] == "list-refused")
+        .unwrap();
+    assert_eq!((&refused["tool"], &refused["subject"]), (&json!("ringfence-lists"), &json!("x")));
+    assert!(!untold.exists());
+}

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::session::COMPILED;
-use super::{TOOL, protection, restricted};
+use super::{TOOL, protection, restricted, untold};
 use crate::address_set::AddressSet;
 use crate::allow::{self, Allowed};
 use crate::commands::firewall::confirmed;
@@ -115,6 +115,7 @@ pub(super) fn run(config: &Config, args: &Args, now: Timestamp) -> anyhow::Resul
 
 /// Brings the lists in the store into the kernel, where it does not hold them already. Only who has the lock may.
 pub(super) fn load(config: &Config, store: &Store, force: bool, now: Timestamp) -> anyhow::Result<Done> {
+    untold::tell(config, store);
     let mut kernel = Ipset::open().context("cannot talk to the kernel's ipset")?;
     // A rule that names a list that is not there is the firewall's trouble, and no reason to keep old lists.
     let (lists, problems) = restricted::read_all(config, store, now);

@@ -8,8 +8,7 @@ use anyhow::bail;
 use jiff::Timestamp;
 
 use super::fetch::Args;
-use super::{TOOL, protection};
-use crate::commands::record;
+use super::{TOOL, protection, untold};
 use crate::config::Config;
 use crate::config::lists::{Kind, List, ListName, Source};
 use crate::evidence::Decision;
@@ -268,9 +267,7 @@ impl<'a> Session<'a> {
         if !self.status.notes.is_empty() {
             decisions.push(decision("lists", "note", "lists-noted", &self.status.notes.join("; ")));
         }
-        for decision in &decisions {
-            record(self.config, decision, self.now);
-        }
+        untold::record_or_leave(self.config, self.store, decisions, self.now);
     }
 
     /// Whether all was taken.

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{data, now, run, wait_for};
+use super::{data, now, project, run, wait_for};
 
 /// A server on a Unix socket and on loopback, with TLS; it ends with this value.
 pub struct Postgres {
@@ -54,8 +54,8 @@ impl User {
 }
 
 impl Postgres {
-    /// Starts a server: database `freeswitch`; role `ringfence` (password `s3cr=t '\`) may read, and enter over the
-    /// socket without a password.
+    /// Starts a server: database `freeswitch`; role `ringfence` (password `s3cr=t '\`) may enter over the
+    /// socket without a password, and read where it was [permitted](Self::permit).
     pub fn start() -> Self {
         let user = User::unprivileged();
         let dir = TempDir::with_prefix("rf-pg-").unwrap();
@@ -74,11 +74,7 @@ impl Postgres {
         server.psql_in("postgres", "CREATE DATABASE fusionpbx");
         server.psql_in("fusionpbx", &std::fs::read_to_string(data("fusionpbx-schema.sql")).unwrap());
         server.psql_in("fusionpbx", rows);
-        server.psql_in(
-            "fusionpbx",
-            "GRANT SELECT ON v_access_controls, v_access_control_nodes, v_gateways, v_domains, v_extensions, v_event_guard_logs TO ringfence;
-             ALTER ROLE ringfence SET default_transaction_read_only = on",
-        );
+        server.permit("fusionpbx");
         server
     }
 
@@ -190,8 +186,15 @@ impl Postgres {
         let expires = now() + 3600;
         self.psql(&format!(
             "SET search_path = public; UPDATE sip_registrations SET expires = {expires}; UPDATE registrations SET expires = {expires}; \
-             GRANT SELECT ON ALL TABLES IN SCHEMA public TO ringfence, tlsonly"
+             GRANT SELECT ON ALL TABLES IN SCHEMA public TO tlsonly"
         ));
+        self.permit("freeswitch");
+    }
+
+    /// The role `ringfence` may read there what we ask for: by the file that is shipped for it.
+    pub fn permit(&self, database: &str) {
+        let file = project("packaging/sql/ringfence-role.sql");
+        run(self.psql_at(database).arg("-f").arg(file));
     }
 
     /// Runs SQL in FreeSWITCH's database.
@@ -205,10 +208,16 @@ impl Postgres {
     }
 
     pub fn psql_command(&self, database: &str, sql: &str) -> Command {
+        let mut command = self.psql_at(database);
+        command.arg("-c").arg(sql);
+        command
+    }
+
+    fn psql_at(&self, database: &str) -> Command {
         let beside = self.bin.join("psql");
         let mut command = Command::new(if beside.exists() { beside } else { "psql".into() });
         command.args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1", "-U", "admin", "-d", database, "-p"]);
-        command.arg(self.port.to_string()).arg("-h").arg(self.dir.path()).arg("-c").arg(sql);
+        command.arg(self.port.to_string()).arg("-h").arg(self.dir.path());
         command
     }
 
