@@ -108,6 +108,7 @@ rpm:
 # An upgrade needs two versions.
 packages:
 	@scripts/setup packages
+	@rm -f target/debian/*.deb target/generate-rpm/*.rpm
 	@scripts/package deb
 	@scripts/package deb $$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)+newer
 	@scripts/package rpm
