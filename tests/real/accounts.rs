@@ -173,3 +173,27 @@ fn nobody_waits_past_the_deadline() {
     let error = look_up(&gone, &["101@a".parse().unwrap()], deadline).unwrap_err();
     assert!(format!("{error:#}").starts_with("cannot connect to postgres fusionpbx as ringfence on"));
 }
+
+#[test]
+fn the_role_reads_what_is_asked_for_and_no_password() {
+    let server = Postgres::with_fusionpbx("SELECT 1");
+    server.load_recorded();
+    // Again, as after an update.
+    server.permit("fusionpbx");
+    for (database, sql, permitted) in [
+        ("fusionpbx", "SELECT extension, enabled FROM v_extensions", true),
+        ("fusionpbx", "SELECT password FROM v_extensions", false),
+        ("fusionpbx", "SELECT proxy FROM v_gateways", true),
+        ("fusionpbx", "SELECT password FROM v_gateways", false),
+        ("fusionpbx", "SELECT * FROM v_domains", false),
+        ("fusionpbx", "SET transaction_read_only = off; UPDATE v_domains SET domain_enabled = true", false),
+        ("freeswitch", "SELECT network_ip FROM sip_registrations", true),
+        ("freeswitch", "SELECT contact FROM sip_registrations", false),
+        ("freeswitch", "SELECT nonce FROM sip_authentication", false),
+    ] {
+        let output = server.psql_command(database, sql).args(["-U", "ringfence"]).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), permitted, "{sql}: {stderr}");
+        assert!(permitted || stderr.contains("permission denied"), "{sql}: {stderr}");
+    }
+}
