@@ -20,7 +20,7 @@ help:
 	@echo "make kernels the kernel program on Debian's kernels, in virtual machines (amd64)"
 	@echo "make fuzz    a minute of nonsense for each parser of lists and events"
 	@echo "make validate FAIL2BAN=/etc/fail2ban    the settings, and the installed filters, each on its samples"
-	@echo "make deb     the package for Debian, in target/debian; make rpm: that for Rocky Linux, in target/generate-rpm"
+	@echo "make deb     the package for Debian, in target/packages; make rpm: that for Rocky Linux"
 	@echo "make packages both, installed, used, upgraded and removed on a Debian 12 in namespaces"
 	@echo "make lint    formatting and clippy"
 	@echo "make supply  what is linked into the tools may be: licences, sources, yanked releases, advisories; ADVISORY_DB=DIR"
@@ -108,11 +108,11 @@ rpm:
 # An upgrade needs two versions.
 packages:
 	@scripts/setup packages
-	@rm -f target/debian/*.deb target/generate-rpm/*.rpm
+	@rm -rf target/packages
 	@scripts/package deb
 	@scripts/package deb $$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)+newer
 	@scripts/package rpm
-	@$(SUDO) scripts/try-packages target/debian/ringfence_*[0-9]_*.deb target/debian/ringfence_*+newer_*.deb target/generate-rpm/ringfence-*.rpm
+	@$(SUDO) scripts/try-packages target/packages/*[0-9]_*.deb target/packages/*+newer_*.deb target/packages/*.rpm
 
 setup:
 	@scripts/setup bench
