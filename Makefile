@@ -97,6 +97,7 @@ sbom:
 	@mkdir -p target
 	@CARGO="$(CARGO)" scripts/sbom >target/ringfence.cdx.json.new
 	@mv target/ringfence.cdx.json.new target/ringfence.cdx.json
+
 deb:
 	@scripts/setup deb
 	@scripts/package deb

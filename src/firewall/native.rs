@@ -150,6 +150,8 @@ pub(super) struct Rule {
     expressions: Vec<Value>,
     /// What the kernel calls it by in its table, for good.
     handle: Option<u64>,
+    /// Whether it stands where fail2ban or `event_guard` bans.
+    pub(super) bans: bool,
 }
 
 /// What a rule does with a packet that it matches.
@@ -409,11 +411,6 @@ impl Chain {
         &self.name
     }
 
-    /// Whether fail2ban made its table.
-    pub(super) fn is_of_bans(&self) -> bool {
-        holds_bans(&self.table)
-    }
-
     fn step(&self, at: usize, rule: &Rule, holds: path::Holds, effect: Effect<'_>) -> Step {
         let target = match effect {
             Effect::GoesOn => None,
@@ -531,7 +528,8 @@ fn chains(ruleset: &Value, counts: &dyn Fn(&str, &str) -> bool) -> Vec<Chain> {
             |chain: &&mut Chain| (&chain.family, &chain.table, &chain.name) == (&place.0, &place.1, &place.2);
         if let Some(chain) = chains.iter_mut().find(its) {
             let expressions = rule["expr"].as_array().cloned().unwrap_or_default();
-            chain.rules.push(Rule { expressions, handle: rule["handle"].as_u64() });
+            let bans = holds_bans(&chain.table) || is_event_guards(&chain.name);
+            chain.rules.push(Rule { expressions, handle: rule["handle"].as_u64(), bans });
         }
     }
     chains

@@ -213,7 +213,7 @@ impl Reachability {
         match chain {
             Chain::Unread(why) => Path::ends(unknown(why)),
             Chain::Native(chain) => match &self.native {
-                Ok(native) => native.through(chain, packet, &|_| true),
+                Ok(native) => native.through(chain, packet, &|rule| spared == Spared::Nothing || !rule.bans),
                 Err(_) => Path::ends(unknown("tables of nftables' own, which could not be read")),
             },
             Chain::Saved { program, table, name, saved } => {
@@ -257,7 +257,6 @@ impl Reachability {
             Ok(native) => {
                 let packet = Packet::udp(self.address, 0, []);
                 let hooked = native.hooked(&packet);
-                let hooked = hooked.filter(|(.., chain)| spared == Spared::Nothing || !chain.is_of_bans());
                 all.extend(hooked.map(|(point, priority, chain)| (point, priority, Chain::Native(chain))));
             }
             Err(_) => all.push((

@@ -191,7 +191,7 @@ fn event_guard_through_nftables_is_named_and_undone(variant: &'static str) {
     let tested = admin(&banner, &["test", BAD]);
     assert_eq!(tested.code, 1, "{}", tested.stdout);
     for says in [
-        "nftables, table inet filter: the chain sip-auth-fail drops it, by name",
+        "dropped by rule 2 of sip-auth-fail (nftables, table inet filter): `ip saddr 203.0.113.21 counter drop`",
         "FusionPBX's event_guard (its chains sip-auth-* are there) may block it at the first failure",
     ] {
         assert!(tested.stdout.contains(says), "{}", tested.stdout);
@@ -320,19 +320,19 @@ fn rules_of_the_hosts_own(variant: &'static str) {
         (
             format!("{table}nft add rule inet own in ip saddr 203.0.113.21 drop"),
             BAD,
-            "is blocked by nftables, table inet own: the chain in drops it, by name, until somebody changes it",
+            "is blocked by rule 1 of in (nftables, table inet own), `ip saddr 203.0.113.21 drop` on ",
             false,
         ),
         (
             format!("{table}{set}nft add rule inet own in ip saddr @nets udp dport 5060 drop"),
             BAD,
-            "is blocked by nftables, table inet own: the chain in drops it, as the set nets has it (UDP, port 5060)",
+            "is blocked by rule 1 of in (nftables, table inet own), `ip saddr @nets udp dport 5060 drop` on 5060 udp, until ",
             true,
         ),
         (
             format!("{table}nft add rule inet own in ip6 saddr 2001:db8:21::/48 counter reject"),
             PHONES[1][1],
-            "is blocked by nftables, table inet own: the chain in rejects it, by name, until somebody changes it",
+            "is blocked by rule 1 of in (nftables, table inet own), `ip6 saddr 2001:db8:21::/48 counter reject` on ",
             false,
         ),
     ] {

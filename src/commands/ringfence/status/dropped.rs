@@ -16,8 +16,8 @@ use crate::drops::{self, Kind, Reason, Totals};
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Dropped {
-    /// When the record began, in seconds since 1970.
-    pub(super) begun: i64,
+    /// When the record began.
+    pub(super) begun: Timestamp,
     /// Within a day, in whole hours.
     pub(super) last_day: Totals,
     /// Since it began.
@@ -37,14 +37,14 @@ pub(super) fn look(config: &Config, now: Timestamp, concerns: &mut Concerns) -> 
         let lines = counted(record.odd, "line is", "lines are");
         concerns.add(About::Journal, format!("{lines} none of the format of {}", path.display()), more);
     }
-    Some(Dropped { begun: record.begun?.as_second(), last_day, all: record.all })
+    Some(Dropped { begun: record.begun?, last_day, all: record.all })
 }
 
 impl Dropped {
     /// In one line.
     pub(super) fn words(&self, now: i64) -> String {
         const DAY: i64 = 24 * 60 * 60;
-        let age = now - self.begun;
+        let age = now - self.begun.as_second();
         let time =
             if age < DAY { format!("{}, since the count began", span(age)) } else { "a day".to_owned() };
         let (dropped, observed) = (sum(&self.last_day.dropped), sum(&self.last_day.observed));
@@ -102,6 +102,7 @@ mod tests {
         };
         let words = |begun, dropped: &[(&str, u64)], observed: &[(&str, u64)]| {
             let last_day = Totals { dropped: totals(dropped), observed: totals(observed) };
+            let begun = Timestamp::from_second(begun).unwrap();
             Dropped { begun, all: last_day.clone(), last_day }.words(100_000)
         };
         assert_eq!(words(0, &[], &[]), "no packet in a day");

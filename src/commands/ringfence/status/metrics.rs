@@ -64,7 +64,7 @@ pub(super) fn render(status: &Status) -> String {
 }
 
 fn dropped(metrics: &mut Exposition, status: &Status) {
-    let begun = status.dropped.as_ref().map(|dropped| dropped.begun);
+    let begun = status.dropped.as_ref().map(|dropped| dropped.begun.as_second());
     let help = "When the count of dropped packets began.";
     metrics.one("dropped_packets_begin_timestamp_seconds", Kind::Gauge, help, begun);
     let modes = status
