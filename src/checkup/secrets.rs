@@ -40,6 +40,11 @@ impl Trusted {
         }
         trusted
     }
+
+    /// The option of install(1) by which a secret is shared with the tools that have no privileges, where there is their user.
+    fn group(&self) -> &'static str {
+        if self.groups.len() > 1 { "-g ringfence " } else { "" }
+    }
 }
 
 /// Whether others may read the secrets of the settings in `file`, or change the settings.
@@ -89,7 +94,10 @@ pub fn permissions(config: &Config, file: &Path, trusted: &Trusted) -> Vec<Findi
             Err(error) if super::is_absent(&error) => findings.push(needs(
                 path,
                 format!("{shown}, which the settings name as a secret, is not there."),
-                format!("install -m 0640 /dev/null {shown}, and write the secret into it."),
+                format!(
+                    "install -m 0640 {}/dev/null {shown}, and write the secret into it.",
+                    trusted.group()
+                ),
             )),
             Err(error) => findings.push(unreadable(Settings, CHECK, path, &error)),
         }
@@ -241,7 +249,7 @@ mod tests {
         assert_eq!(check(&in_file, (0o644, 0o600)), [""; 0]);
         assert_eq!(check(&in_file, (0o644, 0o644)), [chmod_secret]);
         let gone = in_file.replace("secret", "gone");
-        assert!(check(&gone, (0o644, 0o640))[0].starts_with("install -m 0640 /dev/null"));
+        assert!(check(&gone, (0o644, 0o640))[0].starts_with("install -m 0640 -g ringfence /dev/null"));
         assert!(
             has_password("host=x password=y")
                 && !has_password("postgres://ringfence@x/d")

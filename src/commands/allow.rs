@@ -57,6 +57,8 @@ enum Command {
     /// unless it was seen registered within a day; then that is said.
     Remove(remove::Args),
     /// Show who is allowed, how long still, since when, on whose word, and why
+    ///
+    /// On whose word: `by hand`, the jail, or `a walk`, for as long as `ringfence test --walk` runs.
     List(list::Args),
     /// Allow nobody any more whom add allowed, or nobody of a jail; with --after, fail2ban's actionflush
     Flush(remove::FlushArgs),

@@ -45,14 +45,15 @@ pub struct Args {
 enum Command {
     /// Why an address or account is blocked, or is not: by what, since when, until when, and what undoes it
     ///
-    /// The answer comes first: by what, on which ports, since when, until when. Then what each check says; the lines of logs that
-    /// made fail2ban ban it; the last decisions about it; and the commands that undo it, each a line to be pasted. Two blocks are
+    /// The answer comes first: by what, on which ports, since when, until when. Then what each check says, in the order in which a
+    /// packet meets them on this host, each with its rule; what else is known; the lines of logs that made fail2ban ban it; the last decisions about it; and the commands that undo it, each a line to be pasted. Two blocks are
     /// both named. A block is what drops packets in the kernel: a ban that fail2ban holds and no rule does, a ban below a rule
     /// that lets its packets in, a block list where an allow list comes first, and whatever is only observed are none, and that
     /// is said. While Ringfence is paused, that is said first, and nothing of it counts.
     ///
-    /// Of nftables' own tables, rules that drop or reject by source count; the tables raw and mangle are not looked at. Of an
-    /// account: where it is blocked, whether FusionPBX knows it, where it is registered, its failures of the last hour, and
+    /// Looked at are all tables of iptables that packets for this host go through (raw, mangle, nat, filter, security), and those
+    /// of nftables' own; what is not understood there is named, and the exit status is 2 if the answer hangs on it. Of an account:
+    /// where it is blocked, whether FusionPBX knows it, where it is registered, its failures of the last hour, and
     /// whether one of the addresses is blocked that it is registered from or fails from. For a host's rule about more than the
     /// one address, an accept for that address above it is printed.
     ///
@@ -84,7 +85,8 @@ enum Command {
     /// keeps its end and reason.
     ///
     /// What would free others too (a network, an account everywhere), what blocks the addresses of an account, and the host's own
-    /// rules are left, and said with the command. FusionPBX's database is only read, so that its page still shows what
+    /// rules are left, and said with the command. Two releases at once take turns. What is blocked again while it is let go, by a
+    /// phone that goes on failing, is said, with what is left then. FusionPBX's database is only read, so that its page still shows what
     /// event_guard blocked. During a pause nothing of Ringfence's is undone. May be repeated.
     Release(release::Args),
     /// What would become of an address, rule by rule; --walk goes through a real failure
@@ -95,13 +97,13 @@ enum Command {
     /// known of one packet - a limit, an interface, a match that is not known here - is said, with what else would become of it,
     /// and never guessed.
     ///
-    /// Tables of nftables' own are walked as the kernel does, chains hooked at ingress, prerouting and input by their priority,
-    /// with policies and jumps; where it hangs on what is not understood (a mark, a named set of ports), the outcome is not
-    /// known. The program that ringfence-block(1) may have in the kernel is asked, too. The tables raw, mangle and nat of
-    /// iptables are not. Rules by date are judged by the clock, in UTC; during a pause the first line says until when.
+    /// All tables of iptables are walked as the kernel does, and those of nftables' own, by their priority, with policies and
+    /// jumps; where it hangs on what is not understood (a mark, a rewritten destination, a named set of ports), the outcome is not
+    /// known. The program that ringfence-block(1) may have in the kernel is asked, too. Rules by date are judged by the clock, in UTC; during a pause the first line says until when.
     ///
     /// Then what would follow if a login failed: which of fail2ban's jails would count it, whether ringfence-ignore(1) keeps the
-    /// address, and whether ringfence-block(1) would block the account; and event_guard, where its chains are: it may block at
+    /// address, and what ringfence-block(1) would decide of the account, also while blocks are suspended, in a flood, and who
+    /// makes way where `max` is reached; and event_guard, where its chains are: it may block at
     /// the first failure, whoever allows the address. Without --walk nothing is sent and nothing changed. It needs root.
     Test(test::Args),
     /// Lift all blocking of ours for a while, after which the kernel blocks again by itself
@@ -119,7 +121,8 @@ enum Command {
     ///
     /// The figures are from the journal of decisions, the log of failures as `offenders` reads it, fail2ban's database for bans
     /// that the journal does not have, and the last good copies of the lists. What could not be read is said on the page and on
-    /// standard error. Packets that lists, limits and restrictions drop leave no record, and are not counted.
+    /// standard error. Packets that the kernel drops are counted by reason each minute, for 90 days; those of all block lists
+    /// together.
     Report(report::Args),
     /// Whether the settings and the installed filters and jails are right
     ///
@@ -178,6 +181,7 @@ Files:
   /var/log/ringfence/events/events.log  the log of ringfence-events, and its rotated files; where it is
                                         not, FreeSWITCH's own log
   /var/log/ringfence/decisions.jsonl    the journal of decisions, and its renamed file
+  /var/lib/ringfence/drops              how many packets were dropped, by reason and hour, for 90 days
   /var/lib/fail2ban/fail2ban.sqlite3    whom fail2ban remembers, and why; read only
   /run/ringfence/pause.json             until when there is a pause";
 
