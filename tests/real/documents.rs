@@ -508,3 +508,16 @@ fn jails_are_taken_by_fail2ban() {
         }
     }
 }
+
+/// Whatever make sets up is something that scripts/setup knows.
+#[test]
+fn make_sets_up_what_there_is() {
+    let makefile = std::fs::read_to_string(project("Makefile")).unwrap();
+    let words: Vec<&str> =
+        makefile.lines().filter_map(|line| line.trim().strip_prefix("@scripts/setup ")).collect();
+    let refused = std::process::Command::new(project("scripts/setup")).arg("nonsense").output().unwrap();
+    let usage = String::from_utf8(refused.stderr).unwrap();
+    let (_, known) = usage.trim().rsplit_once(' ').unwrap();
+    let known: Vec<&str> = known.split('|').collect();
+    assert!(words.len() > 8 && words.iter().all(|word| known.contains(word)), "{words:?}: {usage}");
+}
