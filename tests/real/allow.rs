@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ringfence::allow::timed::Entry;
 
-use crate::support::{Allower, Call, World, call, now, sqlite, wait_for};
+use crate::support::{Allower, Call, World, call, copy_program, now, sqlite, wait_for};
 
 const DAY: i64 = 86_400;
 
@@ -343,7 +343,7 @@ fn it_needs_root_and_says_so() {
     // Wherever the tool was built, its directory may be closed to others.
     std::fs::set_permissions(world.dir(), PermissionsExt::from_mode(0o755)).unwrap();
     let tool = world.path("ringfence-allow");
-    std::fs::copy(world.allow_command(&[]).get_program(), &tool).unwrap();
+    copy_program(world.allow_command(&[]).get_program(), &tool);
     for args in [&["add", PHONE][..], &["remove", PHONE], &["list"], &["flush"], &["sync"]] {
         let mut command = std::process::Command::new(&tool);
         command.args(args).env("RINGFENCE_CONFIG", world.config()).current_dir("/").uid(NOBODY).gid(NOBODY);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Blocker, Call, call, now, run, wait_for};
+use crate::support::{Blocker, Call, call, copy_program, now, run, wait_for};
 
 const UNVERIFIED: &str = "[block]\nverify = \"none\"\n";
 
@@ -342,7 +342,7 @@ impl<'a> Programs<'a> {
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir(&dir).unwrap();
         for multi in ["xtables-nft-multi", "xtables-legacy-multi"] {
-            std::fs::copy(PathBuf::from("/usr/sbin").join(multi), dir.join(multi)).unwrap();
+            copy_program(PathBuf::from("/usr/sbin").join(multi), dir.join(multi));
         }
         for name in names {
             let multi = if name.contains("legacy") { "xtables-legacy-multi" } else { "xtables-nft-multi" };
@@ -761,7 +761,7 @@ fn a_killed_call_is_completed_by_the_next(matcher: &'static str) {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["ledger.db", "ledger.db.lock"]);
+    assert_eq!(names, ["drops", "ledger.db", "ledger.db.lock"]);
 }
 
 fn twenty_at_once_are_all_done(matcher: &'static str) {

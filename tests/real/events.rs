@@ -12,7 +12,9 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::Signal;
 
 use crate::support::event_source::{GREETING, command, event, failure, now_us, recorded, ten_accounts};
-use crate::support::{EventSource, Events, Host, Postgres, World, call, data, project, run, wait_for};
+use crate::support::{
+    EventSource, Events, Host, Postgres, World, call, copy_program, data, project, run, wait_for,
+};
 
 const SESSIONS: [&str; 7] = [
     "events-json-01.jsonl",
@@ -703,7 +705,7 @@ fn unprivileged(world: &World) -> Command {
         chown(world.path(dir), Some(65_534), Some(65_534)).unwrap();
     }
     let tool = world.path("ringfence-events");
-    std::fs::copy(world.events_command(&[]).get_program(), &tool).unwrap();
+    copy_program(world.events_command(&[]).get_program(), &tool);
     let mut command = Command::new("setpriv");
     command.args([
         "--reuid=65534",

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::support::pbx::{PHONES, UNVERIFIED};
 use crate::support::sip::register;
-use crate::support::{Call, Pbx, call, data, now, run, wait_for};
+use crate::support::{Call, Pbx, call, copy_program, data, now, run, wait_for};
 
 with_both_variants! {
     what_goes_in_comes_out
@@ -410,7 +410,7 @@ impl<'a> Programs<'a> {
         std::fs::create_dir_all(dir.join("real")).unwrap();
         for variant in ["nft", "legacy"] {
             let multi = format!("xtables-{variant}-multi");
-            std::fs::copy(std::path::Path::new("/usr/sbin").join(&multi), dir.join(&multi)).unwrap();
+            copy_program(std::path::Path::new("/usr/sbin").join(&multi), dir.join(&multi));
             for name in FAMILIES
                 .iter()
                 .flat_map(|family| ["", "-save", "-restore"].map(|what| format!("{family}-{variant}{what}")))

@@ -12,7 +12,7 @@ use ringfence::feeds::store::Store;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Call, Certificate, Host, Http, Reply, World, call, gzip, gzip_bomb, now, run, wait_for, xz,
+    Call, Certificate, Host, Http, Reply, World, call, copy_program, gzip, gzip_bomb, now, run, wait_for, xz,
 };
 
 const GOOD: &[u8] = b"198.51.100.7\n203.0.113.9\n";
@@ -1026,7 +1026,7 @@ fn downloads_need_no_privilege() {
     // Wherever the tool was built, its directory may be closed to others.
     std::fs::set_permissions(world.dir(), PermissionsExt::from_mode(0o755)).unwrap();
     let tool = world.path("ringfence-lists");
-    std::fs::copy(world.lists_command(&[]).get_program(), &tool).unwrap();
+    copy_program(world.lists_command(&[]).get_program(), &tool);
     let fetch = |tool: &Path| {
         let mut command = Command::new(tool);
         command.arg("fetch").env("RINGFENCE_CONFIG", world.config());
@@ -1063,7 +1063,7 @@ fn what_a_download_may_not_write_down_the_load_does() {
     http.serve("/x", status(404, &[], ""));
     std::fs::set_permissions(world.dir(), PermissionsExt::from_mode(0o755)).unwrap();
     let tool = world.path("ringfence-lists");
-    std::fs::copy(world.lists_command(&[]).get_program(), &tool).unwrap();
+    copy_program(world.lists_command(&[]).get_program(), &tool);
     for (dir, owner) in [("state", 0), ("state/lists", NOBODY), ("log", 0)] {
         std::fs::create_dir(world.path(dir)).unwrap();
         chown(world.path(dir), Some(owner), None).unwrap();

@@ -17,6 +17,7 @@ pub mod samples;
 pub mod sip;
 mod world;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -80,6 +81,13 @@ pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(30), "in vain: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Copies a program that is to be run. Another process does it: what this one writes, children of other tests have open until they are
+/// another program, and meanwhile it could not be run ("Text file busy").
+#[track_caller]
+pub fn copy_program(from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) {
+    run(Command::new("cp").arg(from.as_ref()).arg(to.as_ref()));
 }
 
 /// Runs SQL through sqlite3.
