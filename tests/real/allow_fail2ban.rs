@@ -1,12 +1,11 @@
 //! From a success in the log to the kernel and to `ringfence-ignore`, and back: a real fail2ban and `ringfence-allow`.
 
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use assert_cmd::cargo::cargo_bin;
 
-use crate::support::{Allower, Fail2ban, wait_for};
+use crate::support::{Allower, Fail2ban, wait_for, write_program};
 
 /// Who registers is allowed.
 const JAIL: &str = "registrar-success";
@@ -42,8 +41,7 @@ impl Site {
                 world.config().display(),
                 cargo_bin(tool).display(),
             );
-            std::fs::write(&program, script).unwrap();
-            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+            write_program(&program, &script);
             program
         };
         let calls = format!("echo \"$1 $status\" >> '{}'", world.path("calls").display());

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::UdpSocket;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use assert_cmd::cargo::cargo_bin;
@@ -11,7 +10,7 @@ use assert_cmd::cargo::cargo_bin;
 use crate::fail2ban::{NEXT_ENTRY, as_of_now, recorded};
 use crate::support::pbx::{PBX, PHONES, UNVERIFIED, once_free};
 use crate::support::sip::{Answerer, register};
-use crate::support::{Fail2ban, Pbx, Postgres, data, now, wait_for};
+use crate::support::{Fail2ban, Pbx, Postgres, data, now, wait_for, write_program};
 
 const JAIL: &str = "ringfence-account";
 
@@ -55,8 +54,7 @@ impl Site {
             cargo_bin("ringfence-block").display(),
             pbx.world.path("calls").display()
         );
-        std::fs::write(&program, script).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&program, &script);
         let before = pbx.saved();
         Self { pbx, before, program }
     }

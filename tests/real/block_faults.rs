@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Blocker, Call, call, copy_program, now, run, wait_for};
+use crate::support::{Blocker, Call, call, copy_program, now, run, wait_for, write_program};
 
 const UNVERIFIED: &str = "[block]\nverify = \"none\"\n";
 
@@ -349,8 +348,7 @@ impl<'a> Programs<'a> {
             std::os::unix::fs::symlink(multi, dir.join(name)).unwrap();
         }
         for (name, script) in scripts {
-            std::fs::write(dir.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
-            std::fs::set_permissions(dir.join(name), PermissionsExt::from_mode(0o755)).unwrap();
+            write_program(dir.join(name), &format!("#!/bin/sh\n{script}\n"));
         }
         run(site.host.command("mount").arg("--bind").arg(&dir).arg("/usr/sbin"));
         Self(site)

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use crate::fail2ban::{NEXT_ENTRY, as_of_now, expected, found, recorded};
-use crate::support::{Fail2ban, Host, World, now, wait_for};
+use crate::support::{Fail2ban, Host, World, now, wait_for, write_program};
 
 const JAIL: &str = "ringfence-account";
 
@@ -71,8 +70,7 @@ impl Recorder {
         std::fs::create_dir_all(world.path("bin")).unwrap();
         let recorder = Self { program: world.path("bin").join(name), calls: world.path(name) };
         let script = format!("#!/bin/sh\nprintf '%s\\0' \"$#\" \"$@\" >> '{}'\n", recorder.calls.display());
-        std::fs::write(&recorder.program, script).unwrap();
-        std::fs::set_permissions(&recorder.program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&recorder.program, &script);
         recorder
     }
 

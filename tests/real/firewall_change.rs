@@ -1,6 +1,6 @@
 //! `ringfence-firewall`: what goes in comes out again, whatever happens meanwhile.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::support::pbx::{PHONES, UNVERIFIED};
 use crate::support::sip::register;
-use crate::support::{Call, Pbx, call, copy_program, data, now, run, wait_for};
+use crate::support::{Call, Pbx, call, copy_program, data, now, run, wait_for, write_program};
 
 with_both_variants! {
     what_goes_in_comes_out
@@ -422,8 +422,7 @@ impl<'a> Programs<'a> {
             }
         }
         for (name, script) in scripts {
-            std::fs::write(dir.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
-            std::fs::set_permissions(dir.join(name), PermissionsExt::from_mode(0o755)).unwrap();
+            write_program(dir.join(name), &format!("#!/bin/sh\n{script}\n"));
         }
         run(pbx.host.command("mount").arg("--bind").arg(&dir).arg("/usr/sbin"));
         Self(pbx)

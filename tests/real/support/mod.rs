@@ -90,6 +90,13 @@ pub fn copy_program(from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) {
     run(Command::new("cp").arg(from.as_ref()).arg(to.as_ref()));
 }
 
+/// Writes a program that is to be run, as of [`copy_program`].
+#[track_caller]
+pub fn write_program(path: impl AsRef<OsStr>, script: &str) {
+    let write = "printf %s \"$2\" > \"$1\"; chmod 755 \"$1\"";
+    run(Command::new("sh").args(["-ec", write, "sh"]).arg(path.as_ref()).arg(script));
+}
+
 /// Runs SQL through sqlite3.
 #[track_caller]
 pub fn sqlite(database: &Path, sql: &str) -> String {

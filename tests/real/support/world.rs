@@ -1,6 +1,5 @@
 //! A host's files in a directory of their own, and the tools run among them.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -8,7 +7,7 @@ use std::time::{Duration, Instant};
 use assert_cmd::cargo::cargo_bin;
 use tempfile::TempDir;
 
-use super::{data, now, sqlite};
+use super::{data, now, sqlite, write_program};
 
 /// Settings, state, logs and FreeSWITCH's files of one host.
 pub struct World {
@@ -38,8 +37,7 @@ impl World {
     pub fn has_program(&self, name: &str, script: &str) -> PathBuf {
         let program = self.path("bin").join(name);
         std::fs::create_dir_all(program.parent().unwrap()).unwrap();
-        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&program, &format!("#!/bin/sh\n{script}\n"));
         program
     }
 
