@@ -392,6 +392,8 @@ fn two_blocks_are_both_named_first_what_a_packet_meets_first() {
     bans(&banner, &fail2ban, "sip", BAD);
     // fail2ban says so before its action has done it.
     wait_for("the set", || banner.banned("sip").contains_key(BAD));
+    // It is recorded behind that.
+    wait_for("its record", || ask(&banner, &[BAD]).stdout.contains("\nThe last decisions about it:\n"));
     assert_eq!(blocked_by(&banner, BAD), ["fail2ban", "block-list"]);
     let shown = ask(&banner, &[BAD]).stdout;
     let socket = banner.pbx.world.path("fail2ban/socket").display().to_string();

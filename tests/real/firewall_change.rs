@@ -144,13 +144,25 @@ fn has_evidence(pbx: &Pbx, decision: &str, reason: &str) -> bool {
 fn watches(pbx: &Pbx) -> Vec<Pid> {
     let config = pbx.world.config().display().to_string();
     let all = std::fs::read_dir("/proc").unwrap().flatten();
-    all.filter_map(|entry| {
+    let like_it = all.filter_map(|entry| {
         let line = std::fs::read(entry.path().join("cmdline")).ok()?;
         let words: Vec<_> = line.split(|byte| *byte == 0).collect();
         let is_it = words.contains(&config.as_bytes()) && words.contains(&&b"watch"[..]);
-        is_it.then(|| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)).flatten()
-    })
-    .collect()
+        is_it.then(|| {
+            Some((Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?, parent(&entry.path())?))
+        })?
+    });
+    let like_it: Vec<_> = like_it.collect();
+    // A child of it looks like it until it is another program.
+    let is_child = |parent: Pid| like_it.iter().any(|(pid, _)| *pid == parent);
+    like_it.iter().filter(|(_, parent)| !is_child(*parent)).map(|(pid, _)| *pid).collect()
+}
+
+fn parent(process: &std::path::Path) -> Option<Pid> {
+    let stat = std::fs::read_to_string(process.join("stat")).ok()?;
+    let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+    // 0 where it is of another namespace.
+    Pid::from_raw(parent).or(Pid::from_raw(1))
 }
 
 /// Kills the one process that would take back.
