@@ -4,7 +4,7 @@
 //! set or the new one, whole. What a crash leaves beside is cleared away by the next run.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail};
 
@@ -236,6 +236,28 @@ pub fn make_missing<'a>(
         }
     }
     Ok(())
+}
+
+/// Makes those of our sets that are missing and that somebody names, empty, whatever the settings say; with one of those that belong
+/// together, all of them. Other names, and those of jails ([`Banned::with_set`]), are passed over.
+pub fn make_named<'a>(kernel: &mut Ipset, names: impl IntoIterator<Item = &'a str>) -> anyhow::Result<()> {
+    let together = all_names([]);
+    let (mut ours, mut lists) = (false, BTreeSet::new());
+    for name in names {
+        lists.extend(list_of(name));
+        ours |= together.iter().any(|set| set == name);
+    }
+    if ours || !lists.is_empty() {
+        make_missing(kernel, &lists)?;
+    }
+    if ours { make_standing(kernel) } else { Ok(()) }
+}
+
+/// The list that ports are restricted to and of which a set has this name.
+fn list_of(name: &str) -> Option<ListName> {
+    let list = name.strip_prefix(LIST)?;
+    let list = list.strip_suffix("-net4").or_else(|| list.strip_suffix("-net6"))?;
+    ListName::try_from(list.to_owned()).ok()
 }
 
 /// How many entries the kernel has of a list that ports are restricted to, of IPv4 and IPv6.

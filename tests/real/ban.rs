@@ -348,6 +348,41 @@ fn saved_rules_can_be_restored_after_a_boot() {
     assert!(banner.says(0, &["prepare", "/nowhere"]).starts_with("cannot read /nowhere: "));
 }
 
+/// A typo and a boot must not open the host: one missing set, and not a rule of the file is restored.
+#[test]
+fn saved_rules_find_their_sets_whatever_the_settings_say() {
+    let banner = Banner::new("nft");
+    banner.configure("nonsense = 1", "");
+    let families = [("iptables", "4"), ("ip6tables", "6")].map(|(tool, family)| {
+        let rules = format!(
+            "*filter\n:INPUT DROP [0:0]\n:RINGFENCE - [0:0]\n:RF-BAN - [0:0]\n\
+             -A INPUT -p udp -m set --match-set rf-ports dst -j RINGFENCE\n-A INPUT -i lo -j ACCEPT\n\
+             -A RINGFENCE -m set --match-set rf-known{family} src -j RETURN\n\
+             -A RINGFENCE -m set --match-set rf-allow{family} src -m set ! --match-set rf-block-net{family} src -j RETURN\n\
+             -A RINGFENCE -p udp -m set ! --match-set rf-to-au-net{family} src -j DROP\n\
+             -A RINGFENCE -p udp -j SET --add-set rf-slam-ip{family} src --exist\n\
+             -A RF-BAN -m set --match-set rf-ban-sip-{family} src -j DROP\nCOMMIT\n"
+        );
+        let file = banner.pbx.world.path(tool);
+        std::fs::write(&file, rules).unwrap();
+        (tool, file.display().to_string())
+    });
+    let [(_, v4), (_, v6)] = &families;
+    let said = banner.says(0, &["prepare", v4, v6]);
+    assert!(said.contains("nonsense"), "{said}");
+    for (tool, file) in &families {
+        banner.pbx.host.shell(&format!("{tool}-nft-restore {file}"));
+        assert_eq!(
+            banner.pbx.host.shell(&format!("{tool}-nft -S INPUT 2")).trim_end(),
+            "-A INPUT -i lo -j ACCEPT"
+        );
+    }
+    // Sets that only look like ours are nobody's.
+    std::fs::write(v4, "-A INPUT -m set --match-set rf-other src -j DROP").unwrap();
+    banner.says(0, &["prepare", v4]);
+    assert!(!banner.pbx.host.shell("ipset list -name").contains("rf-other"));
+}
+
 #[test]
 fn what_comes_between_two_looks_at_the_database_is_kept_in_mind() {
     let banner = Banner::new("nft");

@@ -9,8 +9,11 @@ use anyhow::Context;
 use super::{complain, kernel};
 use crate::exit::Exit;
 use crate::firewall::SAVED;
-use crate::kernel_sets::Banned;
+use crate::kernel_sets::{self, Banned};
 use crate::state_file;
+
+/// What the names of all our sets begin with.
+const OURS: &str = "rf-";
 
 /// The command line of `prepare`.
 #[derive(Debug, clap::Args)]
@@ -20,8 +23,8 @@ pub(super) struct Args {
     files: Vec<PathBuf>,
 }
 
-/// Whoever saved the host's rules saved ours, too. Their sets stay empty until fail2ban starts the jails: nobody is banned by what was
-/// saved.
+/// Whoever saved the host's rules saved ours, too. The sets of jails stay empty until fail2ban starts these: nobody is banned by what was
+/// saved. The settings are not asked: with a mistake in them, the rules of the host are restored all the same.
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     const LONGEST: u64 = 64 << 20;
     let usual = args.files.is_empty();
@@ -31,7 +34,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         match state_file::read_regular(file, LONGEST) {
             Ok(content) => {
                 let text = String::from_utf8_lossy(&content);
-                named.extend(text.split_whitespace().filter_map(Banned::with_set));
+                named
+                    .extend(text.split_whitespace().filter(|word| word.starts_with(OURS)).map(str::to_owned));
             }
             Err(error) if usual && error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => complain(&format!("cannot read {}: {error}", file.display())),
@@ -41,8 +45,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         return Ok(Exit::Yes);
     }
     let mut kernel = kernel()?;
-    for sets in named {
-        sets.make(&mut kernel).context("saved rules name sets that cannot be made")?;
+    // One that cannot be made does not keep the others from it.
+    let mut made = kernel_sets::make_named(&mut kernel, named.iter().map(String::as_str));
+    let jails: BTreeSet<_> = named.iter().filter_map(|name| Banned::with_set(name)).collect();
+    for sets in jails {
+        made = made.and(sets.make(&mut kernel).map(drop));
     }
+    made.context("saved rules name sets that cannot be made")?;
     Ok(Exit::Yes)
 }
