@@ -405,13 +405,11 @@ fn units_start(banner: &Banner, saved: Option<&[String; 2]>) {
         std::fs::read_to_string(crate::support::project("packaging/systemd/ringfence-sets.service")).unwrap();
     let calls: Vec<_> = shipped.lines().filter_map(|line| line.strip_prefix("ExecStart=")).collect();
     let expected = [
-        "/usr/bin/ringfence-lists load",
         "-/usr/bin/ringfence-ban prepare",
         "-/usr/bin/ringfence-allow sync",
+        "/usr/bin/ringfence-lists load",
     ];
     assert_eq!(calls, expected);
-    let loaded = pbx.lists(&["load"]);
-    assert_eq!((loaded.code, loaded.stderr.as_str()), (0, ""));
     // The host's own, where netfilter-persistent has them.
     let families = ["iptables", "ip6tables"];
     let own = "*filter\n-A INPUT -i lo -j ACCEPT\nCOMMIT\n";
@@ -421,6 +419,8 @@ fn units_start(banner: &Banner, saved: Option<&[String; 2]>) {
     }
     banner.does(&["prepare", &rules[0], &rules[1]]);
     crate::support::call(&mut pbx.there(&pbx.world.allow_command(&["sync"])));
+    let loaded = pbx.lists(&["load"]);
+    assert_eq!((loaded.code, loaded.stderr.as_str()), (0, ""));
     for (family, rules) in families.iter().zip(&rules) {
         pbx.host.shell(&format!("{family}-{}-restore < {rules}", pbx.variant));
     }
