@@ -1,5 +1,5 @@
--- The role "ringfence": it may read what Ringfence asks for, and nothing else. For each database by itself, as its owner or as the
--- administrator of PostgreSQL; it may be run again, as after an update of FusionPBX:
+-- The role "ringfence": it may read what Ringfence asks for, and nothing else. For each database by itself, as a superuser of PostgreSQL;
+-- it may be run again, as after an update of FusionPBX. Where the role was there before, it loses what else it might do with tables:
 --
 --   sudo -u postgres psql -d fusionpbx  -f /usr/share/ringfence/sql/ringfence-role.sql
 --   sudo -u postgres psql -d freeswitch -f /usr/share/ringfence/sql/ringfence-role.sql     where FreeSWITCH keeps its tables there
@@ -40,6 +40,8 @@ DECLARE
     wanted record;
     found text;
 BEGIN
+    -- Of columns, too. Nobody sees it without: all of this is one transaction.
+    REVOKE ALL ON ALL TABLES IN SCHEMA public FROM ringfence;
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO ringfence', current_database());
     FOR wanted IN
         SELECT * FROM (VALUES

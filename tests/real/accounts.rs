@@ -178,7 +178,11 @@ fn nobody_waits_past_the_deadline() {
 fn the_role_reads_what_is_asked_for_and_no_password() {
     let server = Postgres::with_fusionpbx("SELECT 1");
     server.load_recorded();
-    // Again, as after an update.
+    // Again, as after an update; and where somebody gave the role more than it needs.
+    server.psql_in(
+        "fusionpbx",
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO ringfence; GRANT SELECT (password) ON v_gateways TO ringfence",
+    );
     server.permit("fusionpbx");
     for (database, sql, permitted) in [
         ("fusionpbx", "SELECT extension, enabled FROM v_extensions", true),
@@ -186,6 +190,7 @@ fn the_role_reads_what_is_asked_for_and_no_password() {
         ("fusionpbx", "SELECT proxy FROM v_gateways", true),
         ("fusionpbx", "SELECT password FROM v_gateways", false),
         ("fusionpbx", "SELECT * FROM v_domains", false),
+        ("fusionpbx", "SET transaction_read_only = off; DELETE FROM v_domains", false),
         ("fusionpbx", "SET transaction_read_only = off; UPDATE v_domains SET domain_enabled = true", false),
         ("freeswitch", "SELECT network_ip FROM sip_registrations", true),
         ("freeswitch", "SELECT contact FROM sip_registrations", false),
