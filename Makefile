@@ -106,14 +106,14 @@ rpm:
 	@scripts/setup rpm
 	@scripts/package rpm
 
-# An upgrade needs two versions.
+# An upgrade needs two versions; nobody is to install the newer, which is the same.
 packages:
 	@scripts/setup packages
-	@rm -rf target/packages
+	@rm -rf target/packages target/newer
 	@scripts/package deb
-	@scripts/package deb $$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)+newer
+	@OUT=target/newer scripts/package deb $$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)+newer
 	@scripts/package rpm
-	@$(SUDO) scripts/try-packages target/packages/*[0-9]_*.deb target/packages/*+newer_*.deb target/packages/*.rpm
+	@$(SUDO) scripts/try-packages target/packages/*.deb target/newer/*.deb target/packages/*.rpm
 
 setup:
 	@scripts/setup bench

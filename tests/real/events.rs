@@ -243,7 +243,7 @@ fn logrotate_loses_no_line() {
     let mut events = Events::spawn(&world, &mut unprivileged(&world));
     let mut stream = source.listener();
     let log = world.path("log/events/events.log");
-    let shipped = std::fs::read_to_string(project("packaging/logrotate/ringfence-events")).unwrap();
+    let shipped = std::fs::read_to_string(project("packaging/logrotate/ringfence")).unwrap();
     let ours = shipped
         .replace("/var/log/ringfence/events/events.log", &log.display().to_string())
         .replace("su ringfence ringfence", "su nobody nogroup")
