@@ -27,6 +27,10 @@ pub const USUAL_FILES: [&str; 5] = [
 pub(crate) const NOT_ITS_DATABASE: &str =
     "so it is not FusionPBX's database; FusionPBX's config.conf names it as database.0";
 
+/// What to do where its file may not be read.
+const UNREADABLE: &str =
+    " (let this user be in its group, in a unit by SupplementaryGroups=, or set postgres in [fusionpbx])";
+
 /// What FusionPBX knows about databases and FreeSWITCH.
 #[derive(Clone, Debug, Default)]
 pub struct FusionPbx {
@@ -56,7 +60,10 @@ pub fn find(named: Option<&Path>) -> anyhow::Result<Option<(PathBuf, FusionPbx)>
                 )));
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+            Err(error) => {
+                let remedy = if error.kind() == io::ErrorKind::PermissionDenied { UNREADABLE } else { "" };
+                return Err(error).with_context(|| format!("cannot read {}{remedy}", path.display()));
+            }
         }
     }
     Ok(None)
