@@ -213,7 +213,8 @@ fn wrong_path(word: &str) -> Option<String> {
 }
 
 /// Programs of others that the documents may call; a package of Debian's, of a PBX or of Rust has them.
-const OTHERS: [&str; 16] = [
+const OTHERS: [&str; 17] = [
+    "/usr/libexec/ringfence/take-away",
     "apt",
     "asterisk",
     "cargo",
