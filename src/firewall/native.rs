@@ -352,9 +352,15 @@ impl Native {
             let mut packets = vec![Packet::udp(address, port, []), Packet::syn(address, port)];
             packets.retain(|packet| refusal.protocol.is_none_or(|protocol| protocol == packet.protocol));
             let fates = packets.iter().filter_map(|packet| {
-                let with = self.path(packet, &|other| std::ptr::eq(*rule, other) || !is_one(other))?.verdict;
-                let without = self.path(packet, &|other| !is_one(other))?.verdict;
-                (with != without).then_some(with)
+                let with = self.path(packet, &|other| std::ptr::eq(*rule, other) || !is_one(other))?;
+                let without = self.path(packet, &|other| !is_one(other))?;
+                // What a rule only may refuse it, too.
+                let may_differ = with
+                    .otherwise
+                    .iter()
+                    .map(|other| &other.verdict)
+                    .ne(without.otherwise.iter().map(|other| &other.verdict));
+                (with.verdict != without.verdict || may_differ).then_some(with.verdict)
             });
             let fates: Vec<Verdict> = fates.collect();
             let asks_more = !fates.iter().any(Verdict::is_blocked);

@@ -10,17 +10,27 @@ use super::{About, Effect, Refusal, Sets};
 use crate::firewall::path::{Holds, Packet, Protocol, State};
 
 /// Whether a rule matches, and what it then does; `None` if it does not.
+///
+/// A condition that is not understood is taken as one of iptables is: it may hold, and most often does not. What hangs on a set whose
+/// keys are not understood, nobody here knows.
 pub(super) fn rule<'a>(rule: &'a [Value], packet: &Packet, sets: &Sets<'_>) -> (Option<Holds>, Effect<'a>) {
-    let (mut unclear, mut limited) = (vec![], None);
+    let (mut unclear, mut chances) = (vec![], vec![]);
     let mut effect = Effect::GoesOn;
     for (name, value) in rule.iter().filter_map(Value::as_object).flatten() {
         match name.as_str() {
             "match" => match condition(value, packet, sets) {
                 Some(true) => {}
                 Some(false) => return (None, Effect::GoesOn),
-                None => unclear.push(why(&value["right"], name, value, sets)),
+                None if named(&value["right"]).is_some() => {
+                    unclear.push(why(&value["right"], name, value, sets));
+                }
+                None => chances.push(Chance::of_match(value)),
             },
-            "limit" => limited = Some(limit(value)),
+            // What it does for each key, the rule then hangs on.
+            "set" | "map" | "meter" => {
+                let each = each(&value["stmt"]).filter_map(Value::as_object).flatten();
+                chances.extend(each.filter_map(|(name, value)| Chance::of_statement(name, value)));
+            }
             "vmap" => {
                 let found = entry(value, packet, sets);
                 if found.is_none() {
@@ -29,24 +39,73 @@ pub(super) fn rule<'a>(rule: &'a [Value], packet: &Packet, sets: &Sets<'_>) -> (
                 effect = found.unwrap_or(Effect::Other(name));
             }
             // They count, or say or mark something.
-            "counter" | "log" | "comment" | "mangle" | "notrack" => {}
-            _ => match verdict(name, value) {
-                Some(verdict) => effect = verdict,
-                None => unclear.push(why(&Value::Null, name, value, sets)),
+            "counter" | "log" | "comment" | "mangle" | "notrack" | "last" => {}
+            _ => match (verdict(name, value), Chance::of_statement(name, value)) {
+                (Some(verdict), _) => effect = verdict,
+                (None, Some(chance)) => chances.push(chance),
+                (None, None) => unclear.push(why(&Value::Null, name, value, sets)),
             },
         }
     }
-    let holds = match (unclear.is_empty(), limited) {
-        (false, _) => Holds::Unclear { why: unclear.join(", and ") },
-        (true, Some((rate, true))) => {
-            Holds::Perhaps { why: format!("when more than {rate} come"), usually: false }
-        }
-        (true, Some((rate, false))) => {
-            Holds::Perhaps { why: format!("while no more than {rate} come"), usually: true }
-        }
-        (true, None) => Holds::Yes,
+    let holds = if !unclear.is_empty() {
+        Holds::Unclear { why: unclear.join(", and ") }
+    } else if chances.is_empty() {
+        Holds::Yes
+    } else {
+        let usually = chances.iter().all(|chance| chance.usually);
+        let all: Vec<_> = chances.into_iter().map(|chance| chance.why).collect();
+        Holds::Perhaps { why: all.join(", and "), usually }
     };
     (Some(holds), effect)
+}
+
+/// A condition that may hold.
+struct Chance {
+    /// On what it depends, in words.
+    why: String,
+    /// Whether it holds for one packet of a phone that behaves.
+    usually: bool,
+}
+
+impl Chance {
+    /// Of a condition that cannot be decided here.
+    fn of_match(matched: &Value) -> Self {
+        let negated = matched["op"] == "!=";
+        let (left, right) = (&matched["left"], &matched["right"]);
+        // Whether there is a way back to it, by the interface that it came by.
+        if left["fib"]["result"] == "oif"
+            && let Some(exists) = right.as_bool()
+        {
+            let usually = exists != negated;
+            let why =
+                if usually { "when there is a route back to it" } else { "when no route leads back to it" };
+            return Self { why: why.to_owned(), usually };
+        }
+        // The port of a phone is any of those that nobody needs a privilege for.
+        let is_wide = |(first, last): (u16, u16)| first <= 1024 && last == u16::MAX;
+        let compared = compared(matched);
+        let ports = compared.as_ref().unwrap_or(right);
+        let wide = left["payload"]["field"] == "sport" && each(ports).filter_map(port_range).any(is_wide);
+        Self { why: format!("depends on `{}`", expression("match", matched)), usually: wide != negated }
+    }
+
+    /// Of a statement that lets only so many by, which is what they are for; `None` if it is another.
+    fn of_statement(name: &str, value: &Value) -> Option<Self> {
+        let (most, over, come) = match name {
+            "limit" => {
+                let (rate, over) = limit(value);
+                (rate, over, "come")
+            }
+            "ct count" => (format!("{} connections", value["val"]), value["inv"] == true, "are open"),
+            "quota" => {
+                let unit = value["val_unit"].as_str().unwrap_or("bytes");
+                (format!("{} {unit}", value["val"]), value["inv"] == true, "have come")
+            }
+            _ => return None,
+        };
+        let more = if over { "when more" } else { "while no more" };
+        Some(Self { why: format!("{more} than {most} {come}"), usually: !over })
+    }
 }
 
 /// On what a rule depends that is not understood.
@@ -93,11 +152,81 @@ fn condition(matched: &Value, packet: &Packet, sets: &Sets<'_>) -> Option<bool> 
     if !applies(left, packet) {
         return Some(false);
     }
+    let op = matched["op"].as_str()?;
+    if let Some((mask, field)) = header_bits(left, packet) {
+        return has_bits(op, field & mask?, right);
+    }
+    if let Some(range) = compared(matched) {
+        return is(left, &range, packet, sets);
+    }
     let is = is(left, right, packet, sets);
-    match matched["op"].as_str()? {
+    match op {
         "==" | "in" => is,
         "!=" => is.map(|is| !is),
         _ => None,
+    }
+}
+
+/// `>= 1024` as the range of ports that it is.
+fn compared(matched: &Value) -> Option<Value> {
+    let number = matched["right"].as_u64()?;
+    let last = u64::from(u16::MAX);
+    let (first, last) = match matched["op"].as_str()? {
+        "<" => (0, number.checked_sub(1)?),
+        "<=" => (0, number),
+        ">" => (number.checked_add(1)?, last),
+        ">=" => (number, last),
+        _ => return None,
+    };
+    Some(serde_json::json!({ "range": [first, last] }))
+}
+
+/// Which bits of a header are asked about, `None` if that is not understood, and what the packet has there; of other fields nothing.
+fn header_bits(left: &Value, packet: &Packet) -> Option<(Option<u64>, u64)> {
+    let (field, mask) = match left["&"].as_array().map(Vec::as_slice) {
+        Some([field, mask]) => (field, Some(mask)),
+        _ => (left, None),
+    };
+    let payload = &field["payload"];
+    match (payload["protocol"].as_str()?, payload["field"].as_str()?) {
+        ("tcp", "flags") => Some((mask.map_or(Some(u64::MAX), bits), u64::from(packet.flags))),
+        // Fragments are put together before. Whether it may be cut, nobody knows.
+        ("ip", "frag-off") => Some((mask.and_then(bits).filter(|mask| mask & DONT_FRAGMENT == 0), 0)),
+        _ => None,
+    }
+}
+
+/// In the field of IPv4 that has the place of a fragment.
+const DONT_FRAGMENT: u64 = 0x4000;
+
+fn has_bits(op: &str, there: u64, right: &Value) -> Option<bool> {
+    let is_one = || {
+        if right["set"].is_array() {
+            any(right, |one| Some(bits(one)? == there))
+        } else {
+            bits(right).map(|bits| bits == there)
+        }
+    };
+    match op {
+        "==" => is_one(),
+        "!=" => is_one().map(|is| !is),
+        // One of them is there; none is.
+        "in" => bits(right).map(|bits| there & bits != 0),
+        "!" => bits(right).map(|bits| there & bits == 0),
+        ">" => right.as_u64().map(|number| there > number),
+        _ => None,
+    }
+}
+
+/// A number, a flag of TCP, or several of them in one.
+fn bits(value: &Value) -> Option<u64> {
+    const FLAGS: [&str; 8] = ["fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr"];
+    if let Some(several) = value.as_array().or_else(|| value["|"].as_array()) {
+        return several.iter().try_fold(0, |all, one| Some(all | bits(one)?));
+    }
+    match value.as_str() {
+        Some(name) => FLAGS.iter().position(|flag| *flag == name).map(|at| 1 << at),
+        None => value.as_u64(),
     }
 }
 
@@ -108,6 +237,10 @@ fn applies(left: &Value, packet: &Packet) -> bool {
     }
     if let Some(parts) = left["concat"].as_array() {
         return parts.iter().all(|part| applies(part, packet));
+    }
+    // A field of a header of IPv6 that the packet does not have.
+    if left["exthdr"]["field"].is_string() {
+        return false;
     }
     match left["payload"]["protocol"].as_str() {
         Some("ip") => packet.source.is_ipv4(),
@@ -136,6 +269,18 @@ fn is(left: &Value, right: &Value, packet: &Packet, sets: &Sets<'_>) -> Option<b
             _ => None,
         };
     }
+    if let Some(parts) = left["concat"].as_array() {
+        return any(right, |one| {
+            let values = one["concat"].as_array().filter(|values| values.len() == parts.len())?;
+            let parts = parts.iter().zip(values);
+            let answers: Vec<_> = parts.map(|(part, value)| is(part, value, packet, sets)).collect();
+            let is_known = answers.iter().all(Option::is_some) || answers.contains(&Some(false));
+            is_known.then(|| !answers.contains(&Some(false)))
+        });
+    }
+    if left["exthdr"]["name"].is_string() {
+        return right.as_bool().map(|there| !there);
+    }
     if left["ct"]["key"] == "state" {
         let state = match packet.state {
             State::New => "new",
@@ -144,8 +289,16 @@ fn is(left: &Value, right: &Value, packet: &Packet, sets: &Sets<'_>) -> Option<b
         };
         return any(right, |one| Some(one.as_str()? == state));
     }
-    if left["fib"]["result"] == "type" && each(&left["fib"]["flags"]).any(|flag| flag == "daddr") {
-        return any(right, |one| Some(one.as_str()? == "local"));
+    if left["fib"]["result"] == "type" {
+        let of = |side| each(&left["fib"]["flags"]).any(|flag| flag == side);
+        let from_here = of("saddr") && packet.source.is_loopback();
+        let is = if of("daddr") || from_here { "local" } else { "unicast" };
+        // Its kind may also be that of a route which somebody made.
+        let made = ["blackhole", "unreachable", "prohibit"];
+        return any(right, |one| {
+            let one = one.as_str()?;
+            (is == "local" || !made.contains(&one)).then_some(one == is)
+        });
     }
     let (family, version) = if packet.source.is_ipv4() { ("ipv4", "ip") } else { ("ipv6", "ip6") };
     match left["meta"]["key"].as_str()? {

@@ -118,7 +118,6 @@ fn the_way_of_a_packet_is_that_of_the_kernel() {
         tcp dport { 22, 443, 5060-5090 } accept";
     let sub = "rule 1 of sub (nftables, table inet t)";
     let doubt = |what: &str| format!("unclear: {FIRST} depends on {what}");
-    let mark = &*doubt("`meta mark 7`, which is not understood here");
     let set = &*doubt("the set some, whose keys are not understood here (inet_service)");
     let (over, under) = (&*format!("passes; else {FIRST}"), &*format!("passes; else {POLICY}"));
     let second = "rule 2 of in (nftables, table inet t)";
@@ -140,17 +139,76 @@ fn the_way_of_a_packet_is_that_of_the_kernel() {
             "udp dport vmap { 5060 : jump sub, 5061 : drop, 5062 : accept }\n drop",
             &[(udp(5062), "passes"), (udp(5061), FIRST), (udp(5060), second)],
         ),
-        // What hangs on what is not understood, and what does not.
-        ("accept", "meta mark 7 drop", &[(udp(5060), mark)]),
-        ("drop", "meta mark 7 accept", &[(udp(5060), mark)]),
+        // What is not understood most often does not hold, as with iptables.
+        ("accept", "meta mark 7 drop", &[(udp(5060), over)]),
+        ("accept", "meta mark != 7 drop", &[(udp(5060), &*format!("{FIRST}; else passes"))]),
+        ("drop", "meta mark 7 accept", &[(udp(5060), &*format!("{POLICY}; else passes"))]),
         ("drop", "meta mark 7 drop", &[(udp(5060), POLICY)]),
         ("accept", "meta mark 7 accept", &[(udp(5060), "passes")]),
-        ("accept", "meta mark 7 jump sub", &[(udp(5060), "passes"), (udp(5061), mark)]),
+        (
+            "accept",
+            "meta mark 7 jump sub",
+            &[(udp(5060), "passes"), (udp(5061), &*format!("passes; else {sub}"))],
+        ),
         ("drop", "udp dport @some accept", &[(udp(5060), set), (syn(5060), POLICY)]),
         ("accept", "limit rate over 5/second drop", &[(udp(5060), over)]),
         ("drop", "limit rate 5/second accept", &[(udp(5060), under)]),
     ] {
         fates(&input(policy, rules), cases);
+    }
+}
+
+/// What firewalld and administrators write beside ports and addresses.
+#[test]
+fn what_rules_usually_ask_leaves_nothing_unknown() {
+    let segment = || Packet::segment(udp(1).source, 5060, []);
+    let v6 = Packet::udp("2001:db8::66".parse().unwrap(), 5060, []);
+    let may_drop = &*format!("passes; else {FIRST}");
+    for (rule, cases) in [
+        (
+            "meta nfproto ipv6 fib saddr . mark . iif oif missing drop",
+            &[(udp(5060), "passes"), (v6, may_drop)][..],
+        ),
+        (
+            "fib saddr . iif oif exists accept\n drop",
+            &[(udp(5060), "passes; else rule 2 of in (nftables, table inet t)")],
+        ),
+        ("fib saddr type { broadcast, multicast } drop", &[(udp(5060), "passes")]),
+        ("fib saddr type != unicast drop", &[(udp(5060), "passes")]),
+        ("fib saddr type blackhole drop", &[(udp(5060), may_drop)]),
+        ("fib daddr . iif type != local drop", &[(udp(5060), "passes")]),
+        (
+            "tcp flags & (fin|syn|rst|ack) != syn ct state established drop",
+            &[(syn(5060), "passes"), (segment(), FIRST), (udp(5060), "passes")],
+        ),
+        ("tcp flags & (fin|syn) == (fin|syn) drop", &[(syn(5060), "passes")]),
+        ("tcp flags & (fin|syn|rst|psh|ack|urg) == 0 drop", &[(syn(5060), "passes")]),
+        ("tcp flags syn drop", &[(syn(5060), FIRST), (segment(), "passes")]),
+        ("tcp flags ! syn drop", &[(syn(5060), "passes"), (segment(), FIRST)]),
+        ("tcp flags { syn, ack } drop", &[(syn(5060), FIRST), (segment(), "passes")]),
+        ("ip frag-off & 0x1fff != 0 drop", &[(udp(5060), "passes")]),
+        ("ip frag-off & 0x4000 != 0 drop", &[(udp(5060), &*format!("{FIRST}; else passes"))]),
+        ("exthdr frag exists drop", &[(udp(5060), "passes")]),
+        ("rt type 0 drop", &[(udp(5060), "passes")]),
+        ("update @seen { ip saddr limit rate over 20/minute } drop", &[(udp(5060), may_drop)]),
+        ("update @seen { ip saddr } counter drop", &[(udp(5060), FIRST)]),
+        ("add @open { ip saddr ct count over 20 } drop", &[(udp(5060), may_drop)]),
+        ("ct count over 20 drop", &[(udp(5060), may_drop)]),
+        ("quota over 10 mbytes drop", &[(udp(5060), may_drop)]),
+        ("ct mark & 0xff == 7 drop", &[(udp(5060), may_drop)]),
+        ("udp dport >= 5060 drop", &[(udp(5060), FIRST), (udp(5059), "passes")]),
+        ("udp sport < 1024 drop", &[(udp(5060), may_drop)]),
+        (
+            "udp sport >= 1024 accept\n drop",
+            &[(udp(5060), "passes; else rule 2 of in (nftables, table inet t)")],
+        ),
+        (
+            "ip saddr . udp dport { 203.0.113.66 . 5060, 192.0.2.1 . 5061 } drop",
+            &[(udp(5060), FIRST), (udp(5061), "passes")],
+        ),
+    ] {
+        let sets = "set seen { type ipv4_addr; flags dynamic; timeout 1m; }\n set open { type ipv4_addr; flags dynamic; }\n chain sub";
+        fates(&input("accept", rule).replace("chain sub", sets), cases);
     }
 }
 
@@ -186,8 +244,11 @@ fn rules_read_as_nft_writes_them() {
         ip saddr != { 192.0.2.1, 192.0.2.9-192.0.2.11 } tcp dport 22 limit rate over 5/minute reject
         ct state vmap { established : accept, new : jump sub }
         meta mark & 0xff == 7 iifname \"eth0\" udp dport @some log accept
-        ip saddr . udp dport { 192.0.2.1 . 5060 } goto sub";
-    let text = input("accept", rules);
+        ip saddr . udp dport { 192.0.2.1 . 5060 } goto sub
+        update @seen { ip saddr limit rate over 20/minute } ct count over 20 quota over 10 mbytes drop
+        exthdr frag exists drop";
+    let set = "set seen { type ipv4_addr; flags dynamic; timeout 1m; }\n chain sub";
+    let text = input("accept", rules).replace("chain sub", set);
     netlink::apart(move || {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rules");
@@ -203,6 +264,8 @@ fn rules_read_as_nft_writes_them() {
                 "ct state vmap { established : accept, new : jump sub }",
                 "meta mark & 255 7 iifname eth0 udp dport @some log accept",
                 "ip saddr . udp dport { 192.0.2.1 . 5060 } goto sub",
+                "update @seen { ip saddr limit rate over 20/minute } ct count over 20 quota over 10 mbytes drop",
+                "exthdr frag true drop",
             ]
         );
     });

@@ -20,8 +20,21 @@ pub(super) fn expression(name: &str, value: &Value) -> String {
             }
         }
         "limit" => {
-            let (rate, over) = limit(value);
-            format!("limit rate {}{rate}", if over { "over " } else { "" })
+            format!("limit rate {}{}", over(value), limit(value).0)
+        }
+        "ct count" => format!("ct count {}{}", over(value), value["val"]),
+        "quota" => {
+            let unit = value["val_unit"].as_str().unwrap_or("bytes");
+            format!("quota {}{} {unit}", over(value), value["val"])
+        }
+        "set" => {
+            let text = |key: &str| value[key].as_str().unwrap_or_default();
+            let all = value["stmt"].as_array().into_iter().flatten().filter_map(Value::as_object).flatten();
+            let all: Vec<_> = [self::value(&value["elem"])]
+                .into_iter()
+                .chain(all.map(|(name, value)| expression(name, value)))
+                .collect();
+            format!("{} {} {{ {} }}", text("op"), text("set"), all.join(" "))
         }
         "vmap" => format!("{} vmap {}", self::value(&value["key"]), self::value(&value["data"])),
         "jump" | "goto" => format!("{name} {}", target()),
@@ -29,6 +42,10 @@ pub(super) fn expression(name: &str, value: &Value) -> String {
         "mangle" => format!("{} set {}", self::value(&value["key"]), self::value(&value["value"])),
         name => name.to_owned(),
     }
+}
+
+fn over(limit: &Value) -> &'static str {
+    if limit["inv"] == true { "over " } else { "" }
 }
 
 /// The rate of a limit, and whether it is exceeded that matches.
@@ -58,6 +75,7 @@ pub(super) fn value(value: &Value) -> String {
                     text("key").to_owned()
                 }
                 "meta" | "ct" => format!("{kind} {}", text("key")),
+                "exthdr" => format!("exthdr {} {}", text("name"), text("field")).trim_end().to_owned(),
                 "fib" => format!("fib {} {}", self::value(&inner["flags"]), text("result")),
                 "set" => format!("{{ {} }}", entries(inner)),
                 "prefix" => format!("{}/{}", self::value(&inner["addr"]), inner["len"]),

@@ -85,7 +85,7 @@ pub struct Packet {
     /// When it comes, if that is known.
     pub time: Option<Timestamp>,
     /// Of TCP.
-    pub(super) flags: u8,
+    pub(in crate::firewall) flags: u8,
     /// What is behind the headers, SIP for the most part; may be empty.
     pub content: Vec<u8>,
 }
