@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::axis::{Axis, Step};
 use crate::drops::{self, Hour, Kind};
+
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 /// Packets over a time, in whole hours.
 #[derive(Clone, Debug, Serialize)]
@@ -77,7 +79,10 @@ impl Adding {
 
     /// Adds an hour.
     pub fn hour(&mut self, Hour { hour, totals, .. }: &Hour) {
-        let Some(at) = self.axis.column(*hour) else { return };
+        // In a zone of half hours, the first column may begin amid an hour.
+        let first = self.axis.starts().first().filter(|first| **first < *hour + HOUR);
+        let begin = first.map_or(*hour, |first| (*hour).max(*first));
+        let Some(at) = self.axis.column(begin) else { return };
         for (packets, by_reason) in
             [(&mut self.dropped, &totals.dropped), (&mut self.observed, &totals.observed)]
         {
@@ -120,5 +125,29 @@ impl Packets {
         kinds.retain(|(_, packets)| *packets > 0);
         kinds.sort_by_key(|(_, packets)| std::cmp::Reverse(*packets));
         kinds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drops::Totals;
+
+    #[test]
+    fn an_hour_that_began_before_the_first_column_is_in_it() {
+        let india = TimeZone::posix("IST-5:30").unwrap();
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        let mut adding =
+            Adding::new(time("2026-11-21T10:45:00Z"), time("2026-11-21T16:45:00Z"), &india).unwrap();
+        let dropped = BTreeMap::from([(drops::Reason::only(Kind::BlockList), 1)]);
+        let totals = Totals { dropped, ..Totals::default() };
+        for hour in ["2026-11-21T09:00:00Z", "2026-11-21T10:00:00Z", "2026-11-21T11:00:00Z"] {
+            adding.hour(&Hour::new(time(hour), totals.clone()));
+        }
+        let dropped = adding.finish(None).dropped;
+        assert_eq!(dropped.columns[0].start, time("2026-11-21T10:30:00Z"));
+        let counts = |column: &Column| column.packets.values().sum::<u64>();
+        let counts: Vec<_> = dropped.columns.iter().map(counts).collect();
+        assert_eq!((dropped.packets, &counts[..2]), (2, &[2, 0][..]));
     }
 }
