@@ -2,7 +2,8 @@
 //!
 //! Rules count packets, and forget them whenever they are filled anew, flushed, or lost with a boot. So whoever reads them each minute
 //! adds what came since his last look. Where a counter has less than then, it began anew, and all of it is new; what came between the
-//! last look and that is lost. After a boot, what rules say at the first look is not counted: another program may have brought them
+//! last look and that is lost. A program that brings back counters which it saved within the same boot (`iptables-restore --counters`)
+//! cannot be told from that: what they had then counts twice. After a boot, what rules say at the first look is not counted: another program may have brought them
 //! back with the counters of before.
 //!
 //! ```text
@@ -15,7 +16,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -250,6 +251,15 @@ pub struct Met {
     pub gone: u64,
 }
 
+impl Met {
+    /// This, and what was met behind it, as one.
+    #[must_use]
+    pub fn then(self, next: Self) -> Self {
+        let looked = next.looked.map(|looked| looked.saturating_add(self.gone)).or(self.looked);
+        Self { looked, gone: self.gone.saturating_add(next.gone) }
+    }
+}
+
 /// The record, for who adds to it: only who has the turn to change rules may, from before he reads them.
 #[derive(Debug)]
 pub struct Counting<'a> {
@@ -326,7 +336,7 @@ impl<'a> Counting<'a> {
 
     /// Writes it down, if there is something new; why what was there before is lost, if it is.
     pub fn close(self) -> io::Result<Option<String>> {
-        let Self { dir, before, now, lost, .. } = self;
+        let Self { dir, before, now, mut lost, .. } = self;
         if before.as_ref() == Some(&now) {
             return Ok(lost);
         }
@@ -334,7 +344,7 @@ impl<'a> Counting<'a> {
         if let Some(before) = before.filter(|before| before.hour.first != now.hour.first)
             && !before.hour.totals.is_empty()
         {
-            append(&dir, &before.hour, now.hour.first)?;
+            lost = lost.or(append(&dir, &before.hour, now.hour.first)?);
         }
         let content = serde_json::to_vec(&now)?;
         state_file::replace(&now_path(&dir), &content, Durability::Durable)?;
@@ -423,34 +433,45 @@ fn read_hours(dir: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Adds a line; where the first of them is too old, the file is made anew without those that are.
-fn append(dir: &Path, hour: &Hour, at: Timestamp) -> io::Result<()> {
+/// Adds a line; where the file has hours that are too old, or is too large then, it is made anew without the oldest. One that is too large
+/// already is none of ours, and begun anew: why what it said is lost.
+fn append(dir: &Path, hour: &Hour, at: Timestamp) -> io::Result<Option<String>> {
     let path = hours_path(dir);
-    let line = serde_json::to_string(hour)? + "\n";
-    let mut file = File::options().read(true).append(true).create(true).open(&path)?;
-    let length = file.metadata()?.len();
+    let (there, lost) = match read_hours(dir) {
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            let lost = format!("{} was damaged ({error}), and is begun anew", path.display());
+            (vec![], Some(lost))
+        }
+        there => (there?, None),
+    };
     // What a power cut left of a line is a line of its own.
-    let mut end = [b'\n'];
-    if length > 0 {
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut end)?;
+    let start = if there.last().is_none_or(|end| *end == b'\n') { "" } else { "\n" };
+    let line = format!("{start}{}\n", serde_json::to_string(hour)?);
+    let all = [&there, line.as_bytes()].concat();
+    match shortened(&all, at, LARGEST) {
+        None if lost.is_none() => {
+            let mut file = File::options().append(true).create(true).open(&path)?;
+            file.write_all(line.as_bytes())?;
+            file.sync_data()?;
+        }
+        shortened => state_file::replace(&path, &shortened.unwrap_or(all), Durability::Durable)?,
     }
-    let start = if end == [b'\n'] { "" } else { "\n" };
-    file.write_all([start, &line].concat().as_bytes())?;
-    file.sync_data()?;
-    shorten(&path, &read_hours(dir)?, at)
+    Ok(lost)
 }
 
-/// Without the hours that are too old.
-fn shorten(path: &Path, content: &[u8], at: Timestamp) -> io::Result<()> {
+/// Without the hours that are too old; where it is larger than `most` bytes still, without the older half. `None` if all may stay.
+fn shortened(content: &[u8], at: Timestamp, most: u64) -> Option<Vec<u8>> {
     let hour = |line: &[u8]| serde_json::from_slice::<Hour>(line).ok().map(|hour| hour.hour);
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
     let lines = content.split_inclusive(|byte| *byte == b'\n');
     let oldest = lines.clone().find_map(hour);
-    if oldest.is_none_or(|oldest| oldest > at - KEPT - SLACK) {
-        return Ok(());
+    if content.len() <= most && oldest.is_none_or(|oldest| oldest > at - KEPT - SLACK) {
+        return None;
     }
-    let kept = lines.filter(|line| hour(line).is_some_and(|hour| hour > at - KEPT));
-    state_file::replace(path, &kept.collect::<Vec<_>>().concat(), Durability::Durable)
+    let kept: Vec<&[u8]> = lines.filter(|line| hour(line).is_some_and(|hour| hour > at - KEPT)).collect();
+    let length = |lines: &[&[u8]]| lines.iter().map(|line| line.len()).sum::<usize>();
+    let from = if length(&kept) > most { kept.len() / 2 } else { 0 };
+    Some(kept[from..].concat())
 }
 
 #[cfg(test)]

@@ -231,6 +231,50 @@ fn a_record_that_is_damaged_is_begun_anew_and_that_is_said() {
 }
 
 #[test]
+fn hours_that_are_too_many_make_way_before_they_are_too_large() {
+    let line =
+        |hour: i64| serde_json::to_string(&Hour::new(at(hour * 3_600), Totals::default())).unwrap() + "\n";
+    let lines = |from: i64, to: i64| (from..to).map(line).collect::<String>();
+    let all = lines(0, 10);
+    let length = u64::try_from(all.len()).unwrap();
+    let now = at(10 * 3_600);
+    assert_eq!(shortened(all.as_bytes(), now, length), None);
+    assert_eq!(shortened(all.as_bytes(), now, length - 1), Some(lines(5, 10).into_bytes()));
+    assert_eq!(shortened(&[b"odd\n", all.as_bytes()].concat(), now, length), Some(all.into_bytes()));
+
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    look(dir, "", 0, &[]);
+    look(dir, "", 10, &[("4", "list", 1)]);
+    File::create(dir.join("drops/hours.jsonl")).unwrap().set_len(LARGEST + 1).unwrap();
+    let lost = look(dir, "", 3_600, &[("4", "list", 3)]);
+    assert!(lost.unwrap().contains("hours.jsonl was damaged"));
+    assert_eq!(look(dir, "", 3_660, &[("4", "list", 3)]), None);
+    assert_eq!(hours(dir, 0), [(0, 1, 0), (3_600, 2, 0)]);
+}
+
+#[test]
+fn two_looks_at_the_map_are_one() {
+    for (first, second) in [
+        (Met { looked: Some(9), gone: 4 }, Met { looked: Some(7), gone: 1 }),
+        (Met { looked: Some(9), gone: 4 }, Met { looked: None, gone: 2 }),
+        (Met { looked: Some(9), gone: 4 }, Met::default()),
+        (Met::default(), Met { looked: Some(9), gone: 4 }),
+    ] {
+        let counted = |all: &[Met]| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut counting = Counting::open(dir.path(), "", at(0)).unwrap();
+            counting.map(Met { looked: Some(3), gone: 0 });
+            for met in all {
+                counting.map(*met);
+            }
+            (counting.now.all.clone(), counting.now.map.clone())
+        };
+        assert_eq!(counted(&[first, second]), counted(&[first.then(second)]), "{first:?} {second:?}");
+    }
+}
+
+#[test]
 fn reasons_are_bounded_and_read_as_they_are_written() {
     let mut totals = Totals::default();
     for n in 0..1_000 {

@@ -185,8 +185,6 @@ pub struct BroughtIn {
     pub changed: bool,
     /// Where it does not look at packets, though it should, and why.
     pub faults: Vec<String>,
-    /// What the map dropped.
-    pub met: Met,
 }
 
 /// Where it is pinned.
@@ -443,11 +441,12 @@ fn settings_map(pins: &Path) -> anyhow::Result<SettingsMap> {
     Ok(SettingsMap::try_from(Map::from_map_data(open_map(&pins.join(SETTINGS))?)?)?)
 }
 
-/// Blocks these and nobody else, in the map that is there, if one is; what it dropped.
-pub fn hold(blocks: &Blocks<'_>, now: Timestamp) -> anyhow::Result<Met> {
-    let Some(mut there) = InKernel::open()? else { return Ok(Met::default()) };
-    there.hold(blocks, now)?;
-    Ok(there.met)
+/// Blocks these and nobody else, in the map that is there, if one is. What it dropped comes to `met`, whatever fails.
+pub fn hold(blocks: &Blocks<'_>, now: Timestamp, met: &mut Met) -> anyhow::Result<()> {
+    let Some(mut there) = InKernel::open()? else { return Ok(()) };
+    let held = there.hold(blocks, now);
+    *met = met.then(there.met);
+    held.map(drop)
 }
 
 /// Lets everybody pass until then (in seconds since 1970), in the program that is there, if one is; with `None`, nobody who is blocked. Only
@@ -462,19 +461,22 @@ pub fn pause(until: Option<i64>, now: Timestamp) -> anyhow::Result<()> {
 }
 
 /// Blocks these and nobody else, by a program that is loaded and attached where it is not there; what is too much is taken away. Only who
-/// has the turn may do it.
+/// has the turn may do it. What the map dropped comes to `met`, whatever fails.
 pub fn bring_in(
     settings: &Settings,
     run_dir: &Path,
     blocks: &Blocks<'_>,
     now: Timestamp,
+    met: &mut Met,
 ) -> Result<BroughtIn, Fault> {
     // What cannot be read is made anew.
     let mut there = InKernel::open().unwrap_or_default();
-    let mut changed = match &mut there {
-        Some(there) => there.hold(blocks, now)?,
-        None => false,
-    };
+    let mut changed = false;
+    if let Some(there) = &mut there {
+        let held = there.hold(blocks, now);
+        *met = met.then(there.met);
+        changed = held?;
+    }
     if let Some(obstacle) = obstacle() {
         return Err(Fault::Impossible(obstacle));
     }
@@ -492,8 +494,7 @@ pub fn bring_in(
             Err(fault) if is_at_work() => {
                 let fault =
                     format!("an earlier build of it goes on, because this one cannot be loaded: {fault}");
-                let met = there.map(|there| there.met).unwrap_or_default();
-                return Ok(BroughtIn { changed, faults: vec![fault], met });
+                return Ok(BroughtIn { changed, faults: vec![fault] });
             }
             loaded => {
                 changed = true;
@@ -505,7 +506,9 @@ pub fn bring_in(
         there
     } else {
         let mut there = InKernel::open()?.context("it was loaded, and is not there")?;
-        there.hold(blocks, now)?;
+        let held = there.hold(blocks, now);
+        *met = met.then(there.met);
+        held?;
         there
     };
     let wanted = there.settings_for(settings, now);
@@ -516,7 +519,7 @@ pub fn bring_in(
     let (attached, faults) = attach_all(&mut program, settings, &pins)?;
     changed |= attached | take_over_other_layouts(&pins)?;
     there.write(wanted)?;
-    Ok(BroughtIn { changed, faults, met: there.met })
+    Ok(BroughtIn { changed, faults })
 }
 
 /// Attaches it where it is to be, and nowhere else; whether something was otherwise, and where it cannot be attached. A kernel that lets it

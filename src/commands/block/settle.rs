@@ -42,8 +42,6 @@ pub(super) struct Held {
     faults: Vec<String>,
     /// Patterns cannot bear them; the ledger keeps them.
     left_out: BTreeSet<Offender>,
-    /// What the map of the program dropped.
-    met: Met,
 }
 
 impl Held {
@@ -113,13 +111,16 @@ pub(super) fn settle(call: &Call, ledger: &mut Ledger) -> anyhow::Result<Settled
     let now = clock.as_second();
     let ended = tidy(call, ledger, call.max(), now);
     let active = ledger.active(now)?;
-    let held = hold(call, &active, clock).map_err(|error| {
+    let mut met = Met::default();
+    let held = hold(call, &active, clock, &mut met);
+    // What was met of those who are gone is nowhere else, whatever failed then.
+    say_of_count(call, dropped::by_map(&call.config, met));
+    let held = held.map_err(|error| {
         anyhow!(
             "{}; what is blocked is in the ledger, and the next call brings it into the kernel",
             causes(&error)
         )
     })?;
-    say_of_count(call, dropped::by_map(&call.config, held.met));
     if !active.is_empty() {
         held.record(call);
     }
@@ -158,10 +159,22 @@ fn settle_in_map(call: &Call, ledger: &mut Ledger, offender: &Offender) -> anyho
     let Ok(Some(mut there)) = InKernel::ready(&program(call), Timestamp::now()) else {
         return Ok(None);
     };
-    let (clock, max) = (Timestamp::now(), call.max());
-    if !ledger.blocks_somebody(clock.as_second())? {
+    if !ledger.blocks_somebody(Timestamp::now().as_second())? {
         return Ok(None);
     }
+    let settled = settle_there(call, ledger, offender, &mut there);
+    say_of_count(call, dropped::by_map(&call.config, there.met()));
+    settled.map(Some)
+}
+
+/// In this map; whether he is blocked now.
+fn settle_there(
+    call: &Call,
+    ledger: &mut Ledger,
+    offender: &Offender,
+    there: &mut InKernel,
+) -> anyhow::Result<bool> {
+    let (clock, max) = (Timestamp::now(), call.max());
     // First what goes: there must be room for what comes.
     if !ledger.has_room(max)? {
         for Block { offender, .. } in tidy(call, ledger, max, clock.as_second())?.made_way {
@@ -173,8 +186,7 @@ fn settle_in_map(call: &Call, ledger: &mut Ledger, offender: &Offender) -> anyho
         Some(until) => there.block(offender, until, clock)?,
         None => there.release(offender)?,
     }
-    say_of_count(call, dropped::by_map(&call.config, there.met()));
-    Ok(Some(until.is_some()))
+    Ok(until.is_some())
 }
 
 /// What the program goes by. Only who has the turn may ask.
@@ -186,21 +198,22 @@ fn wanted(call: &Call) -> Wanted {
     Wanted::new(&call.config)
 }
 
-/// Makes the kernel hold these, and by the other matcher nothing.
-fn hold(call: &Call, active: &[Block], now: Timestamp) -> anyhow::Result<Held> {
+/// Makes the kernel hold these, and by the other matcher nothing. What the map of the program dropped comes to `met`.
+fn hold(call: &Call, active: &[Block], now: Timestamp, met: &mut Met) -> anyhow::Result<Held> {
     let until = until(active);
     if active.is_empty() || call.config.block_mode() == Mode::Observe {
         // Each by itself; and who can still be let go is, before a program that cannot be removed.
-        let let_go = bpf::hold(&HashMap::new(), now);
+        let let_go = bpf::hold(&HashMap::new(), now, met);
         let (removed, rules) = (bpf::remove(), without_rules(call));
         let changed = removed? | rules?;
-        return Ok(Held { changed, met: let_go?, ..Held::default() });
+        let_go?;
+        return Ok(Held { changed, ..Held::default() });
     }
     match call.expected() {
-        by @ (Chosen::Strings | Chosen::InsteadOfBpf(_)) => by_strings(call, active, by),
-        Chosen::Bpf => match bpf::bring_in(&program(call), &call.config.run_dir, &until, now) {
-            Ok(BroughtIn { changed, faults, met }) => {
-                let mut held = Held { changed, by: Some(Chosen::Bpf), met, ..Held::default() };
+        by @ (Chosen::Strings | Chosen::InsteadOfBpf(_)) => by_strings(call, active, by, met),
+        Chosen::Bpf => match bpf::bring_in(&program(call), &call.config.run_dir, &until, now, met) {
+            Ok(BroughtIn { changed, faults }) => {
+                let mut held = Held { changed, by: Some(Chosen::Bpf), ..Held::default() };
                 held.faults.extend(faults.iter().map(|fault| format!("{THE_PROGRAM}: {fault}")));
                 held.without_the_other(without_rules(call), "rules for accounts cannot be taken away");
                 Ok(held)
@@ -209,7 +222,7 @@ fn hold(call: &Call, active: &[Block], now: Timestamp) -> anyhow::Result<Held> {
                 if wanted(call) != (Wanted::Bpf { or_strings: true }) {
                     bail!("{THE_PROGRAM} (matcher is bpf): {why}");
                 }
-                by_strings(call, active, Chosen::InsteadOfBpf(why))
+                by_strings(call, active, Chosen::InsteadOfBpf(why), met)
             }
             Err(Fault::Failed(error)) => Err(error.context(THE_PROGRAM)),
         },
@@ -217,9 +230,9 @@ fn hold(call: &Call, active: &[Block], now: Timestamp) -> anyhow::Result<Held> {
 }
 
 /// By rules. Where the program cannot be had, they are for the newest blocks that rules can bear, and why is said.
-fn by_strings(call: &Call, active: &[Block], by: Chosen) -> anyhow::Result<Held> {
-    // Who is let go does not wait for iptables.
-    let met = bpf::hold(&until(active), Timestamp::now()).unwrap_or_default();
+fn by_strings(call: &Call, active: &[Block], by: Chosen, met: &mut Met) -> anyhow::Result<Held> {
+    // Who is let go does not wait for iptables; what fails there goes with the program.
+    let _ = bpf::hold(&until(active), Timestamp::now(), met);
     let mut wanted = offenders(call, active);
     let mut left_out = BTreeSet::new();
     if let Chosen::InsteadOfBpf(_) = by {
@@ -228,7 +241,7 @@ fn by_strings(call: &Call, active: &[Block], by: Chosen) -> anyhow::Result<Held>
     }
     let pause = pause::now(&call.config);
     let changed = read_rules(call)?.bring_in(pause, |version| layout(call, &wanted, version))?;
-    let mut held = Held { changed, by: Some(by), left_out, met, faults: vec![] };
+    let mut held = Held { changed, by: Some(by), left_out, faults: vec![] };
     held.without_the_other(bpf::remove(), &format!("{THE_PROGRAM} cannot be taken away"));
     Ok(held)
 }

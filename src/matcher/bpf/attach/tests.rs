@@ -13,6 +13,7 @@ use super::{
 };
 use crate::account::Offender;
 use crate::config::Config;
+use crate::drops::Met;
 use crate::host::{Interface, interfaces};
 
 const BLOCKED: &str = "999@a.example.com";
@@ -28,7 +29,7 @@ fn loaded() -> SchedClassifier {
 fn block(account: &str) {
     let offender: Offender = account.parse().unwrap();
     let now = Timestamp::now();
-    hold(&Blocks::from([(&offender, now.as_second() + 3_600)]), now).unwrap();
+    hold(&Blocks::from([(&offender, now.as_second() + 3_600)]), now, &mut Met::default()).unwrap();
 }
 
 /// Brings the program in at these interfaces, with one who is blocked.
@@ -39,7 +40,7 @@ fn block_at(interfaces: &[&str]) -> BroughtIn {
     let now = Timestamp::now();
     let blocks = Blocks::from([(&offender, now.as_second() + 3_600)]);
     let run_dir = tempfile::tempdir().unwrap();
-    bring_in(&settings, run_dir.path(), &blocks, now).unwrap()
+    bring_in(&settings, run_dir.path(), &blocks, now, &mut Met::default()).unwrap()
 }
 
 /// Whether a message of this user gets to the port of SIP over the loopback.
