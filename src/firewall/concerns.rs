@@ -378,7 +378,9 @@ fn open(tables: &[Table], native: &[&NftTable]) -> Option<Concern> {
     match open[..] {
         [] => None,
         [(Version::V6, _)] if there(Version::V4) => {
-            let program = of(Version::V6).next().map(|table| table.program.name()).unwrap_or_default();
+            let name =
+                |version: Version| of(version).next().map(|table| table.program.name()).unwrap_or_default();
+            let (closed, program) = (name(Version::V4), name(Version::V6));
             Some(Concern::warning(
                 Kind::Ipv6Open,
                 format!(
@@ -386,8 +388,8 @@ fn open(tables: &[Table], native: &[&NftTable]) -> Option<Concern> {
                      drops the rest at its end.{but}"
                 ),
                 format!(
-                    "Give it the rules that IPv4 has (iptables -S INPUT), then: {program} -A INPUT -p ipv6-icmp -j ACCEPT; {program} -P \
-                     INPUT DROP"
+                    "Give {program} the rules that IPv4 has (see them with {closed} -S INPUT): first those that accept ESTABLISHED \
+                     connections, lo, all of ipv6-icmp and SSH. Make DROP the policy last, once SSH over IPv6 still gets in."
                 ),
             ))
         }
@@ -418,16 +420,25 @@ fn flush_ruleset(conf: &NftablesConf<'_>, native: &[&NftTable]) -> Option<Concer
     let text = format!(
         "{path} has `flush ruleset`: a reload of nftables takes away all rules of iptables-nft, Ringfence's and fail2ban's too."
     );
-    let remedy = format!(
-        "sed -i.bak '/^[[:space:]]*flush ruleset/d' {path}; or after each reload: ringfence-firewall restore; systemctl restart fail2ban"
-    );
     let declared = |words: Vec<&str>| match words[..] {
         ["table", family, name] => Some(format!("{family} {name}")),
         ["table", name] => Some(format!("ip {name}")),
         _ => None,
     };
-    let loaded =
-        words().filter_map(declared).any(|name| native.iter().any(|table| table.to_string() == name));
+    let tables: Vec<String> = words().filter_map(declared).collect();
+    let loaded = tables.iter().any(|name| native.iter().any(|table| table.to_string() == *name));
+    // Without anything in its place, each reload would add the same rules once more.
+    let instead = if tables.is_empty() {
+        "Take that line out of it".to_owned()
+    } else {
+        let each = tables.iter().map(|name| format!("`table {name}` and `delete table {name}`"));
+        format!(
+            "In its place write what empties the tables of that file alone, each on a line of its own: {}",
+            listed(each)
+        )
+    };
+    let remedy =
+        format!("{instead}; or after each reload: ringfence-firewall restore; systemctl restart fail2ban");
     Some(if loaded {
         Concern::warning(Kind::FlushRuleset, text, remedy)
     } else {

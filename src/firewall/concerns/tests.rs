@@ -200,6 +200,11 @@ fn ipv6_open_beside_ipv4_closed() {
     assert_eq!(kinds(&look(&tables, &[], "")), [Kind::TwoVariants]);
     let concerns = look(&[v4(&closed), v6(&open)], &tables_of(&[(Family::Inet, "filter")]), "");
     assert!(text(&concerns, Kind::Ipv6Open).ends_with("may still drop them.)"), "{concerns:?}");
+    let open = concerns.iter().find(|concern| concern.kind == Kind::Ipv6Open).unwrap();
+    assert!(
+        open.remedy
+            .starts_with("Give ip6tables-nft the rules that IPv4 has (see them with iptables-nft -S INPUT)")
+    );
 }
 
 #[test]
@@ -289,6 +294,15 @@ fn a_file_that_flushes_the_ruleset() {
         let found = concerns.iter().find(|concern| concern.kind == Kind::FlushRuleset);
         assert_eq!(found.map(|concern| concern.severity), severity, "{conf:?}");
     }
+    let two = "flush ruleset\ntable inet filter {\n}\ntable nat {\n}\ntable inet filter {\n}\n";
+    let concerns = look(&nft(FUSIONPBX), &inet_filter, two);
+    let found = concerns.iter().find(|concern| concern.kind == Kind::FlushRuleset).unwrap();
+    assert_eq!(
+        found.remedy,
+        "In its place write what empties the tables of that file alone, each on a line of its own: `table inet filter` and `delete \
+         table inet filter`, `table ip nat` and `delete table ip nat`; or after each reload: ringfence-firewall restore; systemctl \
+         restart fail2ban"
+    );
     let conf = NftablesConf { path: Path::new("/etc/nftables.conf"), text: FLUSHING };
     let legacy = [table(Variant::Legacy, Version::V4, FUSIONPBX)];
     assert_eq!(find(Variant::Legacy, &legacy, &[], &conf), [], "it does not concern iptables-legacy");
@@ -381,8 +395,13 @@ fn what_the_remedies_tell_to_type_helps() {
             [Kind::BanBelowAccept, Kind::DoubledBan, Kind::Ipv6Open, Kind::Fail2banNftables]
         );
         for concern in &concerns {
-            if concern.severity == Severity::Warning {
-                shell(commands(&concern.remedy));
+            match concern.kind {
+                // Told in prose: who pasted it could shut himself out.
+                Kind::Ipv6Open => {
+                    shell("ip6tables-nft -A INPUT -p ipv6-icmp -j ACCEPT; ip6tables-nft -P INPUT DROP");
+                }
+                _ if concern.severity == Severity::Warning => shell(commands(&concern.remedy)),
+                _ => {}
             }
         }
         assert_eq!(kinds(&look()), [Kind::Fail2banNftables]);
