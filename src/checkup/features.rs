@@ -189,6 +189,8 @@ pub struct Trial {
 pub struct Tried {
     /// Why our sets cannot be made.
     sets: Option<String>,
+    /// What needs sets, of which there are none at all.
+    untried: Vec<String>,
     /// Over which no rule at all can be made, and why.
     closed: Vec<(Version, String)>,
     missing: Vec<Missing>,
@@ -232,11 +234,10 @@ impl Trial {
         });
         let has_sets = matches!(made, Ok(Ok(())));
         tried.sets = made.ok().and_then(Result::err).map(|error| format!("{error:#}"));
-        let features: Vec<_> = FEATURES
-            .iter()
-            .filter(|feature| self.features.iter().any(|name| name == feature.name))
-            .filter(|feature| has_sets || !feature.name.eq_ignore_ascii_case("set"))
-            .collect();
+        let needed = FEATURES.iter().filter(|feature| self.features.iter().any(|name| name == feature.name));
+        let (features, untried): (Vec<_>, Vec<_>) =
+            needed.partition(|feature| has_sets || !feature.name.eq_ignore_ascii_case("set"));
+        tried.untried = untried.iter().map(|feature| feature.name.to_owned()).collect();
         for version in &self.versions {
             self.over(*version, &features, &mut tried)?;
         }
@@ -306,10 +307,11 @@ pub fn judge(trial: &Trial, tried: anyhow::Result<Tried>) -> Vec<Finding> {
     findings.extend(FEATURES.iter().filter_map(|feature| feature.finding(&tried.missing)));
     if findings.is_empty() {
         let over: Vec<_> = trial.versions.iter().map(|version| family(*version)).collect();
+        let has = trial.features.iter().filter(|name| !tried.untried.contains(name)).cloned();
         let what = format!(
             "it has what rules by these settings need, over {}: {}",
             over.join(" and "),
-            trial.features.join(", ")
+            has.collect::<Vec<_>>().join(", ")
         );
         findings.push(Finding::fine(Kernel, CHECK, what));
     }
@@ -425,6 +427,10 @@ mod tests {
         }
         let found = judge(&trial(Variant::Nft), Ok(Tried::default()));
         assert!(found[0].verdict == Verdict::Fine && found[0].what.contains("IPv4 and IPv6: comment, "));
+        assert!(found[0].what.contains(", set, "), "{found:?}");
+        let tried = Tried { untried: vec!["set".to_owned(), "SET".to_owned()], ..Tried::default() };
+        let found = judge(&trial(Variant::Nft), Ok(tried));
+        assert!(found[0].verdict == Verdict::Fine && !found[0].what.contains(", set, "), "{found:?}");
     }
 
     #[test]
@@ -436,6 +442,7 @@ mod tests {
         };
         let tried = Tried {
             sets: Some("hash:net: not supported".to_owned()),
+            untried: vec![],
             closed: vec![(Version::V6, "no table".to_owned())],
             missing: vec![
                 missing("u32", Version::V4, false),

@@ -136,19 +136,31 @@ fn limit(root: &Root, file: &str, span: [&str; 2], burst: &str, otherwise: Limit
     Ok(limit)
 }
 
-/// A span as systemd writes it (systemd.time(7)), in whole seconds, rounded up; units below a second count as one.
+/// A span as systemd writes it (systemd.time(7)), `1min 30s`, in whole seconds, rounded up; fractions are not known here.
 fn seconds(text: &str) -> Option<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let number: u64 = number.parse().ok()?;
-    Some(match unit.trim() {
-        "" | "s" | "sec" | "second" | "seconds" => number,
-        "m" | "min" | "minute" | "minutes" => number.checked_mul(60)?,
-        "h" | "hr" | "hour" | "hours" => number.checked_mul(3_600)?,
-        "d" | "day" | "days" => number.checked_mul(86_400)?,
-        "ms" | "msec" | "us" | "usec" => number.min(1),
-        _ => return None,
-    })
+    let (mut rest, mut micros) = (text.trim(), 0_u64);
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let (number, behind) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
+        let behind = behind.trim_start();
+        let ends = |c: char| c.is_ascii_digit() || c.is_whitespace();
+        let (unit, behind) = behind.split_at(behind.find(ends).unwrap_or(behind.len()));
+        let unit = match unit {
+            "us" | "usec" | "µs" | "μs" => 1,
+            "ms" | "msec" => 1_000,
+            "" | "s" | "sec" | "second" | "seconds" => 1_000_000,
+            "m" | "min" | "minute" | "minutes" => 60_000_000,
+            "h" | "hr" | "hour" | "hours" => 3_600_000_000,
+            "d" | "day" | "days" => 86_400_000_000,
+            "w" | "week" | "weeks" => 604_800_000_000,
+            _ => return None,
+        };
+        micros = micros.checked_add(number.parse::<u64>().ok()?.checked_mul(unit)?)?;
+        rest = behind.trim_start();
+    }
+    Some(micros.div_ceil(1_000_000))
 }
 
 /// What journald says it dropped of these jails' services within the last day.
@@ -275,6 +287,11 @@ mod tests {
         assert_eq!(
             ["30s", "5min", "2h", "500ms", "0", "7", "x"].map(seconds),
             [Some(30), Some(300), Some(7_200), Some(1), Some(0), Some(7), None]
+        );
+        assert_eq!(
+            ["1min 30s", "1min30s", "30000ms", "1 h 1", "30000001us", "", "5 parsecs", "99999999999999999h"]
+                .map(seconds),
+            [Some(90), Some(90), Some(30), Some(3_601), Some(31), None, None, None]
         );
     }
 

@@ -196,10 +196,19 @@ fn secrets(config: &Config) -> (bool, Vec<PathBuf>) {
     (inline, files)
 }
 
-/// `password=` of libpq, or `user:password@` of a URL.
+/// `password = x` of libpq; of a URL `user:password@`, or `?apikey=x`.
 fn has_password(text: &str) -> bool {
-    let user = text.split_once("://").and_then(|(_, rest)| rest.split(['/', '?']).next()?.rsplit_once('@'));
-    text.contains("password=") || user.is_some_and(|(user, _)| user.contains(':'))
+    const NAMES: [&str; 6] = ["key", "token", "secret", "pass", "auth", "signature"];
+    let named = text.split("password").skip(1).any(|behind| behind.trim_start().starts_with('='));
+    let url = text.split_once("://").map(|(_, rest)| rest);
+    let user = url.and_then(|rest| rest.split(['/', '?']).next()?.rsplit_once('@'));
+    let query = url.and_then(|rest| rest.split_once('?')).map_or("", |(_, query)| query);
+    let is_secret = |parameter: &str| {
+        let (name, value) = parameter.split_once('=').unwrap_or_default();
+        let name = name.to_ascii_lowercase();
+        !value.is_empty() && NAMES.iter().any(|secret| name.contains(secret))
+    };
+    named || user.is_some_and(|(user, _)| user.contains(':')) || query.split(['&', '#']).any(is_secret)
 }
 
 #[cfg(test)]
@@ -250,11 +259,21 @@ mod tests {
         assert_eq!(check(&in_file, (0o644, 0o644)), [chmod_secret]);
         let gone = in_file.replace("secret", "gone");
         assert!(check(&gone, (0o644, 0o640))[0].starts_with("install -m 0640 -g ringfence /dev/null"));
-        assert!(
-            has_password("host=x password=y")
-                && !has_password("postgres://ringfence@x/d")
-                && !has_password("https://x/?a:b@c")
-        );
+        for (text, has) in [
+            ("host=x password=y", true),
+            ("host = x password = y", true),
+            ("host=x passfile=/etc/pass", false),
+            ("postgres://ringfence@x/d", false),
+            ("postgres://ringfence:x@y/d", true),
+            ("postgres://ringfence@x/d?password=y", true),
+            ("https://x/?a:b@c", false),
+            ("https://x/list?format=csv&apikey=abc", true),
+            ("https://x/list?Access_Token=abc", true),
+            ("https://x/list?key=", false),
+            ("https://x/list?format=csv", false),
+        ] {
+            assert_eq!(has_password(text), has, "{text}");
+        }
     }
 
     #[test]

@@ -73,7 +73,8 @@ enum Command {
     Status(status::Args),
     /// Whether this host is as it should be, and what to do where it is not
     ///
-    /// Nothing is changed. Each finding has a verdict (needs doing, not checked, or fine), a subject, what is so, and the command
+    /// Nothing is changed, but that the kernel may load modules of iptables: what it has is tried in a network of its own, which is gone
+    /// thereafter. Each finding has a verdict (needs doing, not checked, or fine), a subject, what is so, and the command
     /// or setting that mends it. All checks are named in ringfence(1). It needs root.
     Doctor(doctor::Args),
     /// Undo all that blocks an address or account alone, and say what is left
