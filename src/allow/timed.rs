@@ -96,6 +96,16 @@ impl Entry {
         }
     }
 
+    /// On whose word, as JSON has it beside the jail: `jail`, `by-hand` or `walk`.
+    #[must_use]
+    pub const fn kind_of_word(&self) -> &'static str {
+        match self.word {
+            Word::ByHand => "by-hand",
+            Word::Jail(_) => "jail",
+            Word::Walk(_) => "walk",
+        }
+    }
+
     /// The jail on whose word it is.
     #[must_use]
     pub fn jail(&self) -> Option<&str> {

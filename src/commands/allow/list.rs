@@ -13,7 +13,7 @@ use crate::exit::Exit;
 pub(super) struct Args {
     /// Print JSON, with seconds since 1970
     ///
-    /// A jail that is null is by hand.
+    /// The `word` on which it is allowed is by-hand, jail or walk (of ringfence test); the jail is null but of a jail.
     #[arg(long)]
     json: bool,
 }
@@ -23,11 +23,26 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     let entries = timed::read(&call.config.state_dir, now).context(
         "who is allowed is not known; if it is damaged, the next ringfence-allow sync moves it aside",
     )?;
-    screen::print(args.json, &entries, || {
+    let shown: Vec<_> = entries.iter().map(Shown::new).collect();
+    screen::print(args.json, &shown, || {
         let note = if call.observes() { "Mode is observe: nobody is added.\n" } else { "" };
         render(&entries, now) + note
     })?;
     Ok(Exit::Yes)
+}
+
+/// As JSON has it.
+#[derive(serde::Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    entry: &'a Entry,
+    word: &'static str,
+}
+
+impl<'a> Shown<'a> {
+    const fn new(entry: &'a Entry) -> Self {
+        Self { entry, word: entry.kind_of_word() }
+    }
 }
 
 fn render(entries: &[Entry], now: i64) -> String {
@@ -50,6 +65,19 @@ fn render(entries: &[Entry], now: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn on_whose_word_is_told() {
+        let address = "203.0.113.20".parse().unwrap();
+        for (entry, word, jail) in [
+            (Entry::new(address, None, 1, 2, ""), "by-hand", None),
+            (Entry::new(address, Some("sip"), 1, 2, ""), "jail", Some("sip")),
+            (Entry::of_walk(address, 1, 2, ""), "walk", None),
+        ] {
+            let json = serde_json::to_value(Shown::new(&entry)).unwrap();
+            assert_eq!((json["word"].as_str(), json["jail"].as_str()), (Some(word), jail), "{json}");
+        }
+    }
 
     #[test]
     fn a_list_is_aligned_and_calm() {
