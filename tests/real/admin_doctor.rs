@@ -659,7 +659,10 @@ fn nothing_stays_in_tmp_of_who_was_ended() {
         {
             let ended = host.shell(&format!(
                 "ringfence {tool} > /dev/null 2>&1 & pid=$!
-                 until ls -d /tmp/ringfence-*/* > /dev/null 2>&1; do sleep 0.01; done
+                 until ls -d /tmp/ringfence-*/* > /dev/null 2>&1; do
+                     kill -0 $pid || {{ echo ended before; exit; }}
+                     sleep 0.01
+                 done
                  kill -{signal} $pid; status=0; wait $pid || status=$?; echo $status"
             ));
             assert_eq!(ended.trim(), code.to_string(), "{tool} {signal}");
