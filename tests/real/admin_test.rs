@@ -504,11 +504,12 @@ fn tables_of_nftables_that_are_not_understood_are_not_guessed_at() {
     for (policy, rule, code, by) in [
         ("drop", "tcp dport 22 accept", 1, "the policy of in (nftables, table inet own)"),
         ("drop", "udp dport 5060 accept", 0, "rule 1 of in (nftables, table inet own)"),
+        ("drop", "meta mark 7 accept", 1, "the policy of in (nftables, table inet own)"),
         (
             "drop",
-            "meta mark 7 accept",
+            "meta mark vmap { 7 : accept }",
             2,
-            "rule 1 of in (nftables, table inet own) depends on `meta mark 7`, which is not understood here",
+            "`meta mark vmap { 7 : accept }`, which is not understood here",
         ),
         (
             "accept",
