@@ -54,7 +54,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// What could not be read, each once.
+    /// What could not be read, each once; of the addresses of an account with the address in front.
     #[must_use]
     pub fn unread(&self) -> Vec<String> {
         let (address, account) = (self.of_address.as_ref(), self.of_account.as_ref());
@@ -83,6 +83,10 @@ impl Facts {
         .collect();
         let mut known = BTreeSet::new();
         unread.retain(|text| known.insert(text.clone()));
+        for facts in account.iter().flat_map(|of| &of.addresses) {
+            let of_address = facts.unread().into_iter().filter(|text| !known.contains(text));
+            unread.extend(of_address.map(|text| format!("{}: {text}", facts.subject)));
+        }
         unread
     }
 }

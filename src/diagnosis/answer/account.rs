@@ -25,8 +25,9 @@ pub(super) fn diagnose(facts: &Facts, of: &OfAccount) -> Diagnosis {
     });
     diagnosis.checks.push(registrations(facts, |device| format!("from {}{}", device.address, agent(device))));
     diagnosis.checks.push(failures(of));
-    let (check, more) = addresses(of);
-    diagnosis.closed.extend(more);
+    let Addresses { check, closed, doubts } = addresses(of);
+    diagnosis.closed.extend(closed);
+    diagnosis.doubts = doubts;
     diagnosis.checks.push(check);
     diagnosis
 }
@@ -64,13 +65,21 @@ pub(super) fn agent(device: &Device) -> String {
     if device.user_agent.is_empty() { String::new() } else { format!(" ({})", device.user_agent) }
 }
 
-/// What blocks whole addresses that it is registered from, or fails from.
-fn addresses(of: &OfAccount) -> (Check, Vec<Closed>) {
+/// What is known of whole addresses that it is registered from, or fails from.
+struct Addresses {
+    check: Check,
+    closed: Vec<Closed>,
+    /// Why it is not known what becomes of their packets.
+    doubts: Vec<String>,
+}
+
+fn addresses(of: &OfAccount) -> Addresses {
     const CHECK: &str = "its addresses";
-    let (mut said, mut all, mut unknown) = (vec![], vec![], false);
+    let (mut said, mut all, mut unknown, mut doubts) = (vec![], vec![], false, vec![]);
     for facts in &of.addresses {
         let diagnosis = Diagnosis::of(facts);
-        unknown |= !diagnosis.unread.is_empty();
+        unknown |= !diagnosis.unread.is_empty() || !diagnosis.doubts.is_empty();
+        doubts.extend(diagnosis.doubts.iter().map(|doubt| format!("{}: {doubt}", facts.subject)));
         let whole: Vec<_> = diagnosis.closed.iter().filter(|closed| closed.account.is_none()).collect();
         let (Some(first), Some(of)) = (whole.first(), &facts.of_address) else { continue };
         let address = facts.subject.to_string();
@@ -86,7 +95,7 @@ fn addresses(of: &OfAccount) -> (Check, Vec<Closed>) {
         });
     }
     let judged = if all.is_empty() { Verdict::Nothing } else { Verdict::Blocks };
-    (Check::new(CHECK, judged, said).in_part(unknown), all)
+    Addresses { check: Check::new(CHECK, judged, said).in_part(unknown), closed: all, doubts }
 }
 
 fn failures(of: &OfAccount) -> Check {
