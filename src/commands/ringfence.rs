@@ -88,7 +88,7 @@ enum Command {
     /// What would free others too (a network, an account everywhere), what blocks the addresses of an account, and the host's own
     /// rules are left, and said with the command. Two releases at once take turns. What is blocked again while it is let go, by a
     /// phone that goes on failing, is said, with what is left then. FusionPBX's database is only read, so that its page still shows what
-    /// event_guard blocked. During a pause nothing of Ringfence's is undone. May be repeated.
+    /// event_guard blocked. During a pause, what would block afterwards is undone. May be repeated.
     Release(release::Args),
     /// What would become of an address, rule by rule; --walk goes through a real failure
     ///

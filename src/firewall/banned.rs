@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 use super::layout::{BANS, INPUT};
 use super::native::at_rule;
 use super::path::{FILTER, NFT, Protocol, Step};
+use super::pause::is_pause;
 use super::programs::Program;
 use super::saved::{Saved, SavedRule, Verdict, holds_bans};
 use super::{Firewall, Layout, Table, Version};
@@ -98,6 +99,12 @@ impl Firewall {
     pub fn without_owners(&self, prefixes: &[&str]) -> Self {
         let owners: Vec<_> = prefixes.iter().copied().map(Layout::nothing).collect();
         self.without(|name| owners.iter().any(|owner| owner.owns(name)), |_| false)
+    }
+
+    /// The same without the rules of a pause: what is in force behind it.
+    #[must_use]
+    pub fn without_pause(&self) -> Self {
+        self.without(|_| false, is_pause)
     }
 
     fn without(&self, is_empty: impl Fn(&str) -> bool, is_gone: impl Fn(&SavedRule) -> bool) -> Self {

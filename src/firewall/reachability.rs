@@ -157,6 +157,13 @@ impl Reachability {
         })
     }
 
+    /// The same as it will be when a pause of Ringfence's is over.
+    #[must_use]
+    pub fn without_pause(self) -> Self {
+        let firewall = self.firewall.without_pause();
+        Self { without_bans: firewall.without_bans(), firewall, ..self }
+    }
+
     /// What could not be looked at, and why.
     #[must_use]
     pub fn problems(&self) -> &[String] {

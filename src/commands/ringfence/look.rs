@@ -56,8 +56,23 @@ const FAILURES: SignedDuration = SignedDuration::from_hours(1);
 /// Other services that an administrator may miss.
 const USUAL: [u16; 3] = [22, 80, 443];
 
+/// What a pause is to who looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pauses {
+    /// Meanwhile nothing of ours blocks anybody.
+    Count,
+    /// It hides what blocks again afterwards, and is looked behind.
+    AreSeenThrough,
+}
+
 /// Asks all of them. `settings` is the file that was named.
-pub(super) fn look(config: &Config, settings: Option<&Path>, subject: &Subject, now: Timestamp) -> Facts {
+pub(super) fn look(
+    config: &Config,
+    settings: Option<&Path>,
+    subject: &Subject,
+    pauses: Pauses,
+    now: Timestamp,
+) -> Facts {
     let usual = Config::default();
     let host = Host {
         enforces: Enforces {
@@ -77,7 +92,7 @@ pub(super) fn look(config: &Config, settings: Option<&Path>, subject: &Subject, 
         });
         let devices = scope.spawn(|| devices(config, subject, now));
         let of_address = match subject {
-            Subject::Address(address) => Some(scope.spawn(|| self::address(config, *address, now))),
+            Subject::Address(address) => Some(scope.spawn(|| self::address(config, *address, pauses, now))),
             Subject::Account(_) => None,
         };
         let of_account = match subject {
@@ -89,7 +104,9 @@ pub(super) fn look(config: &Config, settings: Option<&Path>, subject: &Subject, 
         let mut of_account = of_account.map(join);
         if let Some(of) = &mut of_account {
             let whence = whence(devices.as_deref().unwrap_or_default(), of);
-            let look = |address| scope.spawn(move || look(config, settings, &Subject::Address(address), now));
+            let look = |address| {
+                scope.spawn(move || look(config, settings, &Subject::Address(address), pauses, now))
+            };
             let looks: Vec<_> = whence.into_iter().map(look).collect();
             of.addresses = looks.into_iter().map(join).collect();
         }
@@ -97,7 +114,7 @@ pub(super) fn look(config: &Config, settings: Option<&Path>, subject: &Subject, 
         Facts {
             subject: subject.clone(),
             now: second,
-            paused: pause::look(config).until(),
+            paused: pause::look(config).until().filter(|_| pauses == Pauses::Count),
             host,
             held: join(held),
             remembered: join(remembered),
@@ -240,8 +257,12 @@ fn failures(config: &Config, account: &SipAccount, now: Timestamp) -> Found<Opti
     read().map_err(|error| format!("{} cannot be read: {error}", log.display()))
 }
 
-fn address(config: &Config, address: IpAddr, now: Timestamp) -> OfAddress {
-    let mut rules = Reachability::read(address, now, NFT).map_err(|error| causes(&error));
+fn address(config: &Config, address: IpAddr, pauses: Pauses, now: Timestamp) -> OfAddress {
+    let rules = Reachability::read(address, now, NFT).map_err(|error| causes(&error));
+    let mut rules = rules.map(|rules| match pauses {
+        Pauses::Count => rules,
+        Pauses::AreSeenThrough => rules.without_pause(),
+    });
     let (jails, in_jails) = jails(config, address);
     let in_bans = match &rules {
         Ok(rules) => in_bans(rules.firewall(), address).map_err(said),

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::TOOL;
-use super::look::look;
+use super::look::{Pauses, look};
 use super::why::a_subject;
 use crate::commands::screen::{self, span};
 use crate::commands::{a_span, allow, ban, block, causes, pause, record};
@@ -104,7 +104,7 @@ pub(super) fn run(config: &Config, settings: Option<&Path>, args: &Args) -> anyh
     // Two at once would each take the other's work for its own.
     let _turn = if args.dry_run { None } else { Some(one_at_a_time(&config.run_dir)?) };
     let seen = || {
-        let facts = look(config, settings, &args.subject, Timestamp::now());
+        let facts = look(config, settings, &args.subject, Pauses::AreSeenThrough, Timestamp::now());
         let diagnosis = Diagnosis::of(&facts);
         (facts, diagnosis)
     };
@@ -124,11 +124,8 @@ pub(super) fn run(config: &Config, settings: Option<&Path>, args: &Args) -> anyh
         (facts, diagnosis) = seen();
     }
     note_comes_back(&mut outcome);
-    if let Some(until) = facts.paused {
-        let paused = pause::sentence(until, Timestamp::now());
-        outcome
-            .notes
-            .push(format!("{paused} What of it would block afterwards stays: release it again then"));
+    if let Some(paused) = pause::words(config) {
+        outcome.notes.push(format!("{paused} What is said here is what blocks afterwards"));
     }
     finish(args, &facts, &diagnosis, &mut outcome);
     if !args.dry_run {

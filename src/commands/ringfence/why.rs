@@ -6,7 +6,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::look::look;
+use super::look::{Pauses, look};
 use super::test::Outcome;
 use crate::commands::pause;
 use crate::commands::screen::{self, Columns, span};
@@ -37,7 +37,7 @@ pub(super) fn a_subject(text: &str) -> Result<Subject, String> {
 
 pub(super) fn run(config: &Config, settings: Option<&Path>, args: &Args) -> anyhow::Result<Exit> {
     let now = Timestamp::now();
-    let facts = look(config, settings, &args.subject, now);
+    let facts = look(config, settings, &args.subject, Pauses::Count, now);
     let diagnosis = Diagnosis::of(&facts);
     let printed = Printed::new(&facts, &diagnosis);
     screen::print(args.json, &printed, || render(&facts, &diagnosis, &printed))?;
