@@ -32,8 +32,8 @@ const LOOK: Duration = Duration::from_millis(250);
 /// So long it goes on behind the first failure: other lines about it come a moment later.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The allow list has the address so much longer, in seconds: fail2ban may be late.
-const LONGER: i64 = 60;
+/// The allow list has the address so much longer: fail2ban may be late.
+const LONGER: Duration = Duration::from_mins(1);
 
 /// What came of it, as JSON has it.
 #[derive(Debug, Serialize)]
@@ -88,7 +88,7 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
         bail!("a failure could cost {address} a ban: {risk}");
     }
     let telling = Telling { json: args.json, zone: TimeZone::system() };
-    let seconds = i64::try_from(args.time.as_secs()).unwrap_or(0) + LONGER;
+    let seconds = i64::try_from((args.time + LONGER).as_secs()).unwrap_or(0);
     let meanwhile = allow(config, address, seconds)?;
     let walked = (|| {
         let during = Failing::foresee(config, address, account, Timestamp::now(), &mut vec![]);
@@ -104,7 +104,8 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     let was_allowed = meanwhile.as_ref().is_none_or(Meanwhile::was_allowed);
     let undone = meanwhile.map_or(Ok(()), Meanwhile::undo);
     if let Err(error) = &undone {
-        complain(&format!("{address} stays allowed for up to {}: {}", spelled(args.time), causes(error)));
+        let longest = spelled(args.time + LONGER);
+        complain(&format!("{address} stays allowed for up to {longest}: {}", causes(error)));
     }
     let seen: Vec<Seen> =
         walked.map_err(|error: io::Error| anyhow::Error::new(error).context("the walk broke off"))?;
