@@ -262,7 +262,7 @@ fn unless(path: &Path) -> Vec<String> {
     let said = path.otherwise.iter().map(|other| {
         let why = |step: &Step| match &step.holds {
             Holds::Perhaps { why, usually: false } => why.clone(),
-            Holds::Perhaps { why, usually: true } => format!("not {why}"),
+            Holds::Perhaps { why, usually: true } => negated(why),
             Holds::Unclear { why } => format!("depends on {why}"),
             Holds::Yes => String::new(),
         };
@@ -272,6 +272,11 @@ fn unless(path: &Path) -> Vec<String> {
     let mut all: Vec<String> = said.collect();
     all.dedup();
     all
+}
+
+/// The opposite, in words.
+fn negated(why: &str) -> String {
+    why.strip_prefix("not ").map_or_else(|| format!("not {why}"), str::to_owned)
 }
 
 /// Ports with commas between them.
