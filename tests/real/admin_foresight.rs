@@ -186,7 +186,7 @@ fn a_walk_that_is_killed_takes_nothing_from_anybody() {
             "{shown}"
         );
         // Another walk goes its own way, and takes its own back.
-        let walk = Walk::start(&pbx, &[OFFICE, "--for", "20s"]);
+        let walk = Walk::start(&pbx, &[OFFICE, "--for", "2m"]);
         wait_for("another", || list().len() == 3);
         write(&pbx, WRONG);
         let (code, told, complaints) = walk.end();
