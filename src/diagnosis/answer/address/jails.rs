@@ -45,19 +45,28 @@ impl Case<'_> {
             of.refusals.iter().flatten().filter_map(|refusal| Some((jail_of(refusal)?, refusal))).collect();
         elsewhere.retain(|held| !in_chains.iter().any(|ban| ban.is_of(&held.jail)));
         elsewhere.retain(|held| !in_tables.iter().any(|(jail, _)| is_of(jail, &held.jail)));
+        // An action may name its chain as it likes: fail2ban must let go before its rule is gone.
+        let is_named = |ban: &InBan| bans.iter().any(|held| ban.is_of(&held.jail));
+        let strange = in_chains.iter().filter(|ban| !is_named(ban)).count();
+        let may_be_there = |held: &Held<'_>| held.now == Some(true) && !self.is_ours(&held.jail);
+        let strangers: Vec<_> = elsewhere.extract_if(.., |held| strange > 0 && may_be_there(held)).collect();
         for ban in in_chains {
             let mut bans: Vec<_> = bans.iter().filter(|held| ban.is_of(&held.jail)).collect();
             let name = bans.first().map_or_else(|| ban.jail().to_owned(), |held| held.jail.clone());
+            let mut perhaps: &[&Held<'_>] = &[];
             if bans.is_empty() {
-                // An action may name its chain as it likes: fail2ban must let go before its rule is gone.
-                bans = elsewhere.extract_if(.., |held| held.now == Some(true)).collect();
+                match strangers.as_slice() {
+                    [only] if strange == 1 => bans.push(only),
+                    all => perhaps = all,
+                }
             }
             let state = match &ban.rule.reach {
                 None => Err(format!("no rule of INPUT leads to {}", ban.rule.chain)),
                 Some(_) => self.is_closed(ban.probe),
             };
             let at = of.place(|step| ban.is_by(step));
-            let (blocks, said, block) = (state.is_ok(), &mut vec![], self.in_chain(ban, &name, &bans));
+            let (blocks, said, block) =
+                (state.is_ok(), &mut vec![], self.in_chain(ban, &name, &bans, perhaps));
             note_at(at.as_ref(), state, block, said, &mut all);
             rows.add(at, blocks, said);
         }
@@ -126,7 +135,8 @@ impl Case<'_> {
         (Said::new(text).since(since).until(until), ban)
     }
 
-    fn in_chain(&self, ban: &InBan, name: &str, bans: &[&Held<'_>]) -> (Said, Closed) {
+    /// A ban in a chain, or by its set. `perhaps`: bans that may be the same by another name.
+    fn in_chain(&self, ban: &InBan, name: &str, bans: &[&Held<'_>], perhaps: &[&Held<'_>]) -> (Said, Closed) {
         let record = bans.iter().find_map(|held| held.record);
         let since = record.map(|record| record.since);
         let left = ban.entry.and_then(|entry| entry.left);
@@ -137,16 +147,23 @@ impl Case<'_> {
             Some(set) => format!("in the set {set}"),
             None => format!("in the chain {} ({})", ban.rule.chain, ban.rule.program),
         };
-        let lasting: Vec<_> = bans.iter().filter(|held| held.lasts()).collect();
-        let left_over =
-            if lasting.is_empty() { "; fail2ban does not know of it: it was left there" } else { "" };
-        let undo = match (&ban.rule.set, ban.entry) {
-            _ if !lasting.is_empty() => {
-                lasting.iter().map(|held| unban(self.facts, &held.jail, &held.id)).collect()
-            }
-            (Some(set), Some(entry)) => vec![forget(set, entry.network)],
-            _ => vec![delete(&ban.rule, "fail2ban")],
+        let lasting = bans.iter().chain(perhaps).filter(|held| held.lasts());
+        let mut undo: Vec<Undo> = lasting.map(|held| unban(self.facts, &held.jail, &held.id)).collect();
+        let take_away = || match (&ban.rule.set, ban.entry) {
+            (Some(set), Some(entry)) => forget(set, entry.network),
+            _ => delete(&ban.rule, "fail2ban"),
         };
+        let mut left_over = String::new();
+        if undo.is_empty() {
+            let (why, step) = self.left_over(take_away());
+            left_over = why.to_owned();
+            undo.push(step);
+        } else if !perhaps.is_empty() {
+            let jails: Vec<&str> = perhaps.iter().map(|held| held.jail.as_str()).collect();
+            left_over = format!("; perhaps of {}, which has no chain of its name", jails.join(" or "));
+            let step = take_away();
+            undo.push(Undo { what: format!("{}, if it is still there", step.what), ..step });
+        }
         let text = format!("jail {name}{times}, {place}{left_over}");
         let block = Closed {
             reach: ban.rule.reach.clone().filter(|reach| reach != "all ports"),
@@ -167,7 +184,8 @@ impl Case<'_> {
         let name = bans.first().map_or(jail, |held| &held.jail);
         let lasting: Vec<_> = bans.iter().filter(|held| held.lasts()).collect();
         let (left_over, undo) = if lasting.is_empty() {
-            ("; fail2ban does not know of it: it was left there", vec![self.delete_element(refusal)])
+            let (why, step) = self.left_over(self.delete_element(refusal));
+            (why, vec![step])
         } else {
             ("", lasting.iter().map(|held| unban(self.facts, &held.jail, &held.id)).collect())
         };
@@ -182,6 +200,20 @@ impl Case<'_> {
             ..closed(By::Fail2ban, Said::new(format!("fail2ban's jail {name}")).since(since).until(until))
         };
         (Said::new(text).since(since).until(until), block)
+    }
+
+    /// Why something is there that no ban of fail2ban's accounts for, and what takes it away: by hand alone where fail2ban was not
+    /// asked, which may still hold it.
+    fn left_over(&self, step: Undo) -> (&'static str, Undo) {
+        match (&self.facts.held, &self.facts.remembered) {
+            (Ok(_), Ok(_)) => ("; fail2ban does not know of it: it was left there", step),
+            _ => ("; whether fail2ban holds it is not known", Undo { act: Act::ByHand, ..step }),
+        }
+    }
+
+    /// Whether a jail bans by `ringfence-ban`.
+    fn is_ours(&self, jail: &str) -> bool {
+        self.of.jails.iter().any(|ours| is_of(ours, jail))
     }
 
     fn delete_element(&self, Refusal { table, set, .. }: &Refusal) -> Undo {
@@ -212,11 +244,10 @@ impl Case<'_> {
         let say = |what: &str| {
             Said::new(format!("jail {}{}, {what}", ban.jail, ban.times())).since(since).until(until)
         };
-        let ours = self.of.jails.iter().any(|jail| is_of(jail, &ban.jail));
         match ban.now {
             // What was let go stands in the database until the next ban.
             Some(false) => {}
-            Some(true) if ours => {
+            Some(true) if self.is_ours(&ban.jail) => {
                 said.push(say("not in its set; ringfence-ban sync puts it there"));
                 loose.push(unban(self.facts, &ban.jail, &ban.id));
             }
