@@ -264,8 +264,10 @@ fn render(facts: &Facts, diagnosis: &Diagnosis, printed: &Printed<'_>) -> String
 
 /// The checks on the way of packets, in their order; then what else is known.
 fn checked(diagnosis: &Diagnosis, now: i64) -> String {
-    // What the answer says already is not said again.
-    let is_news = |check: &&Check| !check.said.iter().any(|said| diagnosis.doubts.contains(&said.text));
+    // What the answer says already is not said again, but for where it is.
+    let is_news = |check: &&Check| {
+        check.at.is_some() || !check.said.iter().any(|said| diagnosis.doubts.contains(&said.text))
+    };
     let checks = diagnosis.checks.iter().filter(is_news);
     let (met, others): (Vec<&Check>, Vec<&Check>) = checks.partition(|check| check.at.is_some());
     if met.is_empty() {

@@ -1,5 +1,7 @@
 //! What is known of an address.
 
+use std::fmt;
+
 use super::super::facts::{Facts, InSets, OfAddress, Probe, Walk};
 use super::super::undo::{Act, Undo};
 use super::account::{agent, registrations};
@@ -45,7 +47,7 @@ pub(super) fn diagnose(facts: &Facts, of: &OfAddress) -> Diagnosis {
     case.left_to_fail2ban(&mut more, &mut diagnosis.loose);
     closed.extend(more);
     diagnosis.checks.extend(checks);
-    diagnosis.doubts = case.doubts();
+    diagnosis.doubts = case.in_doubt().iter().map(Doubt::to_string).collect();
     let rank = |at: &Option<At>| at.as_ref().map_or(usize::MAX, |at| at.rank);
     diagnosis.checks.sort_by_key(|check| (check.at.is_none(), rank(&check.at)));
     // What a packet meets first is what ends its way; of accounts, only some packets meet anything.
@@ -65,6 +67,20 @@ struct Case<'a> {
     sets: InSets,
     /// Packets of it come to Ringfence's own order of checks.
     ordered: bool,
+}
+
+/// Why it is not known what becomes of these packets.
+struct Doubt<'a> {
+    /// It begins with the place of the rule, if that is one.
+    why: &'a str,
+    walks: Vec<&'a Walk>,
+}
+
+impl fmt::Display for Doubt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ports = ports(self.walks.iter().copied());
+        write!(f, "What becomes of its packets to {ports} cannot be told: {}", self.why)
+    }
 }
 
 type Found = (Check, Vec<Closed>);
@@ -153,19 +169,16 @@ impl<'a> Case<'a> {
     }
 
     /// Why it is not known what becomes of packets to a port of SIP.
-    fn doubts(&self) -> Vec<String> {
-        let mut doubts: Vec<(&str, Vec<&Walk>)> = vec![];
+    fn in_doubt(&self) -> Vec<Doubt<'a>> {
+        let mut doubts: Vec<Doubt<'a>> = vec![];
         for walk in self.walks().filter(|walk| walk.sip) {
             let Fate::Unknown { why } = &walk.path.verdict else { continue };
-            match doubts.iter_mut().find(|(other, _)| other == why) {
-                Some((_, walks)) => walks.push(walk),
-                None => doubts.push((why, vec![walk])),
+            match doubts.iter_mut().find(|doubt| doubt.why == why) {
+                Some(doubt) => doubt.walks.push(walk),
+                None => doubts.push(Doubt { why, walks: vec![walk] }),
             }
         }
-        let said = |(why, walks): (&str, Vec<&Walk>)| {
-            format!("What becomes of its packets to {} cannot be told: {why}", ports(walks.into_iter()))
-        };
-        doubts.into_iter().map(said).collect()
+        doubts
     }
 
     /// Whether Ringfence's rules let it pass before they ask for lists, limits and restrictions.

@@ -60,6 +60,11 @@ impl OfAddress {
         Some(At::of(&self.places[at], 2 * at + 1))
     }
 
+    /// The rule whose place these words begin with.
+    pub(super) fn named_in(&self, words: &str) -> Option<At> {
+        self.place(|step| words.strip_prefix(&step.place()).is_some_and(|rest| rest.starts_with(' ')))
+    }
+
     /// Where a packet comes to its end.
     pub(super) fn end(&self, end: &End) -> Option<At> {
         match end {

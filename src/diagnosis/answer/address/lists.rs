@@ -7,7 +7,7 @@ use super::{Case, Found, but, closed, forget, verdict};
 use crate::address;
 use crate::diagnosis::facts::{Listed, Walk};
 use crate::diagnosis::undo::{Act, Undo};
-use crate::firewall::path::{End, Path};
+use crate::firewall::path::{End, Path, Step};
 use crate::times::span;
 
 /// What undoes a rule of the host's own that is about the address alone.
@@ -200,12 +200,13 @@ impl<'a> Case<'a> {
         );
         for (culprit, walks) in own.iter().chain(&more).cloned() {
             let at = self.of.end(walks[0].end_of(&culprit));
-            let ports = ports(walks.into_iter());
+            let reach = if self.is_all(&culprit, &walks) { None } else { Some(ports(walks.into_iter())) };
+            let ports = reach.as_deref().unwrap_or("all ports");
             let said = Said::new(format!("{}: closes {ports}", culprit.rule));
             checks.push(Check::new(CHECK, Verdict::Blocks, [said]).at(at.clone()));
             all.push(Closed {
                 at,
-                reach: Some(ports),
+                reach,
                 ends: Some("until somebody changes it"),
                 undo: self.by_hand(&culprit).into_iter().collect(),
                 hint: if culprit.is_ours() { String::new() } else { OWN.to_owned() },
@@ -222,13 +223,25 @@ impl<'a> Case<'a> {
             let said = Said::new(format!("{rule}, for {}", ports(walks.into_iter())));
             Check::new(CHECK, Verdict::LetsIn, [said]).at(self.of.end(end))
         }));
-        for doubt in self.doubts() {
-            checks.push(Check::new(CHECK, Verdict::NotKnown, [Said::new(doubt)]));
+        for doubt in self.in_doubt() {
+            let said = Said::new(doubt.to_string());
+            checks.push(Check::new(CHECK, Verdict::NotKnown, [said]).at(self.of.named_in(doubt.why)));
         }
         if checks.is_empty() {
             checks.push(Check::new(CHECK, Verdict::Nothing, []));
         }
         (checks, all)
+    }
+
+    /// Whether a rule about the address closes all ports, as far as was tried: what is open to everybody tells no more of a rule that
+    /// closes what no other lets in.
+    fn is_all(&self, Culprit { about, step, .. }: &Culprit, closed: &[&Walk]) -> bool {
+        const PORTS: [&str; 5] = ["dport", "dports", "sport", "sports", "ports"];
+        let is_port = |word: &str| PORTS.contains(&word.trim_start_matches('-'));
+        let names_ports = |step: &Step| step.rule.split_whitespace().any(is_port);
+        *about != About::Everybody
+            && step.as_ref().is_some_and(|step| !names_ports(step))
+            && closed.len() == self.walks().count()
     }
 
     /// What lets SIP in where nothing of ours, and no ban, is in the way; ours is told elsewhere.
