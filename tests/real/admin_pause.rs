@@ -13,6 +13,7 @@ with_both_variants! {
     a_pause_lifts_all_and_what_runs_every_minute_leaves_it_alone
     the_kernel_alone_ends_a_pause
     who_is_let_in_stays_let_in
+    what_a_pause_hides_is_released
     what_comes_meanwhile_counts_from_the_end_on
     rules_that_are_taken_back_bring_no_pause_back
     without_the_match_nothing_is_changed
@@ -197,6 +198,35 @@ fn the_kernel_alone_ends_a_pause(variant: &'static str) {
         assert_eq!(pbx.saved(), before);
         assert_eq!(decisions(pbx)[journal..], ["ringfence resumed time-over"]);
         assert!(!pass(&gate, ordered));
+    }
+}
+
+fn what_a_pause_hides_is_released(variant: &'static str) {
+    let banner = host(variant, true);
+    let pbx = &banner.pbx;
+    let subjects = [
+        (BANNED[0], 1, "out of the set rf-ban-sip-4"),
+        (LISTED[1], 0, "allowed for 1d, and not banned either meanwhile"),
+        (BLOCKED, 0, "ringfence-block lets 999@a.example.com go"),
+    ];
+    for (subject, ..) in subjects {
+        let shown = says(pbx, 1, &["why", subject]);
+        assert!(shown.starts_with(&format!("{subject} is blocked by ")), "{shown}");
+    }
+    says(pbx, 0, &["pause", "10m"]);
+    for (subject, code, step) in subjects {
+        assert!(says(pbx, 0, &["why", subject]).contains(&format!("\n{subject} is not blocked.\n")));
+        // That fail2ban does not run, and remembers the ban, is left.
+        let done = says(pbx, code, &["release", subject]);
+        let in_part = if code == 1 { " in part" } else { "" };
+        assert!(done.starts_with(&format!("{subject} is released{in_part}:\n")), "{done}");
+        assert!(done.contains(&format!("\n  {step}\n")), "{done}");
+        assert!(done.contains("\nNote: Paused until ") && done.contains(" blocks afterwards.\n"), "{done}");
+    }
+    says(pbx, 0, &["pause", "--end"]);
+    for (subject, ..) in subjects {
+        let shown = says(pbx, 0, &["why", subject]);
+        assert!(shown.starts_with(&format!("{subject} is not blocked.\n")), "{shown}");
     }
 }
 

@@ -320,7 +320,7 @@ fn rules_of_the_hosts_own(variant: &'static str) {
         (
             format!("{table}nft add rule inet own in ip saddr 203.0.113.21 drop"),
             BAD,
-            "is blocked by rule 1 of in (nftables, table inet own), `ip saddr 203.0.113.21 drop` on ",
+            "is blocked by rule 1 of in (nftables, table inet own), `ip saddr 203.0.113.21 drop`, until ",
             false,
         ),
         (
@@ -332,7 +332,7 @@ fn rules_of_the_hosts_own(variant: &'static str) {
         (
             format!("{table}nft add rule inet own in ip6 saddr 2001:db8:21::/48 counter reject"),
             PHONES[1][1],
-            "is blocked by rule 1 of in (nftables, table inet own), `ip6 saddr 2001:db8:21::/48 counter reject` on ",
+            "is blocked by rule 1 of in (nftables, table inet own), `ip6 saddr 2001:db8:21::/48 counter reject`, until ",
             false,
         ),
     ] {

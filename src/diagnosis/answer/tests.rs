@@ -469,6 +469,103 @@ fn the_blocked_addresses_of_an_account_are_named() {
 }
 
 #[test]
+fn an_account_is_not_free_where_an_address_of_it_cannot_be_judged() {
+    let mut of_address = facts();
+    let mut doubtful = walk(true);
+    doubtful.path.verdict = Fate::Unknown { why: "rule 1 of INPUT depends on `--ttl-lt 5`".to_owned() };
+    address(&mut of_address).walks = Ok(vec![doubtful]);
+    let mut facts = of_account();
+    facts.of_account.as_mut().unwrap().addresses = vec![of_address];
+    let diagnosis = concludes(&facts, &[], &[("its addresses", Verdict::NotKnown)]);
+    let doubt = "203.0.113.66: What becomes of its packets to 5060 udp cannot be told: rule 1 of INPUT depends on `--ttl-lt 5`";
+    assert_eq!((diagnosis.doubts.as_slice(), diagnosis.known_blocked()), (&[doubt.to_owned()][..], None));
+    // What cannot be read is said of the address, but for what the account itself lacks.
+    let of_address = &mut facts.of_account.as_mut().unwrap().addresses[0];
+    address(of_address).walks = Ok(vec![walk(true)]);
+    address(of_address).in_sets = Err("no ipset".to_owned());
+    of_address.held = Err("no answer".to_owned());
+    facts.held = Err("no answer".to_owned());
+    let diagnosis = Diagnosis::of(&facts);
+    assert_eq!((diagnosis.doubts.len(), diagnosis.known_blocked()), (0, None));
+    assert_eq!(diagnosis.unread, ["no answer", "203.0.113.66: no ipset"]);
+}
+
+#[test]
+fn what_fail2ban_was_not_asked_about_is_not_called_left_there() {
+    let unknown = || Err("no answer".to_owned());
+    for (held, remembered, said, released) in [
+        (Ok(None), Ok(None), "fail2ban does not know of it: it was left there", true),
+        (unknown(), Ok(None), "whether fail2ban holds it is not known", false),
+        (Ok(None), Err("no database".to_owned()), "whether fail2ban holds it is not known", false),
+    ] {
+        let mut facts = facts();
+        (facts.held, facts.remembered) = (held, remembered);
+        address(&mut facts).walks = Ok(vec![walk(false)]);
+        address(&mut facts).in_bans = Ok(vec![in_ban("f2b-x", BAD, Some("all ports"))]);
+        address(&mut facts).refusals = Ok(vec![refusal("addr-set-sip")]);
+        let diagnosis = Diagnosis::of(&facts);
+        let lines: Vec<_> = diagnosis.checks.iter().flat_map(|check| &check.said).collect();
+        let left = lines.iter().filter(|line| line.text.ends_with(said)).count();
+        let undo: Vec<_> = diagnosis.undo().iter().map(|undo| undo.is_released()).collect();
+        assert_eq!((left, undo), (2, vec![released; 2]), "{lines:#?}");
+    }
+}
+
+#[test]
+fn a_chain_is_given_to_a_ban_of_another_name_only_where_it_can_be_no_other() {
+    let [sip, web] = ["sip", "web"].map(|jail| format!("fail2ban-client set {jail} unbanip 203.0.113.66"));
+    let [one, two] = ["f2b-one", "f2b-two"].map(|chain| format!("iptables-nft -D {chain} -s {BAD} -j DROP"));
+    for (jails, chains, undo) in [
+        (&["sip"][..], &["f2b-one"][..], vec![&sip]),
+        (&["sip", "web"], &["f2b-one"], vec![&sip, &web, &one]),
+        (&["sip"], &["f2b-one", "f2b-two"], vec![&sip, &one, &two]),
+        (&["sip", "web"], &["f2b-one", "f2b-web"], vec![&sip, &web]),
+        (&["sip", "web"], &["f2b-sip", "f2b-web"], vec![&sip, &web]),
+    ] {
+        let mut facts = facts();
+        facts.held = Ok(Some(jails.iter().map(|jail| ((*jail).to_owned(), vec![BAD.to_owned()])).collect()));
+        address(&mut facts).jails.clear();
+        let in_bans = chains.iter().map(|chain| in_ban(chain, BAD, Some("all ports"))).collect();
+        address(&mut facts).in_bans = Ok(in_bans);
+        address(&mut facts).walks = Ok(vec![walk(false)]);
+        let diagnosis = Diagnosis::of(&facts);
+        let lines: Vec<_> = diagnosis.undo().iter().map(|undo| undo.line()).collect();
+        assert_eq!(lines.iter().collect::<Vec<_>>(), undo, "{jails:?} {chains:?}");
+        assert!(diagnosis.loose.is_empty() && diagnosis.undo().iter().all(|undo| undo.is_released()));
+    }
+    // A jail of ringfence-ban's has no such chain.
+    let mut facts = facts();
+    facts.held = Ok(Some(held(BAD)));
+    address(&mut facts).in_bans = Ok(vec![in_ban("f2b-one", BAD, Some("all ports"))]);
+    address(&mut facts).walks = Ok(vec![walk(false)]);
+    let diagnosis = Diagnosis::of(&facts);
+    assert_eq!((diagnosis.undo()[0].line(), diagnosis.loose[0].line()), (one, sip));
+}
+
+#[test]
+fn ports_that_were_tried_are_not_all_that_a_rule_closes() {
+    for (rule, open, reach) in [
+        ("-s 203.0.113.66/32 -j DROP", false, None),
+        ("-s 203.0.113.66/32 -j DROP", true, Some("5060 udp")),
+        ("-s 203.0.113.66/32 -p udp -m udp --dport 5060 -j DROP", false, Some("5060 udp")),
+        ("-s 203.0.113.66/32 -p udp -m multiport --dports 5060,5080 -j DROP", false, Some("5060 udp")),
+        ("-j DROP", false, Some("5060 udp")),
+    ] {
+        let mut facts = facts();
+        let mut closed = walk(true);
+        closed.path = dropped("INPUT", rule, false);
+        closed.rest = closed.path.clone();
+        let other = open.then(|| Walk { port: 22, sip: false, protocol: Protocol::Tcp, ..walk(true) });
+        address(&mut facts).walks = Ok([closed].into_iter().chain(other).collect());
+        let diagnosis = concludes(&facts, &[By::Rules], &[("other rules", Verdict::Blocks)]);
+        assert_eq!(diagnosis.closed[0].reach.as_deref(), reach, "{rule}");
+        let said = format!(": closes {}", reach.unwrap_or("all ports"));
+        let says = |check: &Check| check.said.iter().any(|line| line.text.ends_with(&said));
+        assert!(diagnosis.checks.iter().any(says), "{said}");
+    }
+}
+
+#[test]
 fn a_closed_policy_for_sip_is_a_block_by_other_rules() {
     let mut facts = facts();
     let mut closed = walk(true);
@@ -546,6 +643,16 @@ fn what_cannot_be_told_is_not_taken_for_nothing() {
     let doubt =
         "What becomes of its packets to 5060 udp cannot be told: rule 1 of INPUT hands it to a program";
     assert_eq!((diagnosis.doubts.as_slice(), diagnosis.known_blocked()), (&[doubt.to_owned()][..], None));
+    // It is at the place of its rule.
+    let place = |diagnosis: &Diagnosis| {
+        let check = diagnosis.checks.iter().find(|check| check.verdict == Verdict::NotKnown);
+        check.unwrap().at.as_ref().map(|at| at.words.clone())
+    };
+    assert_eq!(place(&diagnosis), None);
+    let rule = |chain: &str| at_place(1, chain, "-j NFQUEUE", false);
+    address(&mut facts).places = vec![rule("INPUT-OWN"), rule("INPUT")];
+    assert_eq!(place(&Diagnosis::of(&facts)), Some("INPUT 1".to_owned()));
+    address(&mut facts).places.clear();
     address(&mut facts).in_jails = Ok(vec![in_jail()]);
     let checks = [("fail2ban", Verdict::Blocks), ("other rules", Verdict::NotKnown)];
     assert_eq!(concludes(&facts, &[By::Fail2ban], &checks).known_blocked(), Some(true));

@@ -285,3 +285,18 @@ pub(super) fn listed(ports: &[u16]) -> String {
     let more = if ports.len() > MOST_PORTS { ", ..." } else { "" };
     shown.join(", ") + more
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_usually_match_is_negated_once() {
+        for (why, opposite) in [
+            ("over the interface docker0", "not over the interface docker0"),
+            ("not over the interface docker0", "over the interface docker0"),
+        ] {
+            assert_eq!(negated(why), opposite);
+        }
+    }
+}
