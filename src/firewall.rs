@@ -37,6 +37,7 @@ pub use pattern::{Case, Pattern};
 pub use pause::ByOurSets;
 pub use reachability::{Place, Reachability, Spared};
 pub use saved::Saved;
+pub(crate) use saved::{is_event_guards, of_fail2ban};
 pub use turn::take_turn;
 
 use programs::{All, Program};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{Counters, Tag};
 
-/// Names of chains and sets of fail2ban and `event_guard` begin so.
-const BANS: [&str; 3] = ["f2b-", "fail2ban-", EVENT_GUARD];
+/// Names of chains, sets and tables of fail2ban begin so.
+const FAIL2BAN: [&str; 2] = ["f2b-", "fail2ban-"];
 
 /// Names of chains of `event_guard` begin so, in iptables as in nftables.
 const EVENT_GUARD: &str = "sip-auth-";
@@ -229,11 +229,16 @@ impl SavedRule {
 
 /// Whether a chain or set of this name is fail2ban's or `event_guard`'s.
 pub(super) fn holds_bans(name: &str) -> bool {
-    BANS.iter().any(|start| name.starts_with(start))
+    of_fail2ban(name).is_some() || is_event_guards(name)
+}
+
+/// What fail2ban named a chain, set or table of this name for, which is a jail by its own actions; `None` if it is not fail2ban's.
+pub(crate) fn of_fail2ban(name: &str) -> Option<&str> {
+    FAIL2BAN.iter().find_map(|start| name.strip_prefix(start))
 }
 
 /// Whether a chain of this name is `event_guard`'s.
-pub(super) fn is_event_guards(name: &str) -> bool {
+pub(crate) fn is_event_guards(name: &str) -> bool {
     name.starts_with(EVENT_GUARD)
 }
 

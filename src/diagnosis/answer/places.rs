@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::super::facts::OfAddress;
-use crate::firewall::path::{End, Step};
-use crate::firewall::{BANS, Place, order};
+use crate::firewall::path::{End, NFT, Step};
+use crate::firewall::{self, BANS, Place, of_fail2ban, order};
 use crate::matcher::strings;
 
 /// Where a packet meets a check.
@@ -104,18 +104,19 @@ fn is_of(step: &Step, prefix: &str) -> bool {
 /// A ban of fail2ban's.
 pub(super) fn is_ban(step: &Step) -> bool {
     let ours = step.tag.is_some() && is_of(step, BANS);
-    let own = ["f2b", "fail2ban"].iter().any(|name| is_of(step, name)) || asks(step, "f2b-");
+    let mut words = step.rule.split_whitespace().skip_while(|word| *word != "--match-set");
+    let own = of_fail2ban(&step.chain).is_some() || words.nth(1).and_then(of_fail2ban).is_some();
     ours || own || of_bans(step)
 }
 
 /// Whether it is in a table of nftables that fail2ban made.
 pub(super) fn of_bans(step: &Step) -> bool {
     let name = step.table.split_once(' ').map_or("", |(_, name)| name);
-    step.program == "nft" && ["f2b-", "fail2ban-"].iter().any(|start| name.starts_with(start))
+    step.program == NFT && of_fail2ban(name).is_some()
 }
 
 pub(super) fn is_event_guards(step: &Step) -> bool {
-    is_of(step, "sip-auth")
+    firewall::is_event_guards(&step.chain)
 }
 
 /// A block of an account.
