@@ -163,6 +163,14 @@ pub(super) struct Other {
     pub(super) saved: Result<Saved, anyhow::Error>,
 }
 
+impl Other {
+    /// The same with other rules.
+    pub(super) fn map(&self, change: impl Fn(&Saved) -> Saved) -> Self {
+        let saved = self.saved.as_ref().map(change).map_err(|error| anyhow!("{error:#}"));
+        Self { program: self.program.clone(), name: self.name, saved }
+    }
+}
+
 /// Those of these names that are in use; others are left alone, as a look would make them.
 pub(super) fn read_others(version: Version, names: &[&'static str]) -> anyhow::Result<Vec<Other>> {
     let list = match version {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::banned::{bans_in, without_bans};
 use super::native::{self, Native, Refusal};
 use super::nft::NftTable;
 use super::path::{
@@ -17,7 +18,7 @@ use super::path::{
 };
 use super::programs::{Other, Program, read_others};
 use super::saved::{Saved, SavedRule};
-use super::{Firewall, Table, Variant, Version};
+use super::{Banned, Firewall, Table, Variant, Version};
 use crate::host;
 use crate::kernel_sets::names;
 
@@ -69,6 +70,8 @@ pub struct Reachability {
     /// What would be there if nobody were banned.
     without_bans: Firewall,
     others: Vec<Other>,
+    /// The same of these.
+    others_without_bans: Vec<Other>,
     native: Result<Native, String>,
     sets: Option<Sets>,
     destination: Option<IpAddr>,
@@ -147,6 +150,7 @@ impl Reachability {
             address,
             without_bans: firewall.without_bans(),
             firewall,
+            others_without_bans: others.iter().map(|other| other.map(without_bans)).collect(),
             others,
             native,
             sets,
@@ -174,6 +178,15 @@ impl Reachability {
     #[must_use]
     pub const fn firewall(&self) -> &Firewall {
         &self.firewall
+    }
+
+    /// The rules of iptables as of [`Firewall::bans_of`], of all tables.
+    #[must_use]
+    pub fn bans(&self) -> Vec<Banned> {
+        let beside = self.others.iter().filter_map(|Other { program, name, saved }| {
+            Some(bans_in(program, name, saved.as_ref().ok()?, self.address))
+        });
+        beside.flatten().chain(self.firewall.bans_of(self.address)).collect()
     }
 
     /// The rules of nftables' own tables that refuse the address by its source, on some port at least.
@@ -235,7 +248,10 @@ impl Reachability {
 
     /// Where packets come by, in order.
     fn chains(&self, version: Version, spared: Spared) -> Vec<(Point, i64, Chain<'_>)> {
-        let firewall = if spared == Spared::Nothing { &self.firewall } else { &self.without_bans };
+        let (firewall, others) = match spared {
+            Spared::Nothing => (&self.firewall, &self.others),
+            _ => (&self.without_bans, &self.others_without_bans),
+        };
         let mut filters: Vec<&Table> =
             firewall.tables.iter().filter(|table| table.program.version == version).collect();
         filters.sort_by_key(|table| table.program.variant != self.firewall.variant);
@@ -246,7 +262,7 @@ impl Reachability {
                     (point, priority, Chain::Saved { program, table, name, saved })
                 }));
             }
-            for other in self.others.iter().filter(|other| other.name == table) {
+            for other in others.iter().filter(|other| other.name == table) {
                 let program = &other.program;
                 let chain = match &other.saved {
                     Ok(saved) if saved.chains.contains_key(name) => {

@@ -16,6 +16,7 @@ with_both_variants! {
     event_guard_through_iptables_is_named_and_undone
     lists_and_limits_over_both_families
     rules_of_the_hosts_own
+    bans_beside_the_table_filter
     jails_of_other_actions
 }
 
@@ -363,6 +364,38 @@ fn rules_of_the_hosts_own(variant: &'static str) {
         (blocked_by(&banner, BAD), checks(&banner, BAD, "blocks")),
         (vec!["rules".to_owned()], vec!["other rules".to_owned()])
     );
+}
+
+/// As administrators have fail2ban ban before connections are tracked.
+fn bans_beside_the_table_filter(variant: &'static str) {
+    let banner = site(variant, "");
+    goes_live(&banner);
+    for (table, from, program, address) in [
+        ("raw", "PREROUTING", "iptables", BAD),
+        ("mangle", "INPUT", "iptables", BAD),
+        ("raw", "PREROUTING", "ip6tables", PHONES[1][1]),
+    ] {
+        let iptables = format!("{program}-{variant} -t {table}");
+        let ban = format!("{iptables} -A f2b-early -s {address} -j DROP");
+        banner.pbx.host.shell(&format!("{iptables} -N f2b-early; {iptables} -A {from} -j f2b-early; {ban}"));
+        let shown = ask(&banner, &[address]).stdout;
+        let place = format!("{table} {from} 1 > f2b-early");
+        let says = format!(
+            "in the chain f2b-early ({program}-{variant}, table {table}); fail2ban does not know of it"
+        );
+        assert!(shown.contains(&place) && shown.contains(&says), "{shown}");
+        let sentence = "is blocked by fail2ban's jail early, for good.";
+        is_named_and_undone(&banner, address, "fail2ban", "fail2ban", sentence);
+        banner.pbx.host.shell(&ban);
+        is_released(&banner, address, &["the rule of fail2ban in f2b-early is taken away"]);
+        // What is behind it is seen without it.
+        banner.pbx.host.shell(&format!("{ban}; {program}-{variant} -A INPUT -s {address} -j DROP"));
+        assert_eq!(blocked_by(&banner, address), ["fail2ban", "rules"]);
+        banner
+            .pbx
+            .host
+            .shell(&format!("{iptables} -F f2b-early; {program}-{variant} -D INPUT -s {address} -j DROP"));
+    }
 }
 
 /// A jail for all ports by `ringfence-ban`, and those of fail2ban's own actions that no other test has.

@@ -26,7 +26,7 @@ use crate::fail2ban;
 use crate::failures::tally::{Offense, Tally};
 use crate::failures::{Failure, event_log};
 use crate::firewall::path::{Packet, Protocol};
-use crate::firewall::{Firewall, Reachability, Spared, Version};
+use crate::firewall::{Reachability, Spared, Version};
 use crate::fusionpbx::accounts::{self, Existence};
 use crate::fusionpbx::{event_guard, own_database};
 use crate::host;
@@ -265,7 +265,7 @@ fn address(config: &Config, address: IpAddr, pauses: Pauses, now: Timestamp) -> 
     });
     let (jails, in_jails) = jails(config, address);
     let in_bans = match &rules {
-        Ok(rules) => in_bans(rules.firewall(), address).map_err(said),
+        Ok(rules) => in_bans(rules, address).map_err(said),
         Err(error) => Err(error.clone()),
     };
     let refusals = match &rules {
@@ -361,10 +361,10 @@ fn jails(config: &Config, address: IpAddr) -> (Vec<String>, Found<Vec<InJail>>) 
     (names, found().map_err(said))
 }
 
-fn in_bans(firewall: &Firewall, address: IpAddr) -> anyhow::Result<Vec<InBan>> {
+fn in_bans(rules: &Reachability, address: IpAddr) -> anyhow::Result<Vec<InBan>> {
     let mut kernel = kernel()?;
     let mut found = vec![];
-    for rule in firewall.bans_of(address) {
+    for rule in rules.bans() {
         let entry = match &rule.set {
             Some(set) => match find(&mut kernel, set, address)? {
                 None => continue,

@@ -168,6 +168,7 @@ fn refusal(set: &str) -> Refusal {
 fn in_ban(chain: &str, network: &str, reach: Option<&str>) -> InBan {
     let rule = Banned {
         program: "iptables-nft".to_owned(),
+        table: "filter",
         chain: chain.to_owned(),
         rule: ["-s", network, "-j", "DROP"].map(str::to_owned).to_vec(),
         network: Some(network.parse().unwrap()),

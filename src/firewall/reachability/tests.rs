@@ -22,6 +22,7 @@ fn of(variant: Variant, tables: Vec<Table>) -> Reachability {
         without_bans: firewall.without_bans(),
         firewall,
         others: vec![],
+        others_without_bans: vec![],
         native: Ok(Native::default()),
         sets: None,
         destination: None,

@@ -1,10 +1,12 @@
 //! FusionPBX's `event_guard`: its chains, and its log.
 
 use super::super::places::is_event_guards;
+use super::super::rules::program_and_table;
 use super::super::{At, By, Check, Closed, Said, Verdict};
 use super::{Case, closed, delete, note, reach, verdict};
 use crate::diagnosis::facts::InBan;
 use crate::diagnosis::undo::{Act, Undo};
+use crate::firewall;
 use crate::firewall::native::Refusal;
 use crate::firewall::path::NFT;
 use crate::fusionpbx::event_guard;
@@ -47,12 +49,13 @@ impl Case<'_> {
         for ban in of.in_bans.iter().flatten().filter(|ban| ban.is_event_guards()) {
             let chain = &ban.rule.chain;
             let state = match &ban.rule.reach {
-                None => Err(format!("no rule of INPUT leads to {chain}")),
+                None => Err(format!("no rule that packets meet leads to {chain}")),
                 Some(_) => self.is_closed(ban.probe),
             };
-            let place = format!("in the chain {chain} ({})", ban.rule.program);
+            let program = program_and_table(&ban.rule.program, ban.rule.table);
+            let place = format!("in the chain {chain} ({program})");
             let reach = ban.rule.reach.clone().filter(|reach| reach != "all ports");
-            let at = of.place(|step| step.program == ban.rule.program && step.chain == *chain);
+            let at = of.place(|step| ban.is_by(step));
             tell(state, chain, place, at, reach, Some(delete(&ban.rule, "event_guard")));
         }
         for refusal in of.refusals.iter().flatten().filter(|refusal| refusal.is_event_guards()) {
@@ -93,7 +96,7 @@ impl Case<'_> {
 
 impl InBan {
     pub(super) fn is_event_guards(&self) -> bool {
-        self.rule.chain.starts_with("sip-auth-")
+        firewall::is_event_guards(&self.rule.chain)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::bans::{Held, held, not_running, take_out, unban};
 use super::super::places::{asks, is_ban};
+use super::super::rules::program_and_table;
 use super::super::{At, By, Check, Closed, Said, Verdict};
 use super::{Case, closed, delete, forget, note, reach};
 use crate::bans::Jail;
@@ -9,6 +10,7 @@ use crate::diagnosis::facts::{InBan, InJail, Ledgered};
 use crate::diagnosis::undo::{Act, Undo};
 use crate::fail2ban::Remembered;
 use crate::firewall::native::Refusal;
+use crate::firewall::of_fail2ban;
 use crate::firewall::path::Step;
 
 impl Case<'_> {
@@ -61,7 +63,7 @@ impl Case<'_> {
                 }
             }
             let state = match &ban.rule.reach {
-                None => Err(format!("no rule of INPUT leads to {}", ban.rule.chain)),
+                None => Err(format!("no rule that packets meet leads to {}", ban.rule.chain)),
                 Some(_) => self.is_closed(ban.probe),
             };
             let at = of.place(|step| ban.is_by(step));
@@ -145,7 +147,10 @@ impl Case<'_> {
         let times = bans.first().map(|held| held.times()).unwrap_or_default();
         let place = match &ban.rule.set {
             Some(set) => format!("in the set {set}"),
-            None => format!("in the chain {} ({})", ban.rule.chain, ban.rule.program),
+            None => {
+                let program = program_and_table(&ban.rule.program, ban.rule.table);
+                format!("in the chain {} ({program})", ban.rule.chain)
+            }
         };
         let lasting = bans.iter().chain(perhaps).filter(|held| held.lasts());
         let mut undo: Vec<Undo> = lasting.map(|held| unban(self.facts, &held.jail, &held.id)).collect();
@@ -315,10 +320,10 @@ fn is_by(refusal: &Refusal, step: &Step) -> bool {
 
 impl InBan {
     /// Whether it is the rule, or is in its chain.
-    fn is_by(&self, step: &Step) -> bool {
+    pub(super) fn is_by(&self, step: &Step) -> bool {
         let asks_set = |set: &String| asks(step, &format!("{set} "));
-        step.program == self.rule.program
-            && step.chain == self.rule.chain
+        (&*step.program, &*step.table, &*step.chain)
+            == (&*self.rule.program, self.rule.table, &*self.rule.chain)
             && self.rule.set.as_ref().is_none_or(asks_set)
     }
 
@@ -331,7 +336,7 @@ impl InBan {
     /// The jail's name, perhaps cut, by its chain or set.
     fn jail(&self) -> &str {
         let name = self.rule.set.as_deref().unwrap_or(&self.rule.chain);
-        let name = name.strip_prefix("f2b-").or_else(|| name.strip_prefix("fail2ban-")).unwrap_or(name);
+        let name = of_fail2ban(name).unwrap_or(name);
         let of_ipv6 = self.rule.set.is_some() && self.rule.program.starts_with("ip6");
         if of_ipv6 { name.strip_suffix('6').unwrap_or(name) } else { name }
     }
