@@ -10,8 +10,8 @@ use crate::diagnosis::facts::{InBan, InJail, Ledgered};
 use crate::diagnosis::undo::{Act, Undo};
 use crate::fail2ban::Remembered;
 use crate::firewall::native::Refusal;
-use crate::firewall::of_fail2ban;
 use crate::firewall::path::Step;
+use crate::firewall::{Banned, of_fail2ban};
 
 impl Case<'_> {
     /// fail2ban's jails, in the kernel and in its own words.
@@ -145,12 +145,10 @@ impl Case<'_> {
         let until =
             left.map(|left| self.facts.now + i64::from(left)).or(record.and_then(|record| record.until));
         let times = bans.first().map(|held| held.times()).unwrap_or_default();
-        let place = match &ban.rule.set {
+        let Banned { program, table, chain, set, .. } = &ban.rule;
+        let place = match set {
             Some(set) => format!("in the set {set}"),
-            None => {
-                let program = program_and_table(&ban.rule.program, ban.rule.table);
-                format!("in the chain {} ({program})", ban.rule.chain)
-            }
+            None => format!("in the chain {chain} ({})", program_and_table(program, table)),
         };
         let lasting = bans.iter().chain(perhaps).filter(|held| held.lasts());
         let mut undo: Vec<Undo> = lasting.map(|held| unban(self.facts, &held.jail, &held.id)).collect();
@@ -161,7 +159,7 @@ impl Case<'_> {
         let mut left_over = String::new();
         if undo.is_empty() {
             let (why, step) = self.left_over(take_away());
-            left_over = why.to_owned();
+            left_over += why;
             undo.push(step);
         } else if !perhaps.is_empty() {
             let jails: Vec<&str> = perhaps.iter().map(|held| held.jail.as_str()).collect();
