@@ -172,6 +172,11 @@ fn a_host_where_all_is_well_fits_on_one_screen(variant: &'static str) {
     let unread = pbx.admin(&["status", "--prometheus", "/tmp/x.txt"]);
     assert_eq!((unread.code, unread.stdout.as_str()), (2, ""));
     assert!(unread.stderr.contains("end in .prom"), "{}", unread.stderr);
+
+    // What matches nobody is not told.
+    pbx.unban(BLOCKED);
+    let text = status(pbx, 0, &[]);
+    assert!(text.contains("\nblocks     nobody is blocked\n"), "{text}");
 }
 
 /// What needs attention, each in one line.

@@ -99,9 +99,10 @@ pub(in crate::commands) struct Overview {
     pub(in crate::commands) next_end: Option<i64>,
     /// How many each jail asked for; by hand: an empty name.
     pub(in crate::commands) jails: BTreeMap<String, usize>,
-    pub(in crate::commands) matcher: &'static str,
+    /// What matches them; `None` where nothing does.
+    pub(in crate::commands) matcher: Option<&'static str>,
     /// Why that, and where it looks.
-    pub(in crate::commands) matched: String,
+    pub(in crate::commands) matched: Option<String>,
     /// What of it is not as it should be.
     pub(in crate::commands) faults: Vec<String>,
     /// No jail blocks anybody until then, in seconds since 1970.
@@ -119,6 +120,11 @@ pub(in crate::commands) fn overview(config: &Config, now: Timestamp) -> anyhow::
     for block in &active {
         in_kernel += usize::from(meets.of(&block.offender)?.is_some());
     }
+    let matcher = match meets {
+        Meets::Bpf(_) => Some("bpf"),
+        Meets::Strings(_) if in_kernel > 0 => Some("strings"),
+        Meets::Strings(_) => None,
+    };
     let mut jails = BTreeMap::new();
     for block in &active {
         *jails.entry(block.jail.clone()).or_default() += 1;
@@ -136,11 +142,8 @@ pub(in crate::commands) fn overview(config: &Config, now: Timestamp) -> anyhow::
         in_kernel,
         next_end: active.iter().map(|block| block.until).min(),
         jails,
-        matcher: match meets {
-            Meets::Bpf(_) => "bpf",
-            Meets::Strings(_) => "strings",
-        },
-        matched: meets.words(&call).trim_end().to_owned(),
+        matcher,
+        matched: matcher.map(|_| meets.words(&call).trim_end().to_owned()),
         faults,
         suspended_until,
     }))

@@ -125,7 +125,8 @@ fn blocks(metrics: &mut Exposition, status: &Status) {
     metrics.one("blocks_in_kernel", gauge, "Blocked accounts that the kernel knows.", there);
     let end = blocks.and_then(|blocks| blocks.next_end);
     metrics.one("block_next_end_timestamp_seconds", gauge, "When the first block ends.", end);
-    let matcher = blocks.map(|blocks| ([("matcher", blocks.matcher.to_owned())], 1));
+    let matcher =
+        blocks.and_then(|blocks| blocks.matcher).map(|matcher| ([("matcher", matcher.to_owned())], 1));
     metrics.each("matcher", gauge, "What matches blocked accounts.", matcher);
 }
 

@@ -151,8 +151,10 @@ fn blocks(status: &Status) -> String {
     if let Some(end) = blocks.next_end {
         let _ = write!(text, ", the next ends in {}", span(end - status.when));
     }
-    let matched = blocks.matched.trim_end_matches('.');
-    let _ = write!(text, "; {}{}", matched[..1].to_lowercase(), &matched[1..]);
+    if let Some(matched) = &blocks.matched {
+        let matched = matched.trim_end_matches('.');
+        let _ = write!(text, "; {}{}", matched[..1].to_lowercase(), &matched[1..]);
+    }
     text
 }
 
