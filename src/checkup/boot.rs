@@ -72,7 +72,7 @@ fn of(path: &Path, rules: &str, scheduler: &Scheduler) -> Option<Finding> {
             Boot,
             "saved-rules",
             format!("{naming} of {path} name sets of Ringfence's; whether something makes them before is not known.{without_sets}"),
-            "In the boot scripts of this host, ahead of what loads them: ringfence-lists load; ringfence-ban prepare",
+            "In the boot scripts of this host, ahead of what loads them: ringfence-ban prepare; ringfence-lists load",
         ).about(path.to_string()));
     }
     (!without_sets.is_empty()).then(|| {
@@ -117,7 +117,7 @@ mod tests {
         let (_dir, root) = host::with(&[("/etc/iptables.rules", theirs)]);
         let found = saved_rules(&root, &Scheduler::read(&root).unwrap()).remove(0);
         assert_eq!(found.verdict, Verdict::NotChecked);
-        assert!(found.remedy.ends_with("ringfence-lists load; ringfence-ban prepare"), "{found:?}");
+        assert!(found.remedy.ends_with("ringfence-ban prepare; ringfence-lists load"), "{found:?}");
         let ours = "[1:2] -A INPUT -m comment --comment \"ringfence 0a1b\" -j RINGFENCE\n-A RINGFENCE -m set --match-set rf-x src -m \
                     comment --comment \"ringfence 0a1c\" -j DROP\n";
         let found = check(ours, true);
