@@ -114,6 +114,7 @@ packages:
 	@OUT=target/newer scripts/package deb $$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)+newer
 	@scripts/package rpm
 	@$(SUDO) scripts/try-packages target/packages/*.deb target/newer/*.deb target/packages/*.rpm
+	@$(SUDO) scripts/try-readme target/packages/*.deb
 
 setup:
 	@scripts/setup bench
