@@ -510,6 +510,40 @@ fn jails_are_taken_by_fail2ban() {
     }
 }
 
+/// What the scripts of block lists, APIBAN's client and `event_guard` leave behind.
+const LEFT_BEHIND: &str = "
+    ipset create voipbl hash:net
+    iptables -I INPUT -m set --match-set voipbl src -j DROP
+    iptables -N APIBAN
+    iptables -I INPUT -j APIBAN
+    iptables -I FORWARD -j APIBAN
+    iptables -A APIBAN -s 192.0.2.4 -j REJECT
+    for chain in sip-auth-ip sip-auth-fail; do
+        iptables -N $chain
+        iptables -I INPUT -j $chain
+        iptables -A $chain -s 192.0.2.9 -j DROP
+    done";
+
+/// The commands of iptables and ipset in the documents, one after the other, take all of it away again.
+#[test]
+fn what_others_leave_behind_goes_by_the_commands_of_the_documents() {
+    let host = Host::new();
+    let held = || host.shell("iptables -S; ipset list -n");
+    let before = held();
+    host.shell(LEFT_BEHIND);
+    assert_ne!(held(), before);
+    for document in documents() {
+        for block in document.blocks().iter().filter(|block| ["sh", "console"].contains(&block.language)) {
+            for words in command_lines(block).iter().flat_map(|line| commands(line)) {
+                if ["iptables", "ipset"].contains(&words[0].as_str()) {
+                    run(host.command(&words[0]).args(&words[1..]));
+                }
+            }
+        }
+    }
+    assert_eq!(held(), before);
+}
+
 /// Whatever make sets up is something that scripts/setup knows.
 #[test]
 fn make_sets_up_what_there_is() {
