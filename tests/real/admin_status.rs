@@ -1,6 +1,7 @@
 //! `ringfence status`: all is well, or what is not, on real parts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
@@ -217,6 +218,18 @@ fn each_thing_that_is_not_well_is_one_line_with_a_command(variant: &'static str)
     let _fail2ban = busy(&banner);
     let program = format!("iptables-{variant}");
     is_well(pbx, "first of all");
+
+    let settings = pbx.world.config();
+    std::fs::set_permissions(&settings, Permissions::from_mode(0o666)).unwrap();
+    says(
+        pbx,
+        "settings",
+        &[
+            "DIR/ringfence.toml, the settings of programs that root runs, has the mode 0666 (ringfence doctor)",
+        ],
+    );
+    std::fs::set_permissions(&settings, Permissions::from_mode(0o640)).unwrap();
+    is_well(pbx, "settings");
 
     pbx.host.shell(&format!("{program} -F RF-BAN"));
     says(pbx, "bans", &["the rules of the jail sip are not in the kernel (ringfence-ban list)"]);

@@ -9,10 +9,12 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use crate::checkup::Verdict;
+use crate::checkup::secrets::{self, Trusted};
 use crate::commands::lists::show::{self as lists, overview};
 use crate::commands::screen::{self, span};
 use crate::commands::{block::list as blocks, causes, firewall};
-use crate::config::{Config, Mode};
+use crate::config::{self, Config, Mode};
 use crate::exit::Exit;
 use crate::pause::Pause;
 use crate::services::needed;
@@ -110,7 +112,8 @@ pub(super) fn run(path: Option<&Path>, args: &Args) -> anyhow::Result<Exit> {
         // A mistake of a minute ago is what somebody wants to hear of; the rest goes on as it was.
         Err(error) => (Config::salvage(path), Some(causes(&error.into()))),
     };
-    let status = Status::look(&config, broken.as_deref(), Timestamp::now());
+    let file = path.unwrap_or(Path::new(config::DEFAULT_PATH));
+    let status = Status::look(&config, file, broken.as_deref(), Timestamp::now());
     if let Some(file) = &args.prometheus {
         let text = metrics::render(&status);
         if file == Path::new("-") {
@@ -131,7 +134,8 @@ pub(super) fn run(path: Option<&Path>, args: &Args) -> anyhow::Result<Exit> {
 }
 
 impl Status {
-    fn look(config: &Config, broken: Option<&str>, now: Timestamp) -> Self {
+    /// `config` is what is in force of `file`.
+    fn look(config: &Config, file: &Path, broken: Option<&str>, now: Timestamp) -> Self {
         let mut concerns = Concerns::default();
         if let Some(why) = broken {
             concerns.add(
@@ -145,6 +149,7 @@ impl Status {
             concerns.add(About::Settings, what, "sudo ringfence status");
         }
         let seconds = now.as_second();
+        permissions(config, file, &mut concerns);
         let pause =
             concerns.part(About::Pause, "ringfence pause", "a pause", Pause::read(&config.run_dir, now));
         let paused_until = pause.and_then(Pause::until);
@@ -181,6 +186,16 @@ impl Status {
             events,
             decisions,
             dropped,
+        }
+    }
+}
+
+/// Who may read or change what nobody else should.
+fn permissions(config: &Config, file: &Path, concerns: &mut Concerns) {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    for finding in secrets::permissions(config, file, &Trusted::new(&passwd)) {
+        if finding.verdict == Verdict::NeedsDoing {
+            concerns.add(About::Settings, finding.what.trim_end_matches('.'), "ringfence doctor");
         }
     }
 }
