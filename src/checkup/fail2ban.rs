@@ -127,6 +127,35 @@ fn voip_jails(config: &Config, jails: &[Jail]) -> Finding {
     Finding::fine(Fail2ban, "jails", format!("jails for SIP: {}", names.join(", ")))
 }
 
+/// Jails of ours that count the same failures, each behind the one that is to be preferred.
+const TWICE: [(&str, &[&str]); 6] = [
+    ("ringfence-events", &["ringfence-freeswitch", "ringfence-mod-fail2ban", "ringfence-verto"]),
+    ("ringfence-events-account", &["ringfence-account"]),
+    ("ringfence-events-domain", &["ringfence-ip-domain"]),
+    ("ringfence-events-flood", &["ringfence-challenge"]),
+    ("ringfence-freeswitch", &["ringfence-mod-fail2ban"]),
+    ("ringfence-asterisk", &["ringfence-ast-notice"]),
+];
+
+/// Jails that count what another one counts, too: two bans for the same failures, each with an end of its own.
+#[must_use]
+pub fn twice(jails: &[Jail]) -> Vec<Finding> {
+    let is_enabled = |name: &str| jails.iter().any(|jail| jail.name == name);
+    let pairs =
+        TWICE.iter().flat_map(|(preferred, others)| others.iter().map(move |other| (*preferred, *other)));
+    let both = pairs.filter(|(preferred, other)| is_enabled(preferred) && is_enabled(other));
+    let finding = |(preferred, other): (&str, &str)| {
+        Finding::needs(
+            OneJail,
+            "twice",
+            format!("{other}: it counts the same failures as {preferred}: whom one of them lets go, the other may hold."),
+            format!("In jail.local, or where it is enabled, [{other}]: enabled = false; then: fail2ban-client reload."),
+        )
+        .about(other)
+    };
+    both.map(finding).collect()
+}
+
 /// Whether a jail is about what a PBX logs.
 #[must_use]
 pub fn is_voip(jail: &Jail, config: &Config) -> bool {
@@ -397,6 +426,26 @@ mod tests {
         assert_eq!(found(&Jail { ignorecommand: String::new(), ..account }, OLD), []);
         let success = with_ban(good(), "exec /usr/bin/ringfence-allow add -- \"<ip>\"");
         assert!(found(&success, NEW)[0].1.contains("adds nobody who is left alone already"));
+    }
+
+    #[test]
+    fn the_same_failures_count_once() {
+        let jail = |name: &str| Jail { name: name.into(), ..good() };
+        let found = |names: &[&str]| {
+            let jails: Vec<_> = names.iter().map(|name| jail(name)).collect();
+            twice(&jails).into_iter().map(|finding| finding.about).collect::<Vec<_>>()
+        };
+        let events = ["ringfence-events", "ringfence-events-account", "ringfence-events-device"];
+        assert_eq!(found(&events), [""; 0]);
+        assert_eq!(found(&["ringfence-freeswitch", "ringfence-account", "ringfence-verto"]), [""; 0]);
+        let shipped = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/fail2ban/jail.d")).unwrap();
+        let shipped: String =
+            shipped.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+        for name in TWICE.iter().flat_map(|(preferred, others)| others.iter().chain([preferred])) {
+            assert!(shipped.contains(&format!("\n[{name}]\n")), "{name}");
+        }
+        let both = [&events[..], &["ringfence-freeswitch", "ringfence-account"]].concat();
+        assert_eq!(found(&both), ["ringfence-freeswitch", "ringfence-account"]);
     }
 
     #[test]

@@ -106,6 +106,7 @@ impl Host<'_> {
             let running = checkup::fail2ban::running(config);
             let of = |jail| checkup::fail2ban::jail(jail, version, running.as_deref());
             findings.extend(jails.iter().flat_map(of));
+            findings.extend(checkup::fail2ban::twice(&jails));
         }
         // Before we ask ourselves.
         let events = jails.iter().any(|jail| jail.logs.contains(&config.events_path()));
