@@ -511,8 +511,10 @@ fn the_end_of_the_session_is_not_the_end_of_the_watch(variant: &'static str) {
             leader.display(),
             done.display()
         );
-        let mut session = pbx.host.command("setsid");
-        session.env("RINGFENCE_CONFIG", pbx.world.config()).args(["sh", "-c", &script, "session"]);
+        // Whoever runs the tests by nohup has them ignore it.
+        let mut session = pbx.host.command("env");
+        session.env("RINGFENCE_CONFIG", pbx.world.config());
+        session.args(["--default-signal=HUP", "setsid", "sh", "-c", &script, "session"]);
         let mut session = start(session.arg(cargo_bin("ringfence-firewall")));
         wait_for("the rules", || done.exists());
         assert_ne!(rules(&pbx), before);
