@@ -34,7 +34,8 @@
 //! - `known`: whether `account` exists: `yes`, `no`, or `unknown` where nobody could be asked, where it has no domain,
 //!   or where it does not exist, and its realm is not the domain that is claimed: that may be a realm for many domains.
 //! - `id`: `USER@DOMAIN,ADDRESS`, this device of this account, as `ringfence-block` takes it; the domain is in lower case.
-//!   There only if `known=yes`, and user and domain are of `A-Z a-z 0-9 . _ + -` alone, not cut, and a SIP account's.
+//!   There only if `known=yes`, user and domain are of `A-Z a-z 0-9 . _ + -` alone, not cut, and a SIP account's, and the
+//!   address is not the unspecified one.
 //! - `realm`: the credentials' realm.
 //! - `expires`: in so many seconds; `-` where FreeSWITCH does not say it.
 //! - `rate`: so many within the second, which are more than may be; it may have become more.
@@ -430,10 +431,11 @@ impl Account {
         self.user == other.user && one.cut == two.cut && one.bytes.eq_ignore_ascii_case(&two.bytes)
     }
 
-    /// Its device there, if nothing of it would have to be encoded.
+    /// Its device there, if nothing of it would have to be encoded, and somebody may have the address.
     fn at(&self, address: Address) -> Option<Offender> {
         let account = SipAccount::new(self.user.plain()?, self.domain.plain()?).ok()?;
-        Some(Offender { account, source: Some(address.0) })
+        let somebody = Some(address.0).filter(|address| !address.is_unspecified());
+        somebody.map(|source| Offender { account, source: Some(source) })
     }
 
     fn parse(text: &str) -> Option<Self> {
