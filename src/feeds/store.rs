@@ -91,8 +91,17 @@ impl Store {
     pub fn lock(&self) -> anyhow::Result<Lock> {
         let path = self.path("lock");
         let lock = || -> io::Result<Option<File>> {
-            let file = state_file::open_own_for_update(&path, self.owner)?;
-            self.give(&file)?;
+            let file = match state_file::open_own_for_update(&path, self.owner) {
+                Ok(file) => {
+                    self.give(&file)?;
+                    file
+                }
+                // A unit of ours may read all files, and write to none of another user's: that is enough for a lock.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    state_file::open_own(&path, self.owner)?.0
+                }
+                Err(error) => return Err(error),
+            };
             Ok(state_file::try_lock(&file)?.then_some(file))
         };
         match lock().with_context(|| format!("cannot lock {}", path.display()))? {

@@ -29,6 +29,7 @@ with_both_variants! {
     broken_settings_hinder_neither_restore_nor_remove
     restore_sets_right_whatever_was_done
     after_a_reboot_all_is_there_again
+    a_download_keeps_no_rule_away
     many_at_once_agree
 }
 
@@ -974,6 +975,48 @@ fn after_a_reboot_all_is_there_again(variant: &'static str) {
     does(&pbx, &["restore"]);
     assert_eq!(rules(&pbx), confirmed);
     verifies(&pbx);
+}
+
+fn a_download_keeps_no_rule_away(variant: &'static str) {
+    let settings = format!(
+        "{UNVERIFIED}[lists.office]\nkind = \"allow\"\nentries = [\"203.0.113.0/24\", \"2001:db8:20::/48\"]\n\
+         [firewall]\nrestrict = [{{ ports = [\"5060\"], to = [\"office\"] }}]\n"
+    );
+    let pbx = Pbx::new(variant, &settings);
+    let config = format!("RINGFENCE_CONFIG={}", pbx.world.config().display());
+    run(pbx.host.command("env").arg(&config).arg(cargo_bin("ringfence-lists")).arg("refresh"));
+    does(&pbx, &["apply", "--yes"]);
+    let confirmed = rules(&pbx);
+    let flush = || {
+        pbx.host.shell("ipset flush rf-to-office-net4; ipset flush rf-to-office-net6");
+        for_both(&pbx, "$T -F RINGFENCE");
+    };
+    let is_filled = || {
+        let test = ["-q", "test", "rf-to-office-net4", PHONES[0][0]];
+        pbx.host.command("ipset").args(test).status().unwrap().success()
+    };
+    // Another user downloads, and the unit may write to none of his files.
+    let lists = pbx.world.path("state/lists");
+    run(Command::new("chown").args(["-R", "65534"]).arg(&lists));
+    flush();
+    let confined = ["--bounding-set=-dac_override,-chown,-fowner", "env", &config];
+    let mut restore = pbx.host.command("setpriv");
+    let restored = call(restore.args(confined).arg(cargo_bin("ringfence-firewall")).arg("restore"));
+    assert_eq!((restored.code, restored.stderr.as_str()), (0, ""));
+    assert_eq!((rules(&pbx), is_filled()), (confirmed.clone(), true));
+    // While he does, nobody is locked out, and all other rules are there.
+    let lock = std::fs::File::open(lists.join("lock")).unwrap();
+    lock.lock().unwrap();
+    flush();
+    let restored = pbx.firewall(&["restore"]);
+    let says = "lists that ports are restricted to are not in the kernel: ";
+    assert!(restored.code == 0 && restored.stderr.contains(says), "{}", restored.stderr);
+    assert!(has_evidence(&pbx, "keep", "ports-open"));
+    let open = rules(&pbx);
+    assert!(open.contains("-j RINGFENCE") && !open.contains("rf-to-office-net4") && !is_filled(), "{open}");
+    drop(lock);
+    does(&pbx, &["restore"]);
+    assert_eq!((rules(&pbx), is_filled()), (confirmed, true));
 }
 
 fn many_at_once_agree(variant: &'static str) {

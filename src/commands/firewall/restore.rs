@@ -31,11 +31,16 @@ pub(super) fn run(call: &Call) -> anyhow::Result<Exit> {
     };
     let pause = pause::now(&call.config);
     let mut there = Firewall::read()?;
-    let wanted = Wanted::new(&config, &there, call.now)?;
+    let mut wanted = Wanted::new(&config, &there, call.now)?;
     if let Some(fault) = wanted.count_drops(call, &there, config.firewall_mode()) {
         complain(&fault);
     }
-    wanted.prepare_sets(call)?;
+    wanted.make_sets()?;
+    if let Err(error) = wanted.fill_lists(call) {
+        // The rest of the rules is not to wait for it.
+        complain(&format!("lists that ports are restricted to are not in the kernel: {error:#}"));
+        wanted = Wanted::as_filled(&config, &there, call.now)?;
+    }
     let changed = there.bring_in_together(pause, |version| wanted.layout(version))?;
     if changed {
         call.record("rules", "restore", "rules-repaired", "they were not as they had been confirmed");

@@ -25,14 +25,30 @@ pub(super) struct Wanted {
 impl Wanted {
     /// An error names the list that there is not.
     pub(super) fn new(config: &Config, there: &Firewall, now: Timestamp) -> anyhow::Result<Self> {
+        // A copy that is lost opens nothing while the kernel has its addresses.
+        Self::counted(config, there, now, |copy, loaded| if copy > 0 { copy } else { loaded })
+    }
+
+    /// The same where lists cannot be filled: those that the kernel has nothing of restrict nothing. A rule for a set that is
+    /// empty would lock everybody out.
+    pub(super) fn as_filled(config: &Config, there: &Firewall, now: Timestamp) -> anyhow::Result<Self> {
+        Self::counted(config, there, now, |_, loaded| loaded)
+    }
+
+    /// How many a list has is decided by its last good copy, and what the kernel has of it.
+    fn counted(
+        config: &Config,
+        there: &Firewall,
+        now: Timestamp,
+        decide: fn(usize, usize) -> usize,
+    ) -> anyhow::Result<Self> {
         let lists = restricted::read(config, &Store::peek(&config.state_dir)?, now)
             .map_err(|error| anyhow!(error))?;
-        // A copy that is lost opens nothing while the kernel has its addresses.
         let mut kernel = Ipset::open().ok();
         let mut count = |name: &ListName, set: &AddressSet| {
             let loaded = kernel.as_mut().map_or([0, 0], |kernel| kernel_sets::count_of_list(kernel, name));
             let counts = set.count_networks();
-            [0, 1].map(|family| if counts[family] > 0 { counts[family] } else { loaded[family] })
+            [0, 1].map(|family| decide(counts[family], loaded[family]))
         };
         let counts = lists.iter().map(|(name, set)| (name.clone(), count(name, set))).collect();
         let tracked = match config.firewall.connection_tracking {
@@ -92,15 +108,27 @@ impl Wanted {
 
     /// Makes the sets that are missing, and fills those that only rules of ours need.
     pub(super) fn prepare_sets(&self, call: &Call) -> anyhow::Result<()> {
+        self.make_sets()?;
+        self.fill_lists(call)
+    }
+
+    /// The same, but for those of lists.
+    pub(super) fn make_sets(&self) -> anyhow::Result<()> {
         let mut kernel = Ipset::open().context("cannot talk to the kernel's ipset")?;
         // Another of our tools may be making them at the same moment.
         let mut make = || kernel_sets::make_missing(&mut kernel, self.lists.keys());
         make().or_else(|_| make())?;
+        kernel_sets::make_standing(&mut kernel)?;
+        kernel_sets::fill_ports(&mut kernel, self.settings.ports())
+    }
+
+    /// Fills the sets of lists that are empty. A download keeps others from it for as long as it takes.
+    pub(super) fn fill_lists(&self, call: &Call) -> anyhow::Result<()> {
+        let mut kernel = Ipset::open().context("cannot talk to the kernel's ipset")?;
         if kernel_sets::has_empty_list(&mut kernel, &self.lists)? {
             let _lock = Store::open(&call.config.state_dir)?.lock()?;
             kernel_sets::fill_empty_lists(&mut kernel, &self.lists)?;
         }
-        kernel_sets::make_standing(&mut kernel)?;
-        kernel_sets::fill_ports(&mut kernel, self.settings.ports())
+        Ok(())
     }
 }
