@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 use crate::account::{Offender, SipAccount};
 use crate::address;
 use crate::state_file;
+use crate::times::{rfc3339, second};
 
 mod file;
 mod schema;
@@ -48,8 +49,10 @@ pub struct Block {
     #[serde(default)]
     pub seen_from: Option<IpAddr>,
     /// Seconds since 1970.
+    #[serde(serialize_with = "rfc3339", deserialize_with = "second")]
     pub since: i64,
     /// Seconds since 1970: it ends then.
+    #[serde(serialize_with = "rfc3339", deserialize_with = "second")]
     pub until: i64,
     /// Why, for people.
     #[serde(default)]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::Allowed;
 use crate::evidence::visible_within;
@@ -50,12 +50,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An address that is allowed for a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Entry {
     /// Who.
     pub address: IpAddr,
-    /// On whose word; JSON has the name of the jail, or null.
-    #[serde(rename = "jail")]
+    /// On whose word.
     pub word: Word,
     /// Seconds since 1970.
     pub since: i64,
@@ -126,8 +124,9 @@ impl Entry {
     }
 }
 
-/// On whose word an address is allowed. Each stands beside what others say of the same address.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+/// On whose word an address is allowed. Each stands beside what others say of the same address. In the file the first two are what
+/// an `Option` of the jail was before there were walks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Word {
     /// The administrator's.
     ByHand,
@@ -135,21 +134,6 @@ pub enum Word {
     Jail(String),
     /// That of a walk through a real failure, by the number of its process: of one that was killed, it ends with its time.
     Walk(u32),
-}
-
-impl Serialize for Word {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        const NAME: &str = "Word";
-        let for_people = serializer.is_human_readable();
-        match self {
-            Self::Jail(jail) if for_people => serializer.serialize_str(jail),
-            _ if for_people => serializer.serialize_none(),
-            // In the file the first two are what an `Option` of the jail was before there were walks.
-            Self::ByHand => serializer.serialize_unit_variant(NAME, 0, "ByHand"),
-            Self::Jail(jail) => serializer.serialize_newtype_variant(NAME, 1, "Jail", jail),
-            Self::Walk(process) => serializer.serialize_newtype_variant(NAME, 2, "Walk", process),
-        }
-    }
 }
 
 /// Which entries are meant: those of one jail, or all.

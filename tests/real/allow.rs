@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ringfence::allow::timed::Entry;
 
-use crate::support::{Allower, Call, World, call, copy_program, now, sqlite, wait_for};
+use crate::support::{Allower, Call, World, call, copy_program, now, second, sqlite, wait_for};
 
 const DAY: i64 = 86_400;
 
@@ -40,7 +40,7 @@ fn an_address_is_allowed_for_its_time_and_not_longer() {
     assert!(columns[1].ends_with(&["ago", "by", "hand", "the", "fair"]), "{list}");
     let entry = &site.list()[0];
     assert_eq!((&entry["because"], &entry["jail"]), (&"the fair".into(), &serde_json::Value::Null));
-    assert_eq!(entry["until"].as_i64().unwrap() - entry["since"].as_i64().unwrap(), DAY);
+    assert_eq!(second(&entry["until"]) - second(&entry["since"]), DAY);
 
     // Again: never sooner, unless by hand and said.
     site.does(&["add", "--jail=success", "--for=5h", PHONE]);

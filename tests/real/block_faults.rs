@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Blocker, Call, call, copy_program, now, run, wait_for, write_program};
+use crate::support::{Blocker, Call, call, copy_program, now, run, second, wait_for, write_program};
 
 const UNVERIFIED: &str = "[block]\nverify = \"none\"\n";
 
@@ -204,13 +204,17 @@ fn a_file_with_nonsense_changes_nothing(matcher: &'static str) {
         (String::new(), "EOF while parsing"),
         (format!("[{good}"), "EOF while parsing"),
         (format!("[{good}, {{}}]"), "missing field"),
+        (
+            format!("[{good}, {}]", good.replace("4070908800", r#""soon""#)),
+            "a time as of RFC 3339, or seconds",
+        ),
         (format!("[{good}, {}]", good.replace("2@d", r"e\u001bvil@d")), "cannot be matched exactly"),
         (format!("[{good}, {}]", good.replace("2@d", &("x".repeat(129) + "@d"))), "longer than"),
         (format!("[{good}, {}]", good.replace("2@d", &("x".repeat(120) + "@d"))), "longer than 116 bytes"),
     ]
     .into_iter()
     // The program can bear the last one.
-    .take(if matcher == "bpf" { 5 } else { 6 })
+    .take(if matcher == "bpf" { 6 } else { 7 })
     {
         std::fs::write(&file, &nonsense).unwrap();
         let line = site.says(2, &["restore", file.to_str().unwrap()]);
@@ -223,6 +227,12 @@ fn a_file_with_nonsense_changes_nothing(matcher: &'static str) {
     assert!(line.contains("No such file"), "{line}");
     site.holds(&["1@d"]);
     std::fs::write(&file, format!("[{good}]")).unwrap();
+    site.does(&["restore", file.to_str().unwrap()]);
+    site.holds(&["1@d", "2@d"]);
+    // What list prints is taken as well.
+    let listed = serde_json::to_vec(&site.list()).unwrap();
+    site.does(&["unban", "1@d"]);
+    std::fs::write(&file, listed).unwrap();
     site.does(&["restore", file.to_str().unwrap()]);
     site.holds(&["1@d", "2@d"]);
     // What is over is not taken.
@@ -682,7 +692,7 @@ fn no_block_lasts_longer_because_the_clock_was_set_back(matcher: &'static str) {
         "UPDATE blocks SET since = since + 86400, until = until + 86400, changed = changed + 86400",
     );
     let last_seconds =
-        || -> Vec<i64> { site.list().iter().map(|entry| entry["until"].as_i64().unwrap() - now()).collect() };
+        || -> Vec<i64> { site.list().iter().map(|entry| second(&entry["until"]) - now()).collect() };
     site.does(&["expire"]);
     let mut spans = last_seconds();
     spans.sort_unstable();

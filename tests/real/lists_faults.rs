@@ -12,7 +12,8 @@ use ringfence::feeds::store::Store;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Call, Certificate, Host, Http, Reply, World, call, copy_program, gzip, gzip_bomb, now, run, wait_for, xz,
+    Call, Certificate, Host, Http, Reply, World, call, copy_program, gzip, gzip_bomb, now, run, second,
+    wait_for, xz,
 };
 
 const GOOD: &[u8] = b"198.51.100.7\n203.0.113.9\n";
@@ -409,7 +410,7 @@ fn a_version_is_asked_for_once() {
     let asked = http.requests().pop().unwrap().headers;
     assert_eq!(asked["if-none-match"], "\"a\"");
     assert_eq!(asked["if-modified-since"], "Sat, 01 Feb 2025 00:00:00 GMT");
-    assert!(now() - about(&world, "x")["confirmed"].as_i64().unwrap() < 60);
+    assert!(now() - second(&about(&world, "x")["confirmed"]) < 60);
 
     // Another version, within the same second.
     http.serve("/x", tagged(b"198.19.2.1\n", "\"b\""));
@@ -681,7 +682,7 @@ fn who_wants_to_be_left_alone_is_but_not_for_ever() {
         http.serve("/x", status(429, &[("retry-after", value)], ""));
         let says = "x: refused: http://127.0.0.1 answers 429 Too Many Requests; there is no copy of it yet";
         assert_eq!(fails(&world, &[], 1), [says], "{value}");
-        let next = about(&world, "x")["next"].as_i64().unwrap();
+        let next = second(&about(&world, "x")["next"]);
         let wait = if next == 0 { 0 } else { next - now() };
         assert!((most - 30..=most).contains(&wait), "{value}: {wait}");
         let asked = http.requests().len();

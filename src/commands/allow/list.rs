@@ -1,17 +1,21 @@
 //! `ringfence-allow list`: who is allowed.
 
+use std::net::IpAddr;
+
 use anyhow::Context;
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::Call;
 use crate::allow::timed::{self, Entry};
 use crate::commands::screen::{self, Columns, span};
 use crate::exit::Exit;
+use crate::times::rfc3339;
 
 /// The command line of `list`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Print JSON, with seconds since 1970
+    /// Print JSON, with times as of RFC 3339
     ///
     /// The `word` on which it is allowed is by-hand, jail or walk (of ringfence test); the jail is null but of a jail.
     #[arg(long)]
@@ -32,16 +36,28 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
 }
 
 /// As JSON has it.
-#[derive(serde::Serialize)]
+#[derive(Serialize)]
 struct Shown<'a> {
-    #[serde(flatten)]
-    entry: &'a Entry,
+    address: IpAddr,
     word: &'static str,
+    jail: Option<&'a str>,
+    #[serde(serialize_with = "rfc3339")]
+    since: i64,
+    #[serde(serialize_with = "rfc3339")]
+    until: i64,
+    because: &'a str,
 }
 
 impl<'a> Shown<'a> {
-    const fn new(entry: &'a Entry) -> Self {
-        Self { entry, word: entry.kind_of_word() }
+    fn new(entry: &'a Entry) -> Self {
+        Self {
+            address: entry.address,
+            word: entry.kind_of_word(),
+            jail: entry.jail(),
+            since: entry.since,
+            until: entry.end(),
+            because: &entry.because,
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::times::rfc3339_if;
 /// The command line of `list`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Print JSON, with seconds since 1970; restore reads it
+    /// Print JSON, with times as of RFC 3339; restore reads it
     #[arg(long)]
     json: bool,
 }
@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn what_is_listed_can_be_read_again() {
         let json = serde_json::to_string(&entry("101@d,2001:db8::1", "sip")).unwrap();
-        assert!(json.starts_with(r#"{"account":"101@d","source":"2001:db8::1","jail":"sip","seen-from":"203.0.113.20","since":1795183743,"#), "{json}");
+        assert!(json.starts_with(r#"{"account":"101@d","source":"2001:db8::1","jail":"sip","seen-from":"203.0.113.20","since":"2026-11-20T14:09:03Z","#), "{json}");
         assert_eq!(serde_json::from_str::<Block>(&json).unwrap(), entry("101@d,2001:db8::1", "sip").block);
     }
 }

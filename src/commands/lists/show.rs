@@ -24,9 +24,7 @@ pub(super) struct Args {
     /// The lists that have this address, since when, and what follows
     #[arg(value_parser = an_address)]
     address: Option<IpAddr>,
-    /// Print JSON
-    ///
-    /// Times are seconds since 1970.
+    /// Print JSON, with times as of RFC 3339
     #[arg(long)]
     json: bool,
 }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
-use serde_json::Value;
+use serde::Serialize;
 
 use crate::checkup::Verdict;
 use crate::checkup::secrets::{self, Trusted};
@@ -19,7 +18,7 @@ use crate::exit::Exit;
 use crate::pause::Pause;
 use crate::services::needed;
 use crate::state_file;
-use crate::times::{Rfc3339, rfc3339, rfc3339_if};
+use crate::times::{rfc3339, rfc3339_if};
 
 mod attention;
 mod decisions;
@@ -63,7 +62,6 @@ struct Status {
     attention: Vec<Attention>,
     services: Option<Vec<services::Service>>,
     jails: Option<Vec<jails::Row>>,
-    #[serde(serialize_with = "with_dates")]
     lists: Option<overview::Overview>,
     blocks: Option<blocks::Overview>,
     addresses: known::Addresses,
@@ -73,24 +71,6 @@ struct Status {
     decisions: Option<Vec<decisions::Row>>,
     /// Absent also where nothing was counted yet.
     dropped: Option<dropped::Dropped>,
-}
-
-/// What `ringfence-lists show` prints in seconds since 1970.
-#[expect(clippy::ref_option, reason = "serde hands it so")]
-fn with_dates<S: Serializer>(lists: &Option<overview::Overview>, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut value = serde_json::to_value(lists).map_err(serde::ser::Error::custom)?;
-    let date = |time: &mut Value| {
-        if let Some(second) = time.as_i64() {
-            *time = serde_json::to_value(Rfc3339(second)).unwrap_or_default();
-        }
-    };
-    for list in value.get_mut("lists").and_then(Value::as_array_mut).into_iter().flatten() {
-        for name in ["confirmed", "next"] {
-            list.get_mut(name).into_iter().for_each(date);
-        }
-    }
-    value.pointer_mut("/loaded/when").into_iter().for_each(date);
-    value.serialize(serializer)
 }
 
 /// Where nothing is blocked, but only recorded.

@@ -52,6 +52,13 @@ pub fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
+/// A point in time as a tool's JSON has it, in seconds since 1970.
+#[track_caller]
+pub fn second(time: &serde_json::Value) -> i64 {
+    let time = time.as_str().unwrap_or_else(|| panic!("no time: {time}"));
+    time.parse::<jiff::Timestamp>().unwrap_or_else(|error| panic!("{error}")).as_second()
+}
+
 /// Runs a command that must succeed; its output.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {

@@ -48,7 +48,7 @@ pub(in crate::commands) fn of_address(
         confirmed: status.lists.get(&name).map(|list| list.confirmed).filter(|at| *at > 0),
         list: name.to_string(),
         range,
-        since: since.into(),
+        since,
         observed,
     };
     let allowed = |Place { name, range, .. }: Place| Allowed {

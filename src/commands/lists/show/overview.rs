@@ -12,6 +12,7 @@ use crate::config::{Config, Mode};
 use crate::feeds::due::next_due;
 use crate::feeds::status::{ListStatus, Status};
 use crate::feeds::store::Store;
+use crate::times::{rfc3339, rfc3339_if};
 
 /// All lists.
 #[derive(Serialize)]
@@ -31,7 +32,7 @@ pub(in crate::commands) struct Overview {
     pub(in crate::commands) lost: Option<String>,
 }
 
-/// One list; times are seconds since 1970.
+/// One list; times are seconds since 1970, in JSON as of RFC 3339.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(in crate::commands) struct Summary {
@@ -42,8 +43,10 @@ pub(in crate::commands) struct Summary {
     pub(in crate::commands) ipv4: Option<usize>,
     pub(in crate::commands) ipv6: Option<usize>,
     /// When its source last had a good copy, new or the same.
+    #[serde(serialize_with = "rfc3339_if")]
     pub(in crate::commands) confirmed: Option<i64>,
     /// When its source is asked again; none for what is on this host.
+    #[serde(serialize_with = "rfc3339_if")]
     pub(in crate::commands) next: Option<i64>,
     pub(in crate::commands) refused: String,
     notes: Vec<String>,
@@ -54,6 +57,7 @@ pub(in crate::commands) struct Summary {
 #[derive(Serialize)]
 pub(in crate::commands) struct InKernel {
     /// Seconds since 1970.
+    #[serde(serialize_with = "rfc3339")]
     pub(in crate::commands) when: i64,
     pub(in crate::commands) block: Networks,
     pub(in crate::commands) allow: Networks,

@@ -15,6 +15,7 @@ use crate::config::{Config, Mode};
 use crate::feeds::compile::Compiled;
 use crate::feeds::guard::{Protected, Why};
 use crate::feeds::store::Store;
+use crate::times::rfc3339;
 
 /// The lists that an address is on.
 #[derive(Serialize)]
@@ -45,7 +46,8 @@ pub(super) struct Place {
     pub(super) kind: Kind,
     pub(super) range: String,
     /// Seconds since 1970.
-    pub(super) since: u32,
+    #[serde(serialize_with = "rfc3339")]
+    pub(super) since: i64,
     pub(super) observed: bool,
 }
 
@@ -67,7 +69,7 @@ impl Places {
                 name: row.name.clone(),
                 kind: row.list.kind,
                 range: range.to_string(),
-                since,
+                since: since.into(),
                 observed: row.list.mode == Some(Mode::Observe),
             })
         };
@@ -111,16 +113,12 @@ impl Places {
         }
         let mut columns = Columns::new(&["LIST", "KIND", "AS", "SINCE"], &[]);
         for place in &self.lists {
-            let since = Timestamp::from_second(place.since.into()).unwrap_or_default();
+            let since = Timestamp::from_second(place.since).unwrap_or_default();
             columns.row([
                 place.name.to_string(),
                 place.kind.name().to_owned(),
                 place.range.clone(),
-                format!(
-                    "{} ({} ago)",
-                    since.strftime("%F %H:%M UTC"),
-                    span(now.as_second() - i64::from(place.since))
-                ),
+                format!("{} ({} ago)", since.strftime("%F %H:%M UTC"), span(now.as_second() - place.since)),
             ]);
         }
         let verdict = match self.verdict {
