@@ -160,7 +160,15 @@ impl Ledger {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().context("no runtime")?;
         let connection = runtime
-            .block_on(file::open_to_read(path))
+            .block_on(async {
+                match file::open_to_read(path).await {
+                    // On a disk that takes nothing, what was written can still be read.
+                    Err(error) if !file::hint(&error).is_empty() => {
+                        file::open_unchanged(path).await.map_err(|_| error)
+                    }
+                    opened => opened,
+                }
+            })
             .with_context(|| format!("cannot read the ledger {}", path.display()))?;
         let unwritable = Some(anyhow!("it was opened for reading"));
         Ok(Self { runtime, connection: Some(connection), unwritable })
@@ -168,21 +176,7 @@ impl Ledger {
 
     /// What is blocked at `now`, the oldest first.
     pub fn active(&mut self, now: i64) -> anyhow::Result<Vec<Block>> {
-        self.active_of(None, false, now)
-    }
-
-    /// What of a jail is blocked at `now`.
-    fn active_of(&mut self, jail: OfJail<'_>, confirmed: bool, now: i64) -> anyhow::Result<Vec<Block>> {
-        // One text for all: row by row, each would cost a change of threads. (PostgreSQL calls it json_agg.)
-        let sql = format!(
-            "SELECT json_group_array(json_array({FIELDS})) FROM (SELECT * FROM blocks WHERE state = 'active' \
-             AND until > $1 AND ($2 IS NULL OR jail = $2) AND confirmed >= $3 \
-             ORDER BY since, domain, account, source, jail)"
-        );
-        let query = sqlx::query_scalar(&sql).bind(now).bind(jail).bind(i64::from(confirmed));
-        let text: String = self.read(async |connection| Ok(query.fetch_one(connection).await?))?;
-        let rows: Vec<Fields> = serde_json::from_str(&text).context("the ledger is not as we wrote it")?;
-        Ok(blocks(rows))
+        self.read(async |connection| active_of(connection, None, false, now).await)
     }
 
     /// From which addresses other offenders than this one were seen that are blocked at `now`, and how many from each.
@@ -247,25 +241,7 @@ impl Ledger {
     /// `bans` is what fail2ban remembers, which it does a moment after it has called for a block, or not at all; so what it never
     /// had proves nothing.
     pub fn follow(&mut self, jail: &str, bans: &BTreeSet<Offender>, now: i64) -> anyhow::Result<Vec<Block>> {
-        self.compare(jail, bans, true, now)
-    }
-
-    /// Confirms what of a jail is among `bans`, and removes what is not; of what is not, only what was confirmed before if
-    /// `confirmed`.
-    fn compare(
-        &mut self,
-        jail: &str,
-        bans: &BTreeSet<Offender>,
-        confirmed: bool,
-        now: i64,
-    ) -> anyhow::Result<Vec<Block>> {
-        let active = self.active_of(Some(jail), confirmed, now)?;
-        let offenders = active.into_iter().map(|block| block.offender);
-        let lifted: Vec<Offender> = offenders.filter(|offender| !bans.contains(offender)).collect();
-        self.write(async |transaction| {
-            confirm(transaction, jail, bans).await?;
-            delete(transaction, &lifted, Some(jail)).await
-        })
+        self.write(async |transaction| compare(transaction, jail, bans, true, now).await)
     }
 
     /// Removes what is over at `now` and what is more than `max`, the oldest first; and sets right what a clock that was set back
@@ -323,12 +299,9 @@ impl Ledger {
 
     /// Sets blocks aside until they are started again: those that are active, and those that were flushed for this stop.
     pub fn stop(&mut self, jail: OfJail<'_>, now: i64) -> anyhow::Result<u64> {
-        self.change(
-            "UPDATE blocks SET state = 'stopped', changed = $2 WHERE ($1 IS NULL OR jail = $1) \
-             AND (state = 'active' OR (state = 'flushed' AND changed BETWEEN $2 - $3 AND $2 + $3))",
-            jail,
-            now,
-        )
+        const SQL: &str = "UPDATE blocks SET state = 'stopped', changed = $2 WHERE ($1 IS NULL OR jail = $1) \
+             AND (state = 'active' OR (state = 'flushed' AND changed BETWEEN $2 - $3 AND $2 + $3))";
+        self.write(async |transaction| change(transaction, SQL, jail, now).await)
     }
 
     /// Takes up again what was stopped, and what was flushed a moment ago by a stop that was cut short; how many blocks.
@@ -341,21 +314,13 @@ impl Ledger {
         bans: Option<&BTreeSet<Offender>>,
         now: i64,
     ) -> anyhow::Result<u64> {
-        let count = self.change(
-            "UPDATE blocks SET state = 'active', changed = $2 WHERE ($1 IS NULL OR jail = $1) \
-             AND (state = 'stopped' OR (state = 'flushed' AND changed BETWEEN $2 - $3 AND $2 + $3))",
-            jail,
-            now,
-        )?;
-        let (Some(jail), Some(bans)) = (jail, bans) else { return Ok(count) };
-        let lifted = self.compare(jail, bans, false, now)?;
-        Ok(count.saturating_sub(lifted.len() as u64))
-    }
-
-    fn change(&mut self, sql: &'static str, jail: OfJail<'_>, now: i64) -> anyhow::Result<u64> {
+        const SQL: &str = "UPDATE blocks SET state = 'active', changed = $2 WHERE ($1 IS NULL OR jail = $1) \
+             AND (state = 'stopped' OR (state = 'flushed' AND changed BETWEEN $2 - $3 AND $2 + $3))";
         self.write(async |transaction| {
-            let query = sqlx::query(sql).bind(jail).bind(now).bind(STOP_FOLLOWS);
-            Ok(query.execute(&mut **transaction).await?.rows_affected())
+            let count = change(transaction, SQL, jail, now).await?;
+            let (Some(jail), Some(bans)) = (jail, bans) else { return Ok(count) };
+            let lifted = compare(transaction, jail, bans, false, now).await?;
+            Ok(count.saturating_sub(lifted.len() as u64))
         })
     }
 
@@ -501,6 +466,52 @@ async fn delete(
     );
     let rows = sqlx::query_as(&sql).bind(jail).bind(keys(offenders)?).fetch_all(&mut **transaction).await?;
     Ok(blocks(rows))
+}
+
+/// What is blocked at `now`, of a jail or of all; only what is confirmed if `confirmed`.
+async fn active_of(
+    connection: &mut SqliteConnection,
+    jail: OfJail<'_>,
+    confirmed: bool,
+    now: i64,
+) -> anyhow::Result<Vec<Block>> {
+    // One text for all: row by row, each would cost a change of threads. (PostgreSQL calls it json_agg.)
+    let sql = format!(
+        "SELECT json_group_array(json_array({FIELDS})) FROM (SELECT * FROM blocks WHERE state = 'active' \
+         AND until > $1 AND ($2 IS NULL OR jail = $2) AND confirmed >= $3 \
+         ORDER BY since, domain, account, source, jail)"
+    );
+    let query = sqlx::query_scalar(&sql).bind(now).bind(jail).bind(i64::from(confirmed));
+    let text: String = query.fetch_one(connection).await?;
+    let rows: Vec<Fields> = serde_json::from_str(&text).context("the ledger is not as we wrote it")?;
+    Ok(blocks(rows))
+}
+
+/// Changes the state of blocks.
+async fn change(
+    transaction: &mut Transaction<'_, Sqlite>,
+    sql: &'static str,
+    jail: OfJail<'_>,
+    now: i64,
+) -> anyhow::Result<u64> {
+    let query = sqlx::query(sql).bind(jail).bind(now).bind(STOP_FOLLOWS);
+    Ok(query.execute(&mut **transaction).await?.rows_affected())
+}
+
+/// Confirms what of a jail is among `bans`, and removes what is not; of what is not, only what was confirmed before if
+/// `confirmed`.
+async fn compare(
+    transaction: &mut Transaction<'_, Sqlite>,
+    jail: &str,
+    bans: &BTreeSet<Offender>,
+    confirmed: bool,
+    now: i64,
+) -> anyhow::Result<Vec<Block>> {
+    let active = active_of(transaction, Some(jail), confirmed, now).await?;
+    let offenders = active.into_iter().map(|block| block.offender);
+    let lifted: Vec<Offender> = offenders.filter(|offender| !bans.contains(offender)).collect();
+    confirm(transaction, jail, bans).await?;
+    delete(transaction, &lifted, Some(jail)).await
 }
 
 /// Remembers that fail2ban has these among its bans.

@@ -78,17 +78,24 @@ async fn open(path: &Path, how: Look) -> anyhow::Result<SqliteConnection> {
         .busy_timeout(PATIENCE)
         .statement_cache_capacity(0)
         .disable_statement_logging();
+    patiently(async || {
+        let mut connection = options.connect().await?;
+        if how == Look::Whole {
+            check(&mut connection).await?;
+        }
+        schema::bring_up(&mut connection).await?;
+        Ok(connection)
+    })
+    .await
+}
+
+/// Opens it, also where another process makes or replaces the file at the moment.
+async fn patiently(
+    open: impl AsyncFn() -> anyhow::Result<SqliteConnection>,
+) -> anyhow::Result<SqliteConnection> {
     let patience = Instant::now() + PATIENCE;
     loop {
-        let opened = async {
-            let mut connection = options.connect().await?;
-            if how == Look::Whole {
-                check(&mut connection).await?;
-            }
-            schema::bring_up(&mut connection).await?;
-            anyhow::Ok(connection)
-        };
-        match opened.await {
+        match open().await {
             Ok(connection) => return Ok(connection),
             Err(error) if is_damage(&error) => return Err(error),
             // Of several that make or replace the file, all but one are turned away at once.
@@ -115,9 +122,13 @@ pub(super) async fn open_unchanged(path: &Path) -> anyhow::Result<SqliteConnecti
 /// For reading what is there, beside others who write.
 pub(super) async fn open_to_read(path: &Path) -> anyhow::Result<SqliteConnection> {
     let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(PATIENCE);
-    let mut connection = options.statement_cache_capacity(0).disable_statement_logging().connect().await?;
-    check(&mut connection).await?;
-    Ok(connection)
+    let options = options.statement_cache_capacity(0).disable_statement_logging();
+    patiently(async || {
+        let mut connection = options.connect().await?;
+        check(&mut connection).await?;
+        Ok(connection)
+    })
+    .await
 }
 
 async fn check(connection: &mut SqliteConnection) -> anyhow::Result<()> {

@@ -643,6 +643,24 @@ fn a_damaged_ledger_is_moved_aside_and_a_new_one_begun(matcher: &'static str) {
     }
     site.does(&["ban", "2@d"]);
     site.holds(&["1@d", "2@d"]);
+    // Who only looks moves nothing, and makes nothing.
+    let whole = std::fs::read(&ledger).unwrap();
+    let files = || run(Command::new("ls").arg("-l").arg(ledger.parent().unwrap()));
+    std::fs::write(&ledger, "garbage ".repeat(1000)).unwrap();
+    let before = files();
+    for args in [["list"].as_slice(), &["restore", "--dry-run"]] {
+        let line = site.says(2, args);
+        assert!(line.starts_with("cannot read the ledger ") && line.contains("not a database"), "{line}");
+    }
+    assert_eq!(files(), before);
+    std::fs::remove_file(&ledger).unwrap();
+    let before = files();
+    for args in [["list"].as_slice(), &["restore", "--dry-run"]] {
+        assert_eq!(site.block(args).code, 0);
+    }
+    assert_eq!(files(), before);
+    std::fs::write(&ledger, whole).unwrap();
+    site.holds(&["1@d", "2@d"]);
     // A newer version's is left alone.
     site.ledger_sql("UPDATE ledger_version SET version = 99");
     let line = site.says(2, &["ban", "3@d"]);
@@ -764,6 +782,8 @@ fn a_killed_call_is_completed_by_the_next(matcher: &'static str) {
         assert_eq!(others, expected, "all others are as they were");
     }
     println!("{killed} of {round} killed, a call takes {took:?}");
+    // Who only reads leaves SQLite's log for who writes.
+    site.does(&["expire"]);
     let mut names: Vec<_> = std::fs::read_dir(site.world.path("state"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -38,12 +38,9 @@ struct Entry {
 }
 
 pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
-    // To look makes nothing.
-    let (active, suspended) = if call.config.ledger_path().exists() {
-        let mut ledger = call.ledger()?;
-        (ledger.active(call.now())?, ledger.suspended_until(call.now())?)
-    } else {
-        (vec![], None)
+    let (active, suspended) = match peek(&call.config)? {
+        Some(mut ledger) => (ledger.active(call.now())?, ledger.suspended_until(call.now())?),
+        None => (vec![], None),
     };
     let mut entries = vec![];
     let meets = Meets::read(call);
@@ -149,7 +146,7 @@ pub(in crate::commands) fn overview(config: &Config, now: Timestamp) -> anyhow::
     }))
 }
 
-/// The ledger, to be read alone; `None` where there is none.
+/// The ledger, to be read alone: to look makes and moves nothing. `None` where there is none.
 pub(super) fn peek(config: &Config) -> anyhow::Result<Option<Ledger>> {
     let path = config.ledger_path();
     if path.exists() { Ledger::peek(&path).map(Some) } else { Ok(None) }

@@ -33,7 +33,6 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
-    let mut ledger = call.ledger()?;
     let new = match &args.file {
         Some(file) => read(call, file).with_context(|| match file.to_str() {
             Some("-") => "cannot read standard input as list --json prints it".to_owned(),
@@ -42,11 +41,15 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
         None => vec![],
     };
     if args.dry_run {
-        let mut active = ledger.active(call.now())?;
+        let mut active = match list::peek(&call.config)? {
+            Some(mut ledger) => ledger.active(call.now())?,
+            None => vec![],
+        };
         active.extend(new);
         io::stdout().lock().write_all(plan(call, &active)?.as_bytes())?;
         return Ok(Exit::Yes);
     }
+    let mut ledger = call.ledger()?;
     if !new.is_empty() {
         ledger.put(&new, call.now())?;
         call.record("blocks", "restore", "by-hand", "file", &blocks(new.len() as u64));
