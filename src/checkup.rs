@@ -1,4 +1,4 @@
-//! Whether a host is as it should be: one file per subject, each of pure functions from what was read to a [`Finding`].
+//! Whether a host is as it should be: one file per subject, and what each finds is a [`Finding`].
 //!
 //! Nothing is changed, and nothing waits for long. The files of the host are below a [`Root`].
 

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
+use crate::account::SipAccount;
+
 pub mod event_log;
 pub mod freeswitch_log;
 pub mod tally;
@@ -60,6 +62,14 @@ impl Why {
             Self::OtherRealm => "realm is not the domain",
             Self::NotChecked => "refused",
         }
+    }
+}
+
+impl Account {
+    /// Whether it is this one: domains are compared without regard to case.
+    #[must_use]
+    pub fn is(&self, account: &SipAccount) -> bool {
+        self.user == account.user() && self.domain.eq_ignore_ascii_case(account.domain())
     }
 }
 

@@ -3,8 +3,9 @@
 //! Each module is named after what it knows. Dependencies point one way:
 //! `bin` -> [`commands`] -> the other modules -> the standard library and crates.
 //! No module below [`commands`] reads the environment or the time of day: `now`, paths and
-//! deadlines are parameters. (sqlx itself looks at libpq's `PG*` variables for what a PostgreSQL
-//! target leaves open, and reqwest at the variables that name proxies.)
+//! deadlines are parameters. (How far off the date in a server's `Retry-After` is counts from when
+//! it comes. sqlx itself looks at libpq's `PG*` variables for what a PostgreSQL target leaves open,
+//! and reqwest at the variables that name proxies.)
 
 pub mod account;
 pub mod address;

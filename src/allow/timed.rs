@@ -200,8 +200,8 @@ pub struct Ended {
 }
 
 impl Book {
-    /// Takes the lock and reads the file; a damaged one is moved aside, under a name with the time in it.
-    pub fn open(state_dir: &Path) -> anyhow::Result<Opened> {
+    /// Takes the lock and reads the file; a damaged one is moved aside, under a name with `now` in it.
+    pub fn open(state_dir: &Path, now: Timestamp) -> anyhow::Result<Opened> {
         let path = path(state_dir);
         let lock_path = state_dir.join("allowed.lock");
         let open = || {
@@ -215,7 +215,7 @@ impl Book {
         let (entries, lost) = match content(&path) {
             Ok(entries) => (entries, None),
             Err(error) if error.is::<Damage>() => {
-                let file = state_dir.join(format!("allowed.damaged-{}", Timestamp::now().as_second()));
+                let file = state_dir.join(format!("allowed.damaged-{}", now.as_second()));
                 std::fs::rename(&path, &file)
                     .with_context(|| format!("{} is damaged, and cannot be moved aside", path.display()))?;
                 (vec![], Some(Lost { file, fault: error.to_string() }))
@@ -413,7 +413,7 @@ mod tests {
 
     /// The book; it was not damaged.
     fn open(dir: &Path) -> Book {
-        let Opened { book, lost } = Book::open(dir).unwrap();
+        let Opened { book, lost } = Book::open(dir, at(1_000)).unwrap();
         assert!(lost.is_none(), "{lost:?}");
         book
     }
@@ -608,7 +608,7 @@ mod tests {
             for content in [&damaged[..], &whole[..position]] {
                 std::fs::write(path(dir), content).unwrap();
                 assert!(read(dir, 1_000).is_err(), "{position}");
-                let opened = Book::open(dir);
+                let opened = Book::open(dir, at(1_000));
                 if position == MAGIC.len() && content.len() == whole.len() {
                     let error = format!("{:#}", opened.unwrap_err());
                     assert!(error.contains("another version"), "{error}");

@@ -55,7 +55,7 @@ pub fn limits(root: &Root, jails: &[&Jail]) -> Vec<Finding> {
         let general = limit(
             root,
             "journald.conf",
-            ["RateLimitIntervalSec", "RateLimitInterval"],
+            &["RateLimitIntervalSec", "RateLimitInterval"],
             "RateLimitBurst",
             USUAL,
         )?;
@@ -66,8 +66,7 @@ pub fn limits(root: &Root, jails: &[&Jail]) -> Vec<Finding> {
         let mut findings = vec![];
         for (service, names) in services {
             let file = format!("system/{service}");
-            let own = ["LogRateLimitIntervalSec", "LogRateLimitIntervalSec"];
-            let limit = limit(root, &file, own, "LogRateLimitBurst", general)?;
+            let limit = limit(root, &file, &["LogRateLimitIntervalSec"], "LogRateLimitBurst", general)?;
             findings.extend(limit.drops().then(|| drops(&service, limit, &names)));
         }
         Ok(findings)
@@ -107,7 +106,7 @@ fn service(jail: &Jail) -> String {
 }
 
 /// The last settings of a file and of the files beside it that add to it.
-fn limit(root: &Root, file: &str, span: [&str; 2], burst: &str, otherwise: Limit) -> io::Result<Limit> {
+fn limit(root: &Root, file: &str, span: &[&str], burst: &str, otherwise: Limit) -> io::Result<Limit> {
     let mut texts = vec![];
     for dir in DIRS {
         if let Some(text) = root.text(&format!("{dir}/{file}"))? {
@@ -169,7 +168,16 @@ pub fn dropped(jails: &[&Jail]) -> Vec<Finding> {
     let said = firewall::run(
         "systemd",
         "journalctl",
-        &["--quiet", "--no-pager", "--output=cat", "--since=-1d", "--lines=1000", DROPPED],
+        // Its own word: anybody may write a line that has this id.
+        &[
+            "--quiet",
+            "--no-pager",
+            "--output=cat",
+            "--since=-1d",
+            "--lines=1000",
+            DROPPED,
+            "_TRANSPORT=driver",
+        ],
         "",
         TIME,
     );
@@ -183,7 +191,8 @@ fn of_dropped(said: &str, jails: &[&Jail]) -> Vec<Finding> {
     for line in said.lines() {
         let Some(rest) = line.trim().strip_prefix("Suppressed ") else { continue };
         let Some((count, service)) = rest.split_once(" messages from ") else { continue };
-        *sums.entry(service.trim().to_owned()).or_default() += count.parse().unwrap_or(0);
+        let sum = sums.entry(service.trim().to_owned()).or_default();
+        *sum = sum.saturating_add(count.parse().unwrap_or(0));
     }
     let concerns = |name: &str| jails.iter().any(|jail| service(jail) == name);
     let sums = sums.into_iter().filter(|(service, count)| *count > 0 && concerns(service));

@@ -174,7 +174,7 @@ impl Call {
 
     /// The book, for us alone, without what is over, and when that was. A damaged one is moved aside, and that is said loudly.
     fn book(&self) -> anyhow::Result<(Book, Timestamp)> {
-        let opened = Book::open(&self.config.state_dir)?;
+        let opened = Book::open(&self.config.state_dir, Timestamp::now())?;
         if let Some(lost) = opened.lost {
             let path = timed::path(&self.config.state_dir);
             let detail = format!("it was damaged ({}) and is now {}", lost.fault, lost.file.display());

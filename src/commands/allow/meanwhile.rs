@@ -37,22 +37,21 @@ impl Meanwhile {
         if made_way.contains(&added) {
             bail!("{} are allowed already, and all of them for longer", addresses(MAX));
         }
-        book.write(now)?;
-        call.record(&address.to_string(), "allow", "by-hand", added.word(), because);
-        call.record_ends(&made_way, "made-way", &format!("there may be {}", addresses(MAX)));
-        let changed = std::iter::once(address).chain(made_way.iter().map(|entry| entry.address));
-        let settled = kernel::settle(&call, &book, changed, since);
+        let done = book.write(now).and_then(|()| {
+            call.record(&address.to_string(), "allow", "by-hand", added.word(), because);
+            call.record_ends(&made_way, "made-way", &format!("there may be {}", addresses(MAX)));
+            let changed = std::iter::once(address).chain(made_way.iter().map(|entry| entry.address));
+            kernel::settle(&call, &book, changed, since)
+        });
         // The lock of the book is needed to undo it.
         drop(book);
         let meanwhile = Self { call, added, was_allowed };
-        match settled {
-            Ok(_) => Ok(meanwhile),
-            Err(error) => {
-                // The kernel may not have it out of the sets either, but the file no longer says so.
-                let _ = meanwhile.undo();
-                Err(error)
-            }
+        if let Err(error) = done {
+            // The kernel may not have it out of the sets either, but the file no longer says so.
+            let _ = meanwhile.undo();
+            return Err(error);
         }
+        Ok(meanwhile)
     }
 
     /// Whether others allowed it for as long.

@@ -243,8 +243,7 @@ fn failures(config: &Config, account: &SipAccount, now: Timestamp) -> Found<Opti
         }
         let mut tally = Tally::default();
         event_log::since(&log, now - FAILURES, |failure: Failure| {
-            let of = &failure.account;
-            if of.user == account.user() && of.domain.eq_ignore_ascii_case(account.domain()) {
+            if failure.account.is(account) {
                 tally.add(failure);
             }
         })?;

@@ -1,7 +1,7 @@
 //! The service that listens to FreeSWITCH's events.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -40,7 +40,7 @@ pub(super) fn look(config: &Config, now: Timestamp, concerns: &mut Concerns) -> 
         concerns.add(About::Events, what, MORE);
     }
     let file = config.events.metrics.as_ref();
-    let counted = file.and_then(|file| counted(file.path()));
+    let counted = file.and_then(|file| counted(file.path(), now));
     if counted.as_ref().is_some_and(|counted| !counted.connected) {
         concerns.add(About::Events, "ringfence-events is not connected to FreeSWITCH", MORE);
     }
@@ -53,10 +53,11 @@ pub(super) fn look(config: &Config, now: Timestamp, concerns: &mut Concerns) -> 
 }
 
 /// The text is what it is by: one that is not written any more says nothing.
-fn counted(path: &Path) -> Option<Counted> {
+fn counted(path: &Path, now: Timestamp) -> Option<Counted> {
     const LONGEST: u64 = 1 << 20;
-    let written = std::fs::metadata(path).ok()?.modified().ok()?;
-    let age = SystemTime::now().duration_since(written).unwrap_or_default();
+    let written = Timestamp::try_from(std::fs::metadata(path).ok()?.modified().ok()?).ok()?;
+    // In the future, too: the clock was set.
+    let age = now.duration_since(written).unsigned_abs();
     let text = state_file::read_regular(path, LONGEST).ok().filter(|_| age < FRESH)?;
     Counted::parse(&String::from_utf8_lossy(&text))
 }

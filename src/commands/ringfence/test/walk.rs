@@ -23,7 +23,7 @@ use crate::config::{Config, Mode, spelled};
 use crate::events::line::{Entry, Line};
 use crate::evidence::visible;
 use crate::exit::Exit;
-use crate::failures::{Failure, Why, event_log, freeswitch_log};
+use crate::failures::{Account, Failure, Why, event_log, freeswitch_log};
 use crate::state_file;
 
 /// The log is looked at so often.
@@ -57,13 +57,37 @@ struct Walked {
 #[serde(rename_all = "kebab-case")]
 struct Seen {
     time: Timestamp,
-    kind: &'static str,
+    kind: Kind,
     account: String,
     /// What is wrong.
     why: Option<&'static str>,
     user_agent: Option<String>,
     /// What jails make of it.
     jails: Vec<Counting>,
+}
+
+/// What a log may say of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    Failure,
+    /// A failure that no jail counts.
+    Excused,
+    Success,
+}
+
+impl Kind {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Failure => "failure",
+            Self::Excused => "excused",
+            Self::Success => "success",
+        }
+    }
+
+    const fn is_failure(self) -> bool {
+        matches!(self, Self::Failure | Self::Excused)
+    }
 }
 
 pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
@@ -143,7 +167,7 @@ fn unreachable(config: &Config, address: IpAddr, account: Option<&SipAccount>) -
 impl Walked {
     /// Whether a failure was seen.
     fn failed(&self) -> bool {
-        self.seen.iter().any(|seen| matches!(seen.kind, "failure" | "excused"))
+        self.seen.iter().any(|seen| seen.kind.is_failure())
     }
 }
 
@@ -188,7 +212,7 @@ impl Telling {
         let time = seen.time.to_zoned(self.zone.clone()).strftime("%T").to_string();
         let why = seen.why.map_or_else(String::new, |why| format!(", {why}"));
         let agent = seen.user_agent.as_ref().map_or_else(String::new, |agent| format!(" ({agent})"));
-        self.say(&format!("{time}  {}: {}{why}{agent}", seen.kind, seen.account))?;
+        self.say(&format!("{time}  {}: {}{why}{agent}", seen.kind.word(), seen.account))?;
         for jail in &seen.jails {
             self.say(&format!(
                 "          {} counts it for {}; {}",
@@ -198,12 +222,12 @@ impl Telling {
             ))?;
         }
         match seen.kind {
-            "excused" => {
+            Kind::Excused => {
                 self.say("          An alarm is on, so that no jail counts it: very many fail at once.")
             }
-            "failure" if fail2ban == Some(false) => self.say("          fail2ban does not run."),
-            "failure" if seen.jails.is_empty() => self.say("          No jail of fail2ban counts it."),
-            _ => Ok(()),
+            Kind::Failure if fail2ban == Some(false) => self.say("          fail2ban does not run."),
+            Kind::Failure if seen.jails.is_empty() => self.say("          No jail of fail2ban counts it."),
+            Kind::Failure | Kind::Success => Ok(()),
         }
     }
 
@@ -214,7 +238,7 @@ impl Telling {
         let address = walked.address;
         self.say("")?;
         if !walked.failed() {
-            let registered = walked.seen.iter().any(|seen| seen.kind == "success");
+            let registered = walked.seen.iter().any(|seen| seen.kind == Kind::Success);
             let hint = if registered {
                 "It registered: its password was right.".to_owned()
             } else {
@@ -236,9 +260,10 @@ impl Telling {
             }
         })?;
         let jails = walked.otherwise.jails.iter();
-        let bans =
-            jails.filter(|jail| jail.counts == Counts::Address && (jail.spared.is_none() || !jail.certain));
-        let bans: Vec<String> = bans.map(|jail| format!("{} {}", jail.jail, jail.then())).collect();
+        let bans: Vec<String> = jails
+            .filter(|jail| jail.bans_address())
+            .map(|jail| format!("{} {}", jail.jail, jail.then()))
+            .collect();
         let standing = &walked.otherwise.standing;
         let text = if bans.is_empty() {
             format!("Nor would it without the walk: {standing}.")
@@ -272,7 +297,7 @@ impl Watch<'_> {
         let mut failed = false;
         while Instant::now() < end {
             log.read(|event| self.take(&event))?;
-            if !failed && self.seen.iter().any(|seen| matches!(seen.kind, "failure" | "excused")) {
+            if !failed && self.seen.iter().any(|seen| seen.kind.is_failure()) {
                 failed = true;
                 end = end.min(Instant::now() + GRACE);
             }
@@ -284,29 +309,27 @@ impl Watch<'_> {
     }
 
     fn take(&mut self, event: &Event) -> io::Result<()> {
-        let failure = match event {
-            Event::Failure { failure, .. } => Some(failure),
-            Event::Success { .. } => None,
+        let (time, address, account, failure) = match event {
+            Event::Failure(failure) => (failure.time, failure.address, &failure.account, Some(failure)),
+            Event::Success { time, address, account } => (*time, *address, account, None),
         };
-        let (time, address, kind, account) = match event {
-            Event::Failure { failure, excused } => {
-                let kind = if *excused { "excused" } else { "failure" };
-                (failure.time, failure.address, kind, failure.account.to_string())
-            }
-            Event::Success { time, address, account } => (*time, *address, "success", account.clone()),
-        };
-        let other = |wanted: &&SipAccount| !account.eq_ignore_ascii_case(&wanted.to_string());
-        if address != self.address || self.account.as_ref().is_some_and(other) {
+        if address != self.address || self.account.is_some_and(|wanted| !account.is(wanted)) {
             return Ok(());
         }
+        let kind = failure.map_or(
+            Kind::Success,
+            |failure| {
+                if failure.excused { Kind::Excused } else { Kind::Failure }
+            },
+        );
         let why = failure.map(|failure| failure.why);
         let seen = Seen {
             time,
             kind,
-            account,
+            account: account.to_string(),
             why: why.map(Why::words),
             user_agent: failure.map(|failure| failure.agent.clone()).filter(|agent| !agent.is_empty()),
-            jails: if kind == "failure" { self.jails(why) } else { vec![] },
+            jails: if kind == Kind::Failure { self.jails(why) } else { vec![] },
         };
         self.telling.tell(&seen, self.during.fail2ban)?;
         self.seen.push(seen);
@@ -326,8 +349,8 @@ impl Watch<'_> {
 
 /// What a log says.
 enum Event {
-    Failure { failure: Failure, excused: bool },
-    Success { time: Timestamp, address: IpAddr, account: String },
+    Failure(Failure),
+    Success { time: Timestamp, address: IpAddr, account: Account },
 }
 
 /// The log that is watched, from its end on.
@@ -378,35 +401,26 @@ impl Log {
                         if line.len() <= freeswitch_log::LONGEST {
                             line.push(b'\n');
                         }
-                        reader.push(&line).map(not_excused).map_or(Ok(()), &mut each)
+                        reader.push(&line).map(Event::Failure).map_or(Ok(()), &mut each)
                     })
                 })?;
                 // Nothing follows that would end the last entry.
-                if idle { reader.rest().map(not_excused).map_or(Ok(()), &mut each) } else { Ok(()) }
+                if idle { reader.rest().map(Event::Failure).map_or(Ok(()), &mut each) } else { Ok(()) }
             }
         }
     }
 }
 
-fn not_excused(failure: Failure) -> Event {
-    Event::Failure { failure, excused: false }
-}
-
 fn of_line(line: &[u8]) -> Option<Event> {
     let line = Line::parse(line).ok()?;
     if let Entry::Success { address, account, .. } = &line.entry {
-        let account = crate::failures::Account {
+        let account = Account {
             user: String::from_utf8_lossy(account.user.bytes()).into_owned(),
             domain: String::from_utf8_lossy(account.domain.bytes()).into_owned(),
         };
-        return Some(Event::Success {
-            time: line.time.get(),
-            address: address.get(),
-            account: account.to_string(),
-        });
+        return Some(Event::Success { time: line.time.get(), address: address.get(), account });
     }
-    let excused = matches!(line.entry, Entry::Excused(_));
-    event_log::failure(&line).map(|failure| Event::Failure { failure, excused })
+    event_log::failure(&line).map(Event::Failure)
 }
 
 /// What tells us to end.
