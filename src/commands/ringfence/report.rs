@@ -34,6 +34,7 @@ mod chart;
 mod country;
 mod html;
 mod page;
+mod table;
 mod words;
 
 use page::Page;

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::chart::{self, Columns};
 use super::country;
 use super::html::Html;
+use super::table::{Share, number, shares, table};
 use super::words::{Clock, grouped, kind_word, kind_words, length, listed, many};
 use crate::config::lists::Kind as ListKind;
 use crate::drops::{self, Kind as Dropper};
@@ -290,31 +291,22 @@ impl Page<'_> {
     }
 
     fn table_over_time(&self, html: &mut Html, shown: &[Kind], labels: &[String]) {
-        html.element("table", &[], |html| {
-            html.element("thead", &[], |html| {
+        let all = shown.len() > 1;
+        let kinds = shown.iter().map(|kind| (kind_word(*kind), true));
+        let titles: Vec<_> =
+            std::iter::once(("From", false)).chain(kinds).chain(all.then_some(("All", true))).collect();
+        table(html, "Blocked, by time", &titles, |html| {
+            for (column, label) in self.report.columns.iter().zip(labels) {
                 html.element("tr", &[], |html| {
-                    head(html, "From", false);
+                    html.leaf("th", &[("scope", &"row")], label);
                     for kind in shown {
-                        head(html, kind_word(*kind), true);
+                        number(html, column.blocks.of(*kind));
                     }
-                    if shown.len() > 1 {
-                        head(html, "All", true);
+                    if all {
+                        number(html, column.blocks.sum());
                     }
                 });
-            });
-            html.element("tbody", &[], |html| {
-                for (column, label) in self.report.columns.iter().zip(labels) {
-                    html.element("tr", &[], |html| {
-                        html.leaf("th", &[("scope", &"row")], label);
-                        for kind in shown {
-                            number(html, column.blocks.of(*kind));
-                        }
-                        if shown.len() > 1 {
-                            number(html, column.blocks.sum());
-                        }
-                    });
-                }
-            });
+            }
         });
     }
 
@@ -341,7 +333,7 @@ impl Page<'_> {
         }
         section(html, "why", "Why", "By which jail, or for what, and how often.", |html| {
             let (shown, rest) = reasons.split_at(reasons.len().min(ROWS));
-            let mut rows: Vec<_> = shown.iter().map(Share::of_reason).collect();
+            let mut rows: Vec<_> = shown.iter().map(share).collect();
             if !rest.is_empty() {
                 let blocks = rest.iter().map(|reason| reason.blocks).sum();
                 rows.push(Share {
@@ -430,25 +422,17 @@ impl Page<'_> {
         });
         html.element("details", &[], |html| {
             html.leaf("summary", &[], "The same as a table, without those that are none");
-            html.element("table", &[], |html| {
-                html.element("thead", &[], |html| {
-                    html.element("tr", &[], |html| {
-                        head(html, "From", false);
-                        head(html, "By what", false);
-                        head(html, "Packets", true);
-                    });
-                });
-                html.element("tbody", &[], |html| {
-                    for (column, label) in packets.columns.iter().zip(&labels.long) {
-                        for (kind, packets) in &column.packets {
-                            html.element("tr", &[], |html| {
-                                html.leaf("th", &[("scope", &"row")], label);
-                                html.leaf("td", &[], dropper_words(*kind));
-                                number(html, *packets);
-                            });
-                        }
+            let titles = [("From", false), ("By what", false), ("Packets", true)];
+            table(html, "Packets dropped, by time", &titles, |html| {
+                for (column, label) in packets.columns.iter().zip(&labels.long) {
+                    for (kind, packets) in &column.packets {
+                        html.element("tr", &[], |html| {
+                            html.leaf("th", &[("scope", &"row")], label);
+                            html.leaf("td", &[], dropper_words(*kind));
+                            number(html, *packets);
+                        });
                     }
-                });
+                }
             });
         });
         let (shown, rest) = packets.reasons.split_at(packets.reasons.len().min(ROWS));
@@ -724,57 +708,16 @@ struct Labels {
     anchor: usize,
 }
 
-/// A row with a bar.
-struct Share {
-    name: String,
-    more: String,
-    class: &'static str,
-    count: u64,
-}
-
-impl Share {
-    fn of_reason(reason: &Reason) -> Self {
-        let (name, more) = match (reason.kind, reason.name.as_str()) {
-            (Kind::Address, jail) => (jail.to_owned(), "jail of fail2ban"),
-            (_, "unknown-account") => {
-                ("Account that does not exist".to_owned(), "wherever it was tried from")
-            }
-            (_, "failing-device") => {
-                ("Device that keeps failing".to_owned(), "one phone; the others at its address kept working")
-            }
-            (_, other) => (other.to_owned(), ""),
-        };
-        Self { name, more: more.to_owned(), class: class(reason.kind), count: reason.blocks }
-    }
-}
-
-fn shares(html: &mut Html, [what, count]: [&str; 2], rows: &[Share]) {
-    let longest = rows.iter().map(|row| row.count).max().unwrap_or(0);
-    html.element("table", &[], |html| {
-        html.element("thead", &[], |html| {
-            html.element("tr", &[], |html| {
-                head(html, what, false);
-                html.leaf("td", &[("class", &"share")], "");
-                head(html, count, true);
-            });
-        });
-        html.element("tbody", &[], |html| {
-            for row in rows {
-                html.element("tr", &[], |html| {
-                    html.element("th", &[("scope", &"row")], |html| {
-                        html.foreign(&row.name);
-                        if !row.more.is_empty() {
-                            html.leaf("small", &[], &row.more);
-                        }
-                    });
-                    html.element("td", &[("class", &"share")], |html| {
-                        chart::bar(html, row.class, row.count, longest);
-                    });
-                    number(html, row.count);
-                });
-            }
-        });
-    });
+fn share(reason: &Reason) -> Share {
+    let (name, more) = match (reason.kind, reason.name.as_str()) {
+        (Kind::Address, jail) => (jail.to_owned(), "jail of fail2ban"),
+        (_, "unknown-account") => ("Account that does not exist".to_owned(), "wherever it was tried from"),
+        (_, "failing-device") => {
+            ("Device that keeps failing".to_owned(), "one phone; the others at its address kept working")
+        }
+        (_, other) => (other.to_owned(), ""),
+    };
+    Share { name, more: more.to_owned(), class: class(reason.kind), count: reason.blocks }
 }
 
 fn section(html: &mut Html, id: &'static str, title: &str, note: &str, inside: impl FnOnce(&mut Html)) {
@@ -785,32 +728,6 @@ fn section(html: &mut Html, id: &'static str, title: &str, note: &str, inside: i
         }
         inside(html);
     });
-}
-
-/// A table with titles; those of columns of numbers are marked.
-fn table(html: &mut Html, name: &str, titles: &[(&str, bool)], rows: impl FnOnce(&mut Html)) {
-    html.element("table", &[("aria-label", &name)], |html| {
-        html.element("thead", &[], |html| {
-            html.element("tr", &[], |html| {
-                for (title, is_number) in titles {
-                    head(html, title, *is_number);
-                }
-            });
-        });
-        html.element("tbody", &[], rows);
-    });
-}
-
-fn head(html: &mut Html, title: &str, is_number: bool) {
-    if is_number {
-        html.leaf("th", &[("scope", &"col"), ("class", &"number")], title);
-    } else {
-        html.leaf("th", &[("scope", &"col")], title);
-    }
-}
-
-fn number(html: &mut Html, number: u64) {
-    html.leaf("td", &[("class", &"number")], grouped(number));
 }
 
 fn empty(html: &mut Html, text: &str) {

@@ -1,5 +1,6 @@
 use jiff::tz::TimeZone;
 
+use super::super::axis::Step;
 use super::*;
 use crate::evidence::Decision;
 use crate::failures::{Account, Why};
