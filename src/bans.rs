@@ -12,7 +12,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::drops::{Kind, Reason};
-use crate::firewall::{BANS, Chain, Hook, Layout, Rule, Version};
+use crate::firewall::{BANS, Chain, Firewall, Hook, Layout, Rule, Version};
 use crate::kernel_sets::Banned;
 use crate::state_file::{self, Durability};
 
@@ -57,6 +57,15 @@ impl Jail {
     #[must_use]
     pub fn banned(&self) -> Banned {
         Banned::of(&self.name)
+    }
+
+    /// How many packets its rules dropped since they are there; `None` if one of them is missing.
+    #[must_use]
+    pub fn hits(&self, there: &Firewall) -> Option<u64> {
+        let counters = there.counters();
+        let versions = [Version::V4, Version::V6].into_iter().filter(|version| there.has(*version));
+        let mut rules = versions.flat_map(|version| self.rules(version));
+        rules.try_fold(0, |sum, rule| Some(sum + counters.get(&rule.tag())?.packets))
     }
 
     /// The rules that drop them.

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 
 use anyhow::bail;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use crate::pause::Pause;
 mod banned;
 mod change;
 pub mod concerns;
+mod iptables;
 mod layout;
 pub mod native;
 mod nft;
@@ -26,7 +28,6 @@ pub mod order;
 pub mod path;
 mod pattern;
 mod pause;
-mod programs;
 mod reachability;
 mod saved;
 mod turn;
@@ -40,8 +41,8 @@ pub use saved::Saved;
 pub(crate) use saved::{is_event_guards, of_fail2ban};
 pub use turn::take_turn;
 
-use programs::{All, Program};
-pub(crate) use programs::{TimedOut, installed, is_installed, output, output_of, run};
+pub(crate) use iptables::is_installed;
+use iptables::{All, Program};
 
 /// Where programs save rules, to bring them back at a boot.
 pub const SAVED: [&str; 5] = [
@@ -65,6 +66,15 @@ pub enum Version {
 }
 
 impl Version {
+    /// That of an address.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
     /// As sets have it.
     #[must_use]
     pub const fn family(self) -> Family {
@@ -165,7 +175,7 @@ pub struct Count {
 impl Firewall {
     /// Reads what is there, in this network namespace.
     pub fn read() -> anyhow::Result<Self> {
-        let All { mut tables, failures, unused } = programs::read_all()?;
+        let All { mut tables, failures, unused } = iptables::read_all()?;
         let weight = |variant| -> usize {
             tables
                 .iter()
@@ -176,7 +186,7 @@ impl Firewall {
         let variant = match (weight(Variant::Nft), weight(Variant::Legacy)) {
             (0, 1..) => Variant::Legacy,
             (1.., 0) => Variant::Nft,
-            _ => programs::usual(),
+            _ => iptables::usual(),
         };
         // IPv6 goes with IPv4, though it has no rules yet, and the other way round.
         let unused = unused.into_iter().filter(|program| program.variant == variant);
@@ -290,7 +300,7 @@ impl Firewall {
         let text = |(version, layout): &(Version, Layout)| {
             Some((Program { version: *version, variant }, change::text(&Saved::default(), layout)?))
         };
-        programs::restore_all(&layouts.iter().filter_map(text).collect::<Vec<_>>())
+        iptables::restore_all(&layouts.iter().filter_map(text).collect::<Vec<_>>())
     }
 
     /// Makes our chains as `layout` says, during this pause or without one, and reads them back; whether something had to be changed.
@@ -365,7 +375,7 @@ impl Firewall {
             Some((program.clone(), change::text(&table.saved, layout)?))
         };
         let pending: Vec<_> = before.iter().filter_map(text).collect();
-        programs::restore_all(&pending)
+        iptables::restore_all(&pending)
     }
 
     /// Makes each table what `change` says of it; whether something had to be changed.
@@ -376,7 +386,7 @@ impl Firewall {
             if pending.is_empty() {
                 return Ok(changed);
             }
-            let done = programs::restore_all(&pending);
+            let done = iptables::restore_all(&pending);
             *self = match Self::read() {
                 Ok(read) => read,
                 Err(error) => {

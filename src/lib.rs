@@ -39,6 +39,7 @@ pub mod matcher;
 pub mod netlink;
 pub mod pause;
 pub mod postgres;
+mod programs;
 pub mod registrations;
 pub mod report;
 pub mod services;

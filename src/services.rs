@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::config::lists::ListName;
 use crate::fail2ban::jails::Jail;
 use crate::registrations::Registry;
-use crate::{bans, firewall, state_file};
+use crate::{bans, programs, state_file};
 
 /// A unit of ours.
 #[derive(Debug, PartialEq, Eq)]
@@ -203,7 +203,7 @@ impl Shown {
         let mut args = vec!["show", "--no-pager", "--property=Id,LoadState,ActiveState,SubState,Result"];
         let services: Vec<String> = UNITS.into_iter().flat_map(services).collect();
         args.extend(UNITS.iter().map(|unit| unit.name).chain(services.iter().map(String::as_str)));
-        firewall::run("systemd", "systemctl", &args, "", time).map(|text| Self::parse(&text))
+        programs::run("systemd", "systemctl", &args, "", time).map(|text| Self::parse(&text))
     }
 
     /// Units are apart by empty lines.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::Finding;
 use super::Subject::Clock;
-use crate::firewall;
+use crate::programs;
 
 /// No question takes longer.
 const TIME: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ pub fn synchronised(systemd: bool) -> Finding {
         let what = "Whether anything keeps the clock right is not known: systemd does not run here.";
         return Finding::unknown(Clock, CHECK, what, SEE);
     }
-    match firewall::run(
+    match programs::run(
         "systemd",
         "timedatectl",
         &["show", "--property=NTPSynchronized", "--value"],

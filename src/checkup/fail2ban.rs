@@ -8,7 +8,7 @@ use super::{Finding, Root};
 use crate::config::Config;
 use crate::fail2ban::jails::{self, Configuration, Jail};
 use crate::fail2ban::{self, CONFIG, Running};
-use crate::firewall;
+use crate::programs;
 
 /// No call of fail2ban's client takes longer.
 const TIME: Duration = Duration::from_secs(10);
@@ -50,11 +50,11 @@ impl Version {
 /// Whether fail2ban is there, runs, and understands its configuration; and that, where it could be read.
 #[must_use]
 pub fn daemon(config: &Config, root: &Root) -> (Vec<Finding>, Option<(Version, Configuration)>) {
-    if let Err(error) = firewall::installed("fail2ban", "fail2ban-client") {
+    if let Err(error) = programs::installed("fail2ban", "fail2ban-client") {
         let remedy = "apt-get install fail2ban, and then Ringfence's jails: see jail.local in its examples.";
         return (vec![Finding::needs(Fail2ban, "installed", format!("{error:#}."), remedy)], None);
     }
-    let said = match firewall::output("fail2ban", "fail2ban-client", &["--version"], "", TIME) {
+    let said = match programs::output("fail2ban", "fail2ban-client", &["--version"], "", TIME) {
         Ok(output) => output.stdout + &output.stderr,
         Err(error) => {
             let remedy = "See what it says: fail2ban-client --version. The jails are not checked until then.";
@@ -92,7 +92,7 @@ fn of_version(version: Version) -> Finding {
 
 fn runs(socket: &Path) -> Finding {
     let socket = socket.display().to_string();
-    match firewall::output("fail2ban", "fail2ban-client", &["-s", &socket, "ping"], "", TIME) {
+    match programs::output("fail2ban", "fail2ban-client", &["-s", &socket, "ping"], "", TIME) {
         Ok(output) if output.status.success() => Finding::fine(Fail2ban, "runs", "it runs, and answers"),
         Ok(_) => Finding::needs(
             Fail2ban,

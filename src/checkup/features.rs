@@ -17,8 +17,9 @@ use super::Subject::Kernel;
 use crate::config::block::Tcp;
 use crate::config::firewall::ConnectionTracking;
 use crate::config::{Config, Mode};
-use crate::firewall::{self, Firewall, Variant, Version};
+use crate::firewall::{Firewall, Variant, Version};
 use crate::kernel_sets::{self, Ipset};
+use crate::programs;
 
 const CHECK: &str = "matches";
 
@@ -220,7 +221,7 @@ impl Trial {
     /// Has it tried by `program`, which calls [`Trial::run`], in a network namespace of its own.
     pub fn start(&self, program: &str, args: &[&str]) -> anyhow::Result<Tried> {
         let args = [&["--net", "--", program], args].concat();
-        let told = firewall::run("util-linux", "unshare", &args, &serde_json::to_string(self)?, ALL)?;
+        let told = programs::run("util-linux", "unshare", &args, &serde_json::to_string(self)?, ALL)?;
         serde_json::from_str(&told).context("the trial broke off")
     }
 
@@ -249,7 +250,7 @@ impl Trial {
         let program = format!("{}-{}-restore", version.program(), self.variant);
         let refused = |rules: String| -> anyhow::Result<Option<String>> {
             let input = format!("*filter\n{rules}COMMIT\n");
-            let output = firewall::output("iptables", &program, &["--noflush"], &input, TIME)?;
+            let output = programs::output("iptables", &program, &["--noflush"], &input, TIME)?;
             Ok((!output.status.success()).then_some(output.stderr))
         };
         let rule = |feature: &&Feature| format!("-A INPUT {}\n", feature.rules[at(version)]);

@@ -10,7 +10,7 @@ use super::Subject::Jail as OneJail;
 use super::{Finding, journal};
 use crate::fail2ban::jails::{Filter, Jail};
 use crate::fail2ban::regex::{self, Scratch};
-use crate::firewall::TimedOut;
+use crate::programs::TimedOut;
 use crate::state_file;
 
 /// So much of the end of a log is read, in bytes.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Finding;
 use super::Subject::Ignore;
 use crate::config::Config;
-use crate::firewall;
+use crate::programs;
 
 /// Addresses that nobody has (RFC 5737, TEST-NET-1 and TEST-NET-2).
 const NOBODY: [&str; 5] = ["192.0.2.1", "198.51.100.1", "192.0.2.2", "198.51.100.2", "192.0.2.3"];
@@ -29,7 +29,7 @@ pub fn latency(program: &Path, settings: Option<&Path>, config: &Config) -> Find
     for address in NOBODY {
         let start = Instant::now();
         // Twice the deadline: to tell slow from hanging.
-        let called = firewall::output_of(program, &["--explain", address], &environment, "", most * 2 + SLOW);
+        let called = programs::output_of(program, &["--explain", address], &environment, "", most * 2 + SLOW);
         match called {
             Ok(output) if matches!(output.status.code(), Some(0 | 1)) => times.push(start.elapsed()),
             Ok(output) => {

@@ -12,7 +12,7 @@ use super::Subject::Syslog;
 use super::{Finding, Root, or_unreadable, text};
 use crate::evidence::visible_within;
 use crate::fail2ban::jails::Jail;
-use crate::firewall;
+use crate::programs;
 
 const CHECK: &str = "journal";
 
@@ -165,7 +165,7 @@ fn seconds(text: &str) -> Option<u64> {
 /// What journald says it dropped of these jails' services within the last day.
 #[must_use]
 pub fn dropped(jails: &[&Jail]) -> Vec<Finding> {
-    let said = firewall::run(
+    let said = programs::run(
         "systemd",
         "journalctl",
         // Its own word: anybody may write a line that has this id.
@@ -214,7 +214,7 @@ pub fn tail(jail: &Jail, lines: u32) -> anyhow::Result<String> {
         args.extend((at > 0).then_some("+"));
         args.extend(words.iter().map(String::as_str));
     }
-    let output = firewall::output("systemd", "journalctl", &args, "", TIME)?;
+    let output = programs::output("systemd", "journalctl", &args, "", TIME)?;
     if !output.status.success() {
         bail!("journalctl: {}", visible_within(output.stderr.trim(), 300));
     }

@@ -102,6 +102,12 @@ impl Ports {
         self.0.iter()
     }
 
+    /// Whether this port is among them.
+    #[must_use]
+    pub fn has(&self, port: u16) -> bool {
+        self.0.iter().any(|range| range.0 <= port && port <= range.1)
+    }
+
     /// Whether some port is in both.
     #[must_use]
     pub fn meets(&self, other: &Self) -> bool {
@@ -111,8 +117,7 @@ impl Ports {
     /// Whether all of these ports are among `other`.
     #[must_use]
     pub fn within(&self, other: &Self) -> bool {
-        let inside = |port| other.0.iter().any(|range| range.0 <= port && port <= range.1);
-        self.0.iter().all(|range| (range.0..=range.1).all(inside))
+        self.0.iter().all(|range| (range.0..=range.1).all(|port| other.has(port)))
     }
 }
 

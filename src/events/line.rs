@@ -345,12 +345,6 @@ impl Failure {
         self.address
     }
 
-    /// How the client authenticated.
-    #[must_use]
-    pub fn method(&self) -> Method {
-        self.method
-    }
-
     /// The account of the credentials; if there are none, the one that is claimed.
     #[must_use]
     pub fn account(&self) -> &Account {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::evidence::visible_within;
-use crate::firewall;
+use crate::programs;
 
 /// The ids that each jail bans now, by its name; `None` where fail2ban does not run. An error says that it does not answer within
 /// `time`.
@@ -24,7 +24,7 @@ pub fn held(socket: &Path, time: Duration) -> anyhow::Result<Option<BTreeMap<Str
         return Ok(None);
     }
     let socket = socket.to_str().context("the path of fail2ban's socket is no text")?;
-    let said = firewall::run("fail2ban", "fail2ban-client", &["-s", socket, "banned"], "", time)?;
+    let said = programs::run("fail2ban", "fail2ban-client", &["-s", socket, "banned"], "", time)?;
     parse(&said)
         .map(Some)
         .with_context(|| format!("fail2ban-client banned says {:?}", visible_within(&said, 60)))

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use super::python::{self, Value};
 use crate::evidence::visible_within;
-use crate::firewall;
+use crate::programs;
 
 /// What fail2ban is told at its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -136,7 +136,7 @@ pub fn read(dir: &Path, time: Duration) -> anyhow::Result<Vec<Jail>> {
 /// The configuration in `dir`. An error is what fail2ban says of it.
 pub fn configuration(dir: &Path, time: Duration) -> anyhow::Result<Configuration> {
     let dir = dir.to_str().context("the directory's name is not UTF-8")?;
-    let output = firewall::output("fail2ban", "fail2ban-client", &["-c", dir, "-d"], "", time)?;
+    let output = programs::output("fail2ban", "fail2ban-client", &["-c", dir, "-d"], "", time)?;
     if !output.status.success() {
         bail!("{}", complaints(&output.stderr));
     }

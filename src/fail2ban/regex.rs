@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::jails::Filter;
 use crate::evidence::visible_within;
-use crate::firewall;
+use crate::programs;
 use crate::state_file::effective_user;
 
 /// What the names of such directories begin with; sixteen hexadecimal digits follow.
@@ -165,7 +165,7 @@ pub fn found(filter: &str, log: &Path, time: Duration) -> anyhow::Result<Vec<Str
     let log = log.to_str().context("the log's name is not UTF-8")?;
     // Names are not looked up: nobody else is to hear of this.
     let args = ["--usedns=no", "-o", "id", log, filter];
-    let output = firewall::output("fail2ban", "fail2ban-regex", &args, "", time)?;
+    let output = programs::output("fail2ban", "fail2ban-regex", &args, "", time)?;
     let mut lines: Vec<_> = output.stdout.lines().map(str::to_owned).collect();
     // Nothing found is no success either, and then it says nothing.
     if !output.status.success() && (!lines.is_empty() || !output.stderr.trim().is_empty()) {

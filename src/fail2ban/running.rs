@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 
 use super::is_jail;
-use crate::firewall;
+use crate::programs;
 
 /// What `fail2ban-client -i` writes before each answer.
 const PROMPT: &str = "fail2ban> ";
@@ -85,7 +85,7 @@ fn is_plain(name: &str) -> bool {
 fn ask(socket: &Path, questions: &[String], time: Duration) -> anyhow::Result<Vec<String>> {
     let socket = socket.to_str().context("the path of fail2ban's socket is no text")?;
     let input = questions.join("\n") + "\nquit\n";
-    let said = firewall::run("fail2ban", "fail2ban-client", &["-s", socket, "-i"], &input, time)?;
+    let said = programs::run("fail2ban", "fail2ban-client", &["-s", socket, "-i"], &input, time)?;
     let answers = answers(&said);
     if answers.len() < questions.len() {
         bail!("fail2ban-client answered {} of {} questions", answers.len(), questions.len());

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
+use super::iptables::{Other, Program, read_others};
 use super::layout::{BANS, INPUT};
 use super::native::at_rule;
 use super::path::{FILTER, NFT, Protocol, Step};
 use super::pause::is_pause;
-use super::programs::{Other, Program, read_others};
 use super::saved::{Saved, SavedRule, Verdict, holds_bans};
 use super::{Firewall, Layout, Table, Version};
 use crate::matcher::strings;
@@ -89,7 +89,7 @@ impl Firewall {
     /// fail2ban that refuse whoever is in a set, which [`Banned::set`] names: whether he is, the set knows.
     #[must_use]
     pub fn bans_of(&self, address: IpAddr) -> Vec<Banned> {
-        let version = if address.is_ipv4() { Version::V4 } else { Version::V6 };
+        let version = Version::of(address);
         let tables = self.tables.iter().filter(|table| table.program.version == version);
         tables.flat_map(|Table { program, saved }| bans_in(program, FILTER, saved, address)).collect()
     }
@@ -98,13 +98,6 @@ impl Firewall {
     #[must_use]
     pub fn without_bans(&self) -> Self {
         self.each(without_bans)
-    }
-
-    /// The same without what is in the chains of these owners: what is in force while they pause.
-    #[must_use]
-    pub fn without_owners(&self, prefixes: &[&str]) -> Self {
-        let owners: Vec<_> = prefixes.iter().copied().map(Layout::nothing).collect();
-        self.each(|saved| without(saved, |name| owners.iter().any(|owner| owner.owns(name)), |_| false))
     }
 
     /// The same without the rules of a pause: what is in force behind it.

@@ -14,9 +14,9 @@ use serde_json::Value;
 
 use super::nft::{self, NftTable, is_of_iptables};
 use super::path::{self, End, Look, NFT, Packet, Path, Point, Protocol, Start, Step, Verdict, unknown};
-use super::programs::output;
-use super::run;
+
 use super::saved::{holds_bans, is_event_guards};
+use crate::programs::{output, run};
 
 mod asks;
 mod text;

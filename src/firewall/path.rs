@@ -267,12 +267,6 @@ pub struct Path {
 }
 
 impl Path {
-    /// Whether it can be otherwise blocked, or otherwise let in.
-    #[must_use]
-    pub fn depends(&self) -> bool {
-        !self.otherwise.is_empty()
-    }
-
     /// Where there is nothing to go through.
     pub(super) fn ends(verdict: Verdict) -> Self {
         Self { steps: vec![], verdict, otherwise: vec![], passed: vec![] }

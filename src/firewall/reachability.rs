@@ -11,12 +11,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::banned::{bans_in, without_bans};
+use super::iptables::{Other, Program, read_others};
 use super::native::{self, Native, Refusal};
 use super::nft::NftTable;
 use super::path::{
     End, FILTER, Member, Packet, Path, Point, Sets, Side, Step, Verdict, through_saved, unknown,
 };
-use super::programs::{Other, Program, read_others};
 use super::saved::{Saved, SavedRule};
 use super::{Banned, Firewall, Table, Variant, Version};
 use crate::host;
@@ -99,7 +99,7 @@ impl Reachability {
     pub fn read(address: IpAddr, now: Timestamp, time: Duration) -> anyhow::Result<Self> {
         let address = address.to_canonical();
         let firewall = Firewall::read()?;
-        let version = if address.is_ipv4() { Version::V4 } else { Version::V6 };
+        let version = Version::of(address);
         let mut problems = vec![];
         let mut note = |what: &str, error: &anyhow::Error| {
             problems.push(format!("{what}: {error:#}"));
@@ -296,7 +296,7 @@ impl Reachability {
     #[must_use]
     pub fn places(&self) -> Vec<Place> {
         let mut places = vec![];
-        let version = if self.address.is_ipv4() { Version::V4 } else { Version::V6 };
+        let version = Version::of(self.address);
         for (_, _, chain) in self.chains(version, Spared::Nothing) {
             match chain {
                 Chain::Saved { program, table, name, saved } => {

@@ -8,7 +8,7 @@ use crate::commands::pause;
 use crate::commands::screen::{self, Columns};
 use crate::config::Mode;
 use crate::exit::Exit;
-use crate::firewall::{Firewall, Version};
+use crate::firewall::Firewall;
 
 /// The command line of `list`.
 #[derive(Debug, clap::Args)]
@@ -28,14 +28,14 @@ struct Entry {
     /// How many are banned; absent where the sets are not there, or cannot be read.
     ipv4: Option<u32>,
     ipv6: Option<u32>,
-    /// Packets that were dropped since the rules are there; absent where there is none, or the kernel cannot be asked.
+    /// Packets that were dropped since the rules are there; absent where one is missing, or the kernel cannot be asked.
     hits: Option<u64>,
 }
 
 pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     let jails = bans::read(&call.config.run_dir)?;
-    let counters = match Firewall::read() {
-        Ok(firewall) => Some(firewall.counters()),
+    let there = match Firewall::read() {
+        Ok(there) => Some(there),
         Err(error) => {
             complain(&format!("{error:#}; how many packets were dropped is not known"));
             None
@@ -45,25 +45,19 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     let mut entries = vec![];
     for jail in &jails {
         let counts = jail.banned().count(&mut kernel)?;
-        let rules = [Version::V4, Version::V6].into_iter().flat_map(|version| jail.rules(version));
-        let hits: Option<Vec<u64>> = counters.as_ref().map(|counters| {
-            rules.filter_map(|rule| counters.get(&rule.tag())).map(|counters| counters.packets).collect()
-        });
         entries.push(Entry {
             jail: jail.name.clone(),
             closed: jail.reach.to_string(),
             ipv4: counts.map(|[v4, _]| v4),
             ipv6: counts.map(|[_, v6]| v6),
-            hits: hits.filter(|hits| !hits.is_empty()).map(|hits| hits.iter().sum()),
+            hits: there.as_ref().and_then(|there| jail.hits(there)),
         });
     }
     screen::print(args.json, &entries, || {
         let mut text = render(&entries);
         if call.config.mode == Mode::Observe {
             text += "Mode is observe: no packet is dropped.\n";
-        } else if entries
-            .iter()
-            .any(|entry| entry.ipv4.is_none() || counters.is_some() && entry.hits.is_none())
+        } else if entries.iter().any(|entry| entry.ipv4.is_none() || there.is_some() && entry.hits.is_none())
         {
             text += "Something is missing in the kernel; ringfence-ban sync repairs it.\n";
         }

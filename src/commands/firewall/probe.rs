@@ -15,11 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use super::verify::Check;
 use super::wanted::Wanted;
-use crate::config::firewall::{PortRange, Rate};
+use crate::config::firewall::Rate;
 use crate::config::{Config, ListName, Mode, Ports};
 use crate::evidence::visible;
 use crate::exit::Exit;
-use crate::firewall::{self, Firewall, Layout, Variant, Version, order};
+use crate::firewall::{Firewall, Layout, Variant, Version, order};
+use crate::programs;
 
 mod host;
 mod outside;
@@ -57,11 +58,11 @@ pub(super) fn checks(config: &Config, there: &Firewall, wanted: &Wanted) -> anyh
     let versions = [Version::V4, Version::V6].into_iter().filter(|version| there.has(*version));
     let mut scene = Scene::new(config, wanted.settings(), wanted.lists(), there.variant());
     versions.for_each(|version| scene.add(config, wanted.settings(), version));
-    firewall::installed("util-linux", "unshare")?;
+    programs::installed("util-linux", "unshare")?;
     // Not /proc/self: that would be unshare.
     let us = format!("/proc/{}/exe", std::process::id());
     let args = ["--net", "--", &us, "probe", "host"];
-    let told = firewall::run("util-linux", "unshare", &args, &serde_json::to_string(&scene)?, TIME)
+    let told = programs::run("util-linux", "unshare", &args, &serde_json::to_string(&scene)?, TIME)
         .context("no probe in a network namespace (it needs CAP_SYS_ADMIN, which a container may lack)")?;
     let report: Result<Report, String> = serde_json::from_str(&told).context("the probe broke off")?;
     let report = report.map_err(|error| anyhow!(error)).context("the probe broke off")?;
@@ -212,7 +213,7 @@ impl Scene {
         let named = || {
             firewall.limits.iter().map(|limit| &limit.ports).chain(firewall.restrict.iter().map(|r| &r.ports))
         };
-        let free = |port: &u16| !named().chain([&firewall.sip_ports]).any(|ports| has(ports, *port));
+        let free = |port: &u16| !named().chain([&firewall.sip_ports]).any(|ports| ports.has(*port));
         let other = (20_000..=u16::MAX).find(free).unwrap_or(20_000);
         let mut table = Table { scene: self, version, last: 0 };
 
@@ -266,7 +267,7 @@ impl Scene {
         }
         for limit in &firewall.limits {
             let port = first(&limit.ports);
-            let limits = firewall.limits.iter().filter(|limit| has(&limit.ports, port));
+            let limits = firewall.limits.iter().filter(|limit| limit.ports.has(port));
             let burst = limits.map(|limit| limit.rate.burst()).min().unwrap_or_default();
             let udp = settings.tracked().then(keep_alive);
             for message in [Message::SYN].into_iter().chain(udp) {
@@ -285,7 +286,7 @@ impl Scene {
             for message in [keep_alive(), Message::SYN] {
                 table.one("a source on none of its lists", Source::Stranger, port, message.clone(), Dropped);
                 for list in *lists {
-                    let mut all = restrictions.iter().filter(|(ports, _)| has(ports, port));
+                    let mut all = restrictions.iter().filter(|(ports, _)| ports.has(port));
                     let expect =
                         if all.all(|(_, lists)| lists.contains(list)) { Arrives(1) } else { Dropped };
                     let who = format!("a source on {list}");
@@ -361,11 +362,6 @@ impl Table<'_> {
 
 fn first(ports: &Ports) -> u16 {
     ports.ranges().next().map_or(1, |range| range.first())
-}
-
-fn has(ports: &Ports, port: u16) -> bool {
-    let inside = |range: &PortRange| range.first() <= port && port <= range.last();
-    ports.ranges().any(inside)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use crate::firewall::{Reachability, Spared, Version};
 use crate::fusionpbx::accounts::{self, Existence};
 use crate::fusionpbx::{event_guard, own_database};
 use crate::host;
-use crate::kernel_sets::{Entry, Family, Ipset, names};
+use crate::kernel_sets::{Entry, Ipset, names};
 use crate::matcher::bpf::InKernel;
 use crate::registrations::devices::{Device, Whose};
 use crate::registrations::discovery::{self, Nothing};
@@ -342,7 +342,7 @@ fn jails(config: &Config, address: IpAddr) -> (Vec<String>, Found<Vec<InJail>>) 
         let mut kernel = kernel()?;
         let mut found = vec![];
         for jail in &jails {
-            let set = jail.banned().name(family(address)).to_owned();
+            let set = jail.banned().name(Version::of(address).family()).to_owned();
             if let Some(entry) = find(&mut kernel, &set, address)? {
                 let (protocol, port) = jail.reach.example();
                 let protocol = protocol.map(|name| if name == "tcp" { Protocol::Tcp } else { Protocol::Udp });
@@ -379,7 +379,7 @@ fn in_bans(rules: &Reachability, address: IpAddr) -> anyhow::Result<Vec<InBan>> 
 
 fn in_sets(address: IpAddr) -> anyhow::Result<InSets> {
     let mut kernel = kernel()?;
-    let family = family(address);
+    let family = Version::of(address).family();
     let number = if address.is_ipv4() { 4 } else { 6 };
     let mut either = |what: &str| -> anyhow::Result<Option<Entry>> {
         let found = find(&mut kernel, &format!("rf-{what}-ip{number}"), address)?;
@@ -444,10 +444,9 @@ pub(super) fn reaches(at: &SocketAddr, address: IpAddr) -> bool {
 
 /// The ports on which SIP is spoken: the first of each range, and those of the ranges that something listens on.
 pub(super) fn sip_ports(config: &Config, listening: impl Iterator<Item = u16>) -> BTreeSet<u16> {
-    let ranges: Vec<_> = config.firewall.sip_ports.ranges().copied().collect();
-    let is_sip = |port: &u16| ranges.iter().any(|range| (range.first()..=range.last()).contains(port));
-    let first = ranges.iter().map(|range| range.first());
-    first.chain(listening.filter(is_sip)).collect()
+    let ports = &config.firewall.sip_ports;
+    let first = ports.ranges().map(|range| range.first());
+    first.chain(listening.filter(|port| ports.has(*port))).collect()
 }
 
 fn kernel() -> anyhow::Result<Ipset> {
@@ -456,11 +455,4 @@ fn kernel() -> anyhow::Result<Ipset> {
 
 fn find(kernel: &mut Ipset, set: &str, address: IpAddr) -> anyhow::Result<Option<Entry>> {
     kernel.find(set, address).with_context(|| format!("cannot look into the set {set}"))
-}
-
-const fn family(address: IpAddr) -> Family {
-    match address {
-        IpAddr::V4(_) => Version::V4.family(),
-        IpAddr::V6(_) => Version::V6.family(),
-    }
 }

@@ -19,8 +19,9 @@ use crate::config::Config;
 use crate::diagnosis::{Act, By, Closed, Diagnosis, Facts, Subject, Undo, command_line};
 use crate::evidence::{Decision, visible};
 use crate::exit::Exit;
-use crate::firewall::{self, Firewall, native, take_turn};
+use crate::firewall::{Firewall, native, take_turn};
 use crate::kernel_sets::Ipset;
+use crate::programs;
 use crate::state_file;
 
 /// fail2ban answers nobody while an action of its own runs.
@@ -212,7 +213,7 @@ fn act(config: &Config, args: &Args, act: &Act) -> anyhow::Result<()> {
             let socket =
                 config.fail2ban.socket.to_str().context("the path of fail2ban's socket is no text")?;
             let args = ["-s", socket, "set", jail, "unbanip", id];
-            firewall::run("fail2ban", "fail2ban-client", &args, "", FAIL2BAN).map(drop)
+            programs::run("fail2ban", "fail2ban-client", &args, "", FAIL2BAN).map(drop)
         }
         Act::TakeOut { jail, network } => ban::let_go(config, jail, *network),
         Act::Unblock(offender) => block::let_go(config, offender, now).map(drop),

@@ -16,7 +16,7 @@ use crate::evidence::visible;
 use crate::exit::Exit;
 use crate::fail2ban::regex::{self, Scratch};
 use crate::fail2ban::{CONFIG, jails, shipped};
-use crate::firewall;
+use crate::programs;
 use crate::state_file;
 
 /// fail2ban takes no longer for a filter's samples, or for its configuration.
@@ -198,7 +198,7 @@ fn twice(text: &str) -> Vec<String> {
 
 /// Each filter with each of its options.
 fn of_filters(dir: &Path) -> anyhow::Result<Vec<Check>> {
-    if let Err(error) = firewall::installed("fail2ban", "fail2ban-regex") {
+    if let Err(error) = programs::installed("fail2ban", "fail2ban-regex") {
         return Ok(vec![Check::new(Verdict::Wrong, "filters", format!("not tried: {error:#}"))]);
     }
     let scratch = Scratch::of_process(&std::env::temp_dir())?;

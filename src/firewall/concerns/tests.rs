@@ -1,7 +1,7 @@
 use std::process::Command;
 
+use super::super::iptables::Program;
 use super::super::nft::Family;
-use super::super::programs::Program;
 use super::super::{Rule, Saved};
 use super::*;
 

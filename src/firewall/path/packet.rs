@@ -153,10 +153,7 @@ impl Packet {
     /// IPv4 or IPv6.
     #[must_use]
     pub const fn version(&self) -> Version {
-        match self.source {
-            IpAddr::V4(_) => Version::V4,
-            IpAddr::V6(_) => Version::V6,
-        }
+        Version::of(self.source)
     }
 
     /// Where the content may begin, in bytes from the header of IP: TCP has options or not.

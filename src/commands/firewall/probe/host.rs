@@ -18,6 +18,7 @@ use crate::evidence::visible_within;
 use crate::exit::Exit;
 use crate::firewall::{self, Firewall, Version, order};
 use crate::kernel_sets::{self, Content, Family, Ipset};
+use crate::programs;
 
 /// More at once may not fit into the buffer of a socket.
 const BATCH: u32 = 100;
@@ -91,7 +92,7 @@ struct Outside(Child);
 impl Outside {
     /// There is a cable when this returns.
     fn start() -> anyhow::Result<Self> {
-        let mut command = Command::new(firewall::installed("util-linux", "unshare")?);
+        let mut command = Command::new(programs::installed("util-linux", "unshare")?);
         command.args(["--net", "--", &format!("/proc/{}/exe", std::process::id()), "probe", "outside"]);
         command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut outside = Self(command.spawn().context("cannot start unshare")?);
@@ -167,7 +168,7 @@ impl Wire {
 
     /// Sends as many as should be sent, or until one is lost.
     fn try_out(&mut self, probe: &Probe, observe: bool) -> anyhow::Result<Outcome> {
-        let version = if probe.from.is_ipv4() { Version::V4 } else { Version::V6 };
+        let version = Version::of(probe.from);
         let host = packet::inside(version);
         let packet = probe.message.inwards(probe.from, host, probe.port);
         if probe.answers {

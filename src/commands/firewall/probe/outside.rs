@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::TIME;
 use super::packet::{self, CABLE, MARK, Packet};
 use crate::exit::Exit;
-use crate::firewall::{self, Version};
+use crate::firewall::Version;
+use crate::programs;
 
 /// The link addresses of both ends.
 const HOST: &str = "02:00:00:00:00:01";
@@ -40,7 +41,7 @@ pub(super) fn run() -> anyhow::Result<Exit> {
     for line in io::stdin().lock().lines() {
         let Order { packet, times, mark } = serde_json::from_str(&line?)?;
         packet.send(times).context("cannot send from outside")?;
-        let version = if packet.from.is_ipv4() { Version::V4 } else { Version::V6 };
+        let version = Version::of(packet.from);
         let mark = Packet {
             from: packet::gateway(version),
             to: packet.to,
@@ -77,5 +78,5 @@ pub(super) fn connect(
             let _ = writeln!(script, "route add {}", way(version, network));
         }
     }
-    firewall::run("iproute2", "ip", &["-batch", "-"], &script, TIME).map(drop)
+    programs::run("iproute2", "ip", &["-batch", "-"], &script, TIME).map(drop)
 }

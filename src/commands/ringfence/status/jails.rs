@@ -14,8 +14,9 @@ use crate::commands::block::list::Overview as Blocks;
 use crate::config::{Config, Mode};
 use crate::fail2ban;
 use crate::fail2ban::jails::{self, Jail as Enabled};
-use crate::firewall::{self, Firewall, Version};
+use crate::firewall::Firewall;
 use crate::kernel_sets::Ipset;
+use crate::programs;
 
 /// fail2ban has so long to read its settings.
 const READING: Duration = Duration::from_secs(10);
@@ -59,7 +60,7 @@ pub(super) fn look(config: &Config, concerns: &mut Concerns) -> Option<Vec<Row>>
         for jail in &jails {
             let count = kernel.as_mut().map(|kernel| jail.banned().count(kernel));
             let count = count.and_then(|count| concerns.part(about, MORE, &jail.name, count));
-            let hits = rules.as_ref().map(|rules| hits(jail, rules));
+            let hits = rules.as_ref().map(|rules| jail.hits(rules));
             let missing = match (&count, &hits) {
                 (Some(None), _) => Some("sets"),
                 (_, Some(None)) if config.mode == Mode::Enforce => Some("rules"),
@@ -83,7 +84,7 @@ pub(super) fn look(config: &Config, concerns: &mut Concerns) -> Option<Vec<Row>>
 }
 
 fn is_installed() -> bool {
-    firewall::installed("fail2ban", "fail2ban-client").is_ok()
+    programs::installed("fail2ban", "fail2ban-client").is_ok()
 }
 
 /// Those that are enabled, by fail2ban's settings; none where there is no fail2ban.
@@ -94,14 +95,6 @@ pub(super) fn enabled(concerns: &mut Concerns) -> Vec<Enabled> {
     let read = jails::read(Path::new(fail2ban::CONFIG), READING);
     let read = concerns.part(About::Jails, "fail2ban-client -t", "which jails are enabled", read);
     read.unwrap_or_default()
-}
-
-/// `None` if a rule of it is missing.
-fn hits(jail: &Jail, there: &Firewall) -> Option<u64> {
-    let counters = there.counters();
-    let versions = [Version::V4, Version::V6].into_iter().filter(|version| there.has(*version));
-    let mut rules = versions.flat_map(|version| jail.rules(version));
-    rules.try_fold(0, |sum, rule| Some(sum + counters.get(&rule.tag())?.packets))
 }
 
 /// Jails of ours that ban otherwise.

@@ -141,15 +141,13 @@ impl Kernel {
         let reached = self.listening.iter().filter(|at| reaches(at, sender.address));
         let listening: BTreeSet<u16> = reached.map(std::net::SocketAddr::port).collect();
         let sip = sip_ports(config, listening.iter().copied());
-        let ranges: Vec<_> = config.firewall.sip_ports.ranges().copied().collect();
-        let is_sip = |port: u16| ranges.iter().any(|range| (range.first()..=range.last()).contains(&port));
         let mut trials = vec![];
         for what in [What::Register, What::RegisterAgain, What::Connection, What::RegisterOverTcp] {
             for port in &sip {
                 self.add(&mut trials, what, *port, true, sender);
             }
         }
-        for port in listening.into_iter().filter(|port| !is_sip(*port)) {
+        for port in listening.into_iter().filter(|port| !config.firewall.sip_ports.has(*port)) {
             self.add(&mut trials, What::Connection, port, false, sender);
         }
         tidy(trials)
