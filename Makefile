@@ -52,7 +52,9 @@ SOAK_TIME ?= 600
 
 soak:
 	@scripts/setup test
-	@SOAK_TIME=$(SOAK_TIME) $(CARGO) test --release --locked --test real -- --ignored --nocapture events::memory_stays_flat
+	@$(CARGO) build --release --locked --bins
+	@SOAK_TIME=$(SOAK_TIME) RINGFENCE_TOOLS=$(abspath $(or $(CARGO_TARGET_DIR),target))/release \
+		$(CARGO) test --locked --test real -- --ignored --nocapture events::memory_stays_flat
 
 kernels:
 	@scripts/setup kernels

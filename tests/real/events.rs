@@ -623,7 +623,7 @@ fn it_is_idle_when_nothing_happens() {
     assert!(spent < Duration::from_millis(250), "{spent:?} of 5 s");
 }
 
-/// `make soak`; `SOAK_TIME` has the seconds.
+/// `make soak`, which lets it try the tools as they are released; `SOAK_TIME` has the seconds.
 #[test]
 #[ignore = "takes ten minutes"]
 fn memory_stays_flat() {

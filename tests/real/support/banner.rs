@@ -146,19 +146,13 @@ impl Banner {
     /// A call that is done, and has nothing to say.
     #[track_caller]
     pub fn does(&self, args: &[&str]) {
-        let call = self.ban(args);
-        assert_eq!((call.code, call.stderr.as_str(), call.stdout.as_str()), (0, "", ""), "{args:?}");
+        self.ban(args).is_done();
     }
 
     /// A call that ends so, with one line on standard error: that line.
     #[track_caller]
     pub fn says(&self, code: i32, args: &[&str]) -> String {
-        let call = self.ban(args);
-        assert_eq!((call.code, call.stdout.as_str()), (code, ""), "{args:?}: {}", call.stderr);
-        let line = call.stderr.strip_prefix("ringfence-ban: ").and_then(|line| line.strip_suffix('\n'));
-        let line = line.unwrap_or_else(|| panic!("{args:?}: {:?}", call.stderr));
-        assert!(!line.contains(char::is_control) && line.len() < 800, "{line:?}");
-        line.replace(&self.pbx.world.dir().display().to_string(), "DIR")
+        self.pbx.world.masked(self.ban(args).line("ringfence-ban", code))
     }
 
     /// Whom a jail bans in the kernel, and for how many seconds still; zero: for ever.
@@ -243,9 +237,7 @@ impl Banner {
     /// What is listed.
     #[track_caller]
     pub fn list(&self) -> Vec<Value> {
-        let call = self.ban(&["list", "--json"]);
-        assert_eq!((call.code, call.stderr.as_str()), (0, ""));
-        serde_json::from_str(&call.stdout).unwrap()
+        serde_json::from_value(self.ban(&["list", "--json"]).json()).unwrap()
     }
 
     /// The decisions of `ringfence-ban`: what, about whom, why.

@@ -62,19 +62,13 @@ impl Blocker {
     /// A call that is done, and has nothing to say.
     #[track_caller]
     pub fn does(&self, args: &[&str]) {
-        let call = self.block(args);
-        assert_eq!((call.code, call.stderr.as_str(), call.stdout.as_str()), (0, "", ""), "{args:?}");
+        self.block(args).is_done();
     }
 
     /// A call that ends so, with one line on standard error: that line.
     #[track_caller]
     pub fn says(&self, code: i32, args: &[&str]) -> String {
-        let call = self.block(args);
-        assert_eq!((call.code, call.stdout.as_str()), (code, ""), "{args:?}: {}", call.stderr);
-        let line = call.stderr.strip_prefix("ringfence-block: ").and_then(|line| line.strip_suffix('\n'));
-        let line = line.unwrap_or_else(|| panic!("{args:?}: {:?}", call.stderr));
-        assert!(!line.contains(char::is_control), "{line:?}");
-        line.replace(&self.world.dir().display().to_string(), "DIR")
+        self.world.masked(self.block(args).line("ringfence-block", code))
     }
 
     /// A ban that is refused for this reason, with this exit status; what it says.
@@ -89,9 +83,7 @@ impl Blocker {
     /// What is listed.
     #[track_caller]
     pub fn list(&self) -> Vec<Value> {
-        let call = self.block(&["list", "--json"]);
-        assert_eq!((call.code, call.stderr.as_str()), (0, ""));
-        serde_json::from_str(&call.stdout).unwrap()
+        serde_json::from_value(self.block(&["list", "--json"]).json()).unwrap()
     }
 
     /// Who is blocked, as the ledger has it.

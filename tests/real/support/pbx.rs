@@ -165,8 +165,7 @@ impl Pbx {
     /// A call that is done, and has nothing to say.
     #[track_caller]
     pub fn does(&self, args: &[&str]) {
-        let call = self.block(args);
-        assert_eq!((call.code, call.stderr.as_str(), call.stdout.as_str()), (0, "", ""), "{args:?}");
+        self.block(args).is_done();
     }
 
     #[track_caller]
@@ -182,9 +181,7 @@ impl Pbx {
     /// The blocks, as they are listed.
     #[track_caller]
     pub fn list(&self) -> Vec<serde_json::Value> {
-        let call = self.block(&["list", "--json"]);
-        assert_eq!((call.code, call.stderr.as_str()), (0, ""));
-        serde_json::from_str(&call.stdout).unwrap()
+        serde_json::from_value(self.block(&["list", "--json"]).json()).unwrap()
     }
 
     /// Who is blocked, and how often each was met.

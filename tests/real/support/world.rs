@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use assert_cmd::cargo::cargo_bin;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{data, now, sqlite, write_program};
@@ -21,6 +22,32 @@ pub struct Call {
     pub stdout: String,
     pub stderr: String,
     pub took: Duration,
+}
+
+impl Call {
+    /// It was done, and had nothing to say.
+    #[track_caller]
+    pub fn is_done(&self) {
+        assert_eq!((self.code, self.stderr.as_str(), self.stdout.as_str()), (0, "", ""));
+    }
+
+    /// The one line of this tool's on standard error; it ended so.
+    #[track_caller]
+    pub fn line(&self, tool: &str, code: i32) -> &str {
+        assert_eq!((self.code, self.stdout.as_str()), (code, ""), "{}", self.stderr);
+        let line =
+            self.stderr.strip_prefix(tool).and_then(|line| line.strip_prefix(": ")?.strip_suffix('\n'));
+        let line = line.unwrap_or_else(|| panic!("{:?}", self.stderr));
+        assert!(!line.contains(char::is_control) && line.len() < 800, "{line:?}");
+        line
+    }
+
+    /// What it printed, all being well.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        assert_eq!((self.code, self.stderr.as_str()), (0, ""));
+        serde_json::from_str(&self.stdout).unwrap()
+    }
 }
 
 impl World {
@@ -130,17 +157,27 @@ impl World {
         sqlite(&self.path("db").join(database), &sql);
     }
 
-    /// A call that is ready to be run.
-    pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(cargo_bin("ringfence-ignore"));
+    /// A call of a tool that is ready to be run: of this build, or of that in `RINGFENCE_TOOLS`.
+    fn tool(&self, name: &str, args: &[&str]) -> Command {
+        let other = std::env::var_os("RINGFENCE_TOOLS").map(|dir| Path::new(&dir).join(name));
+        let mut command = Command::new(other.unwrap_or_else(|| cargo_bin(name)));
         command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
         command
     }
 
+    /// A text in which its directory is called `DIR`.
+    pub fn masked(&self, text: &str) -> String {
+        text.replace(&self.dir().display().to_string(), "DIR")
+    }
+
+    /// A call of `ringfence-ignore` that is ready to be run.
+    pub fn command(&self, args: &[&str]) -> Command {
+        self.tool("ringfence-ignore", args)
+    }
+
     /// A call of `ringfence-lists` that is ready to be run.
     pub fn lists_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(cargo_bin("ringfence-lists"));
-        command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
+        let mut command = self.tool("ringfence-lists", args);
         for name in ["http", "https", "all", "no"] {
             let name = format!("{name}_proxy");
             command.env_remove(&name).env_remove(name.to_uppercase());
@@ -156,36 +193,27 @@ impl World {
 
     /// A call of `ringfence-block` that is ready to be run.
     pub fn block_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(cargo_bin("ringfence-block"));
-        command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
-        command
+        self.tool("ringfence-block", args)
     }
 
     /// A call of `ringfence-firewall` that is ready to be run.
     pub fn firewall_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(cargo_bin("ringfence-firewall"));
-        command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
-        command
+        self.tool("ringfence-firewall", args)
     }
 
     /// A call of `ringfence-ban` that is ready to be run.
     pub fn ban_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(cargo_bin("ringfence-ban"));
-        command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
-        command
+        self.tool("ringfence-ban", args)
     }
 
     /// A call of `ringfence` that is ready to be run.
     pub fn admin_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(cargo_bin("ringfence"));
-        command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
-        command
+        self.tool("ringfence", args)
     }
 
     /// A call of `ringfence-events` that is ready to be run; no service manager hears of it.
     pub fn events_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(cargo_bin("ringfence-events"));
-        command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
+        let mut command = self.tool("ringfence-events", args);
         for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
             command.env_remove(name);
         }
@@ -194,9 +222,7 @@ impl World {
 
     /// A call of `ringfence-allow` that is ready to be run.
     pub fn allow_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(cargo_bin("ringfence-allow"));
-        command.args(args).env("RINGFENCE_CONFIG", self.config()).env_remove("RUST_BACKTRACE");
-        command
+        self.tool("ringfence-allow", args)
     }
 
     #[track_caller]
