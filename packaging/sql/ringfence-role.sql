@@ -1,10 +1,13 @@
--- The role "ringfence": it may read what Ringfence asks for, and nothing else. For each database by itself, as a superuser of PostgreSQL;
--- it may be run again, as after an update of FusionPBX. Where the role was there before, it loses what else it might do with tables:
+-- The role "ringfence": it may read what Ringfence asks for, and nothing else that is not for everybody. For each database by itself, as a
+-- superuser of PostgreSQL; it may be run again, as after an update of FusionPBX. Where the role was there before, it loses what else it was
+-- granted on tables of the schema public; what it can do beside that is said:
 --
 --   sudo -u postgres psql -d fusionpbx  -f /usr/share/ringfence/sql/ringfence-role.sql
 --   sudo -u postgres psql -d freeswitch -f /usr/share/ringfence/sql/ringfence-role.sql     where FreeSWITCH keeps its tables there
 --
--- Tables that a database does not have are passed over. It is no password of a phone, of a gateway or of a user that may be read.
+-- Tables that a database does not have are passed over. It is no password of a phone, of a gateway or of a user that may be read. But of the SIP
+-- profiles' settings all values may: should one be a secret (odbc-dsn), leave v_sip_profile_settings out below, and ringfence doctor says
+-- that it cannot look at log-auth-failures.
 --
 -- Then a password, and where it is used:
 --
@@ -74,5 +77,12 @@ BEGIN
             EXECUTE format('GRANT SELECT (%s) ON %s TO ringfence', found, to_regclass(wanted.name));
         END IF;
     END LOOP;
+    -- Of other roles, and of PUBLIC, nothing is taken: something else may need it.
+    FOR found IN SELECT roleid::regrole FROM pg_auth_members WHERE member = 'ringfence'::regrole LOOP
+        RAISE WARNING 'ringfence may do all that % may: REVOKE % FROM ringfence', found, found;
+    END LOOP;
+    IF has_schema_privilege('ringfence', 'public', 'CREATE') THEN
+        RAISE WARNING 'ringfence, as everybody, may make tables in the schema public: REVOKE CREATE ON SCHEMA public FROM PUBLIC';
+    END IF;
 END
 $$;

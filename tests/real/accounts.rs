@@ -183,7 +183,7 @@ fn the_role_reads_what_is_asked_for_and_no_password() {
         "fusionpbx",
         "GRANT ALL ON ALL TABLES IN SCHEMA public TO ringfence; GRANT SELECT (password) ON v_gateways TO ringfence",
     );
-    server.permit("fusionpbx");
+    assert_eq!(server.permit("fusionpbx"), "");
     for (database, sql, permitted) in [
         ("fusionpbx", "SELECT extension, enabled FROM v_extensions", true),
         ("fusionpbx", "SELECT password FROM v_extensions", false),
@@ -200,5 +200,12 @@ fn the_role_reads_what_is_asked_for_and_no_password() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.success(), permitted, "{sql}: {stderr}");
         assert!(permitted || stderr.contains("permission denied"), "{sql}: {stderr}");
+    }
+    // What it does not take away, it names.
+    server
+        .psql_in("fusionpbx", "GRANT pg_read_all_data TO ringfence; GRANT CREATE ON SCHEMA public TO PUBLIC");
+    let warned = server.permit("fusionpbx");
+    for remedy in ["REVOKE pg_read_all_data FROM ringfence", "REVOKE CREATE ON SCHEMA public FROM PUBLIC"] {
+        assert!(warned.contains(remedy), "{warned}");
     }
 }

@@ -191,10 +191,13 @@ impl Postgres {
         self.permit("freeswitch");
     }
 
-    /// The role `ringfence` may read there what we ask for: by the file that is shipped for it.
-    pub fn permit(&self, database: &str) {
+    /// The role `ringfence` may read there what we ask for: by the file that is shipped for it. What that warns of.
+    pub fn permit(&self, database: &str) -> String {
         let file = project("packaging/sql/ringfence-role.sql");
-        run(self.psql_at(database).arg("-f").arg(file));
+        let output = self.psql_at(database).arg("-f").arg(file).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        stderr.into_owned()
     }
 
     /// Runs SQL in FreeSWITCH's database.
