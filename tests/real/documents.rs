@@ -199,11 +199,8 @@ fn wrong_path(word: &str) -> Option<String> {
         };
     }
     if let Some(name) = word.strip_prefix("/usr/share/doc/ringfence/examples/") {
-        return if name.is_empty() || is_in_project(&format!("fail2ban/examples/{name}")) {
-            None
-        } else {
-            wrong(word)
-        };
+        let is_there = |name| name == "ringfence.cron" || is_in_project(&format!("fail2ban/examples/{name}"));
+        return if name.is_empty() || is_there(name) { None } else { wrong(word) };
     }
     let program = word.strip_prefix("/usr/bin/").or_else(|| word.strip_prefix("target/release/"));
     match program.filter(|name| name.starts_with("ringfence")) {
@@ -213,7 +210,7 @@ fn wrong_path(word: &str) -> Option<String> {
 }
 
 /// Programs of others that the documents may call; a package of Debian's, of a PBX or of Rust has them.
-const OTHERS: [&str; 17] = [
+const OTHERS: [&str; 19] = [
     "/usr/libexec/ringfence/take-away",
     "apt",
     "asterisk",
@@ -225,8 +222,10 @@ const OTHERS: [&str; 17] = [
     "install",
     "ipset",
     "iptables",
+    "logger",
     "make",
     "psql",
+    "rm",
     "sha256sum",
     "systemctl",
     "systemd-sysusers",
@@ -518,6 +517,9 @@ const LEFT_BEHIND: &str = "
     iptables -I INPUT -j APIBAN
     iptables -I FORWARD -j APIBAN
     iptables -A APIBAN -s 192.0.2.4 -j REJECT
+    iptables -N BLACKLIST-INPUT
+    iptables -I INPUT -j BLACKLIST-INPUT
+    iptables -A BLACKLIST-INPUT -s 192.0.2.5 -j DROP
     for chain in sip-auth-ip sip-auth-fail; do
         iptables -N $chain
         iptables -I INPUT -j $chain
