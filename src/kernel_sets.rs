@@ -20,7 +20,7 @@ mod timed;
 pub use banned::Banned;
 pub use ipset::{Element, Entry, Family, Header, Ipset, Make, Refusal, Type};
 pub use seen::{let_go_of_seen, put_seen};
-pub use standing::{Names, PORTS, fill_ports, make_standing, names, remove_standing};
+pub use standing::{Names, PORTS, Role, fill_ports, make_standing, names, remove_standing};
 
 /// What our sets should hold, and that no address of `block` is in `allow`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -254,7 +254,8 @@ pub fn make_named<'a>(kernel: &mut Ipset, names: impl IntoIterator<Item = &'a st
 }
 
 /// The list that ports are restricted to and of which a set has this name.
-fn list_of(name: &str) -> Option<ListName> {
+#[must_use]
+pub fn list_of(name: &str) -> Option<ListName> {
     let list = name.strip_prefix(LIST)?;
     let list = list.strip_suffix("-net4").or_else(|| list.strip_suffix("-net6"))?;
     ListName::try_from(list.to_owned()).ok()

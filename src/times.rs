@@ -25,7 +25,7 @@ pub fn span(seconds: i64) -> String {
 
 /// As JSON has a point in time: as of RFC 3339, in UTC. One that no calendar has is the first or the last that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rfc3339(pub i64);
+struct Rfc3339(i64);
 
 impl Serialize for Rfc3339 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

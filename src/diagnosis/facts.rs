@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::Subject;
-use crate::account::{Offender, SipAccount};
+use crate::account::SipAccount;
 use crate::evidence::past::Past;
 use crate::fail2ban::Remembered;
 use crate::failures::tally::Offense;
@@ -19,7 +19,6 @@ use crate::fusionpbx::event_guard;
 use crate::kernel_sets::Entry;
 use crate::ledger::Block;
 use crate::registrations::devices::Device;
-use crate::times::Rfc3339;
 
 /// What a part says, or what could not be read, where, and what to do.
 pub type Found<T> = Result<T, String>;
@@ -201,29 +200,10 @@ impl Probe {
 #[serde(rename_all = "kebab-case")]
 pub struct Ledgered {
     /// The block.
-    #[serde(flatten, serialize_with = "with_dates")]
+    #[serde(flatten)]
     pub block: Block,
     /// What the kernel has of it.
     pub hits: Hits,
-}
-
-/// A block whose times are as of RFC 3339.
-fn with_dates<S: Serializer>(block: &Block, serializer: S) -> Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "kebab-case")]
-    struct Dated<'a> {
-        #[serde(flatten)]
-        offender: &'a Offender,
-        jail: &'a str,
-        seen_from: Option<IpAddr>,
-        since: Rfc3339,
-        until: Rfc3339,
-        why: &'a str,
-        evidence: &'a str,
-    }
-    let Block { offender, jail, seen_from, since, until, why, evidence } = block;
-    let (since, until) = (Rfc3339(*since), Rfc3339(*until));
-    Dated { offender, jail, seen_from: *seen_from, since, until, why, evidence }.serialize(serializer)
 }
 
 /// What the kernel has of a block.

@@ -20,7 +20,7 @@ use super::path::{
 use super::saved::{Saved, SavedRule};
 use super::{Banned, Firewall, Table, Variant, Version};
 use crate::host;
-use crate::kernel_sets::names;
+use crate::kernel_sets::{Role, names};
 
 /// The built-in chains that packets for this host go through, and their priorities (`linux/netfilter_ipv4.h`).
 const BUILT_IN: [(&str, &str, Point, i64); 6] = [
@@ -371,8 +371,8 @@ fn hold(
     packet: &Packet,
     spared: Spared,
 ) -> anyhow::Result<Member> {
-    let (listed, limited) = (set.starts_with("rf-block"), set.starts_with("rf-slam"));
-    let known = set.starts_with("rf-listed") || set.starts_with("rf-known");
+    let role = Role::of(set);
+    let [listed, limited, known] = [Role::Blocked, Role::Slamming, Role::Known].map(|of| role == Some(of));
     match spared {
         Spared::BansAndLimits if limited => Ok(Member::Is(false)),
         Spared::BansAndLists if listed => Ok(Member::Is(false)),

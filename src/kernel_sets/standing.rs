@@ -38,8 +38,10 @@ pub struct Names {
     pub listed: &'static str,
     /// `list:set`: these, and who exceeded a limit.
     pub known: &'static str,
-    allowed_members: [&'static str; 3],
-    blocked_members: [&'static str; 2],
+    /// `hash:ip` and `hash:net`: who is on an allow list.
+    pub allow_lists: [&'static str; 2],
+    /// `hash:ip` and `hash:net`: who is on a block list.
+    pub block_lists: [&'static str; 2],
 }
 
 /// The names for a family.
@@ -53,8 +55,8 @@ pub const fn names(family: Family) -> Names {
             blocked: "rf-block4",
             listed: "rf-listed4",
             known: "rf-known4",
-            allowed_members: ["rf-allow-ip4", "rf-allow-net4", "rf-seen-ip4"],
-            blocked_members: ["rf-block-ip4", "rf-block-net4"],
+            allow_lists: ["rf-allow-ip4", "rf-allow-net4"],
+            block_lists: ["rf-block-ip4", "rf-block-net4"],
         },
         Family::V6 => Names {
             seen: "rf-seen-ip6",
@@ -63,8 +65,8 @@ pub const fn names(family: Family) -> Names {
             blocked: "rf-block6",
             listed: "rf-listed6",
             known: "rf-known6",
-            allowed_members: ["rf-allow-ip6", "rf-allow-net6", "rf-seen-ip6"],
-            blocked_members: ["rf-block-ip6", "rf-block-net6"],
+            allow_lists: ["rf-allow-ip6", "rf-allow-net6"],
+            block_lists: ["rf-block-ip6", "rf-block-net6"],
         },
     }
 }
@@ -72,13 +74,50 @@ pub const fn names(family: Family) -> Names {
 impl Names {
     /// The sets of sets and what is in them, in an order in which they can be made.
     fn groups(&self) -> [(&'static str, Vec<&'static str>); 4] {
-        let listed = [&self.allowed_members[..], &self.blocked_members].concat();
+        let allowed = [&self.allow_lists[..], &[self.seen]].concat();
+        let listed = [&allowed[..], &self.block_lists].concat();
         [
-            (self.allowed, self.allowed_members.to_vec()),
-            (self.blocked, self.blocked_members.to_vec()),
+            (self.allowed, allowed),
+            (self.blocked, self.block_lists.to_vec()),
             (self.known, [&listed[..], &[self.slamming]].concat()),
             (self.listed, listed),
         ]
+    }
+}
+
+/// Whom a set of ours holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Who is on an allow list, or was seen.
+    Allowed,
+    /// Who is on a block list.
+    Blocked,
+    /// Who exceeded a limit.
+    Slamming,
+    /// These, more than one of them.
+    Known,
+    /// Whom a port is restricted to.
+    Restricted,
+}
+
+impl Role {
+    /// By the name of the set; none of one that is not ours, or holds none of these.
+    #[must_use]
+    pub fn of(set: &str) -> Option<Self> {
+        let by_family = |family| {
+            let names = names(family);
+            match () {
+                () if set == names.allowed || set == names.seen || names.allow_lists.contains(&set) => {
+                    Some(Self::Allowed)
+                }
+                () if set == names.blocked || names.block_lists.contains(&set) => Some(Self::Blocked),
+                () if set == names.slamming => Some(Self::Slamming),
+                () if set == names.listed || set == names.known => Some(Self::Known),
+                () => None,
+            }
+        };
+        let restricted = || super::list_of(set).map(|_| Self::Restricted);
+        [Family::V4, Family::V6].into_iter().find_map(by_family).or_else(restricted)
     }
 }
 

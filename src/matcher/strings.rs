@@ -32,7 +32,8 @@ use crate::firewall::{Case, Chain, Hook, Layout, Pattern, Rule, Tag, Version, or
 /// What the names of our chains begin with; also the name of the first.
 pub const PREFIX: &str = "RF-BLOCK";
 
-const DENY: &str = "RF-BLOCK-DENY";
+/// The name of the chain that drops what is found, or resets its connection.
+pub const DENY: &str = "RF-BLOCK-DENY";
 
 /// The longest pattern that iptables takes in hexadecimal, in bytes: one less than the kernel (`XT_STRING_MAX_PATTERN_SIZE`).
 const MAX_PATTERN: usize = 127;

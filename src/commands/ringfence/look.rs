@@ -380,16 +380,12 @@ fn in_bans(rules: &Reachability, address: IpAddr) -> anyhow::Result<Vec<InBan>> 
 fn in_sets(address: IpAddr) -> anyhow::Result<InSets> {
     let mut kernel = kernel()?;
     let family = Version::of(address).family();
-    let number = if address.is_ipv4() { 4 } else { 6 };
-    let mut either = |what: &str| -> anyhow::Result<Option<Entry>> {
-        let found = find(&mut kernel, &format!("rf-{what}-ip{number}"), address)?;
-        if found.is_some() {
-            return Ok(found);
-        }
-        find(&mut kernel, &format!("rf-{what}-net{number}"), address)
-    };
-    let (allow, block) = (either("allow")?, either("block")?);
     let names = names(family);
+    let mut either = |[addresses, networks]: [&str; 2]| -> anyhow::Result<Option<Entry>> {
+        let found = find(&mut kernel, addresses, address)?;
+        if found.is_some() { Ok(found) } else { find(&mut kernel, networks, address) }
+    };
+    let (allow, block) = (either(names.allow_lists)?, either(names.block_lists)?);
     let seen = find(&mut kernel, names.seen, address)?;
     let slamming = find(&mut kernel, names.slamming, address)?;
     Ok(InSets { allow, block, seen, slamming: slamming.map(|entry| (names.slamming.to_owned(), entry)) })

@@ -12,6 +12,7 @@ use super::{At, By, Check, Closed, Diagnosis, Said, Verdict};
 use crate::firewall::native::Refusal;
 use crate::firewall::order::PREFIX;
 use crate::firewall::path::{End, Path, Verdict as Fate};
+use crate::kernel_sets::Role;
 
 mod event_guard;
 mod jails;
@@ -85,6 +86,14 @@ impl fmt::Display for Doubt<'_> {
 
 type Found = (Check, Vec<Closed>);
 
+/// What was found, where the packets meet it.
+fn placed(at: Option<At>, (check, mut closed): Found) -> Found {
+    for closed in &mut closed {
+        closed.at.clone_from(&at);
+    }
+    (check.at(at), closed)
+}
+
 pub(super) fn closed(by: By, said: Said) -> Closed {
     Closed {
         by,
@@ -155,17 +164,13 @@ impl<'a> Case<'a> {
     }
 
     fn accounts(&self) -> Found {
-        let (check, mut closed) = accounts(self.facts);
         let at = if self.of.program { Some(At::before_all()) } else { self.of.place(is_account) };
-        for closed in &mut closed {
-            closed.at.clone_from(&at);
-        }
-        (check.at(at), closed)
+        placed(at, accounts(self.facts))
     }
 
     /// Where the rules ask whether it is allowed, or was seen.
     fn asks_allowed(&self) -> Option<At> {
-        self.of.place(|step| asks(step, "rf-allow") || asks(step, "rf-seen"))
+        self.of.place(|step| asks(step, Role::Allowed))
     }
 
     /// Why it is not known what becomes of packets to a port of SIP.

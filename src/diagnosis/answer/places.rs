@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::super::facts::OfAddress;
 use crate::firewall::path::{End, NFT, Step};
 use crate::firewall::{self, BANS, Place, of_fail2ban, order};
+use crate::kernel_sets::Role;
 use crate::matcher::strings;
 
 /// Where a packet meets a check.
@@ -92,20 +93,26 @@ fn is_same(one: &Step, other: &Step) -> bool {
     key(one) == key(other)
 }
 
-/// Whether the rule asks whether the source is in a set whose name begins so.
-pub(super) fn asks(step: &Step, set: &str) -> bool {
-    step.rule.contains(&format!("--match-set {set}"))
+/// The sets that a rule asks whether a packet is in them.
+pub(super) fn sets(rule: &str) -> impl Iterator<Item = &str> {
+    let words = rule.split_whitespace();
+    words.clone().zip(words.skip(1)).filter(|(option, _)| *option == "--match-set").map(|(_, set)| set)
 }
 
-fn is_of(step: &Step, prefix: &str) -> bool {
+/// Whether the rule asks a set of ours that holds these.
+pub(super) fn asks(step: &Step, role: Role) -> bool {
+    sets(&step.rule).any(|set| Role::of(set) == Some(role))
+}
+
+/// Whether a rule is in a chain with this name, or that begins so and goes on behind a hyphen.
+pub(super) fn is_of(step: &Step, prefix: &str) -> bool {
     step.chain.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 /// A ban of fail2ban's.
 pub(super) fn is_ban(step: &Step) -> bool {
     let ours = step.tag.is_some() && is_of(step, BANS);
-    let mut words = step.rule.split_whitespace().skip_while(|word| *word != "--match-set");
-    let own = of_fail2ban(&step.chain).is_some() || words.nth(1).and_then(of_fail2ban).is_some();
+    let own = of_fail2ban(&step.chain).is_some() || sets(&step.rule).any(|set| of_fail2ban(set).is_some());
     ours || own || of_bans(step)
 }
 

@@ -3,12 +3,13 @@
 use super::super::facts::Walk;
 use super::super::undo::size;
 use super::By;
-use super::places::{is_ban, is_event_guards};
+use super::places::{asks, is_ban, is_event_guards, is_of, sets};
 use crate::address;
 use crate::evidence::visible_within;
 use crate::firewall::BANS;
 use crate::firewall::order::{DENY, PREFIX};
 use crate::firewall::path::{End, Path, Step};
+use crate::kernel_sets::{Role, list_of};
 use crate::matcher::strings;
 
 /// How much of a rule is shown, in bytes.
@@ -92,7 +93,7 @@ pub(super) fn culprit(path: &Path) -> Option<Culprit> {
         End::Rule(step) => step,
     };
     // What is denied may go through a chain of its own.
-    let is_deny = |step: &Step| step.tag.is_some() && (step.chain == DENY || step.chain == "RF-BLOCK-DENY");
+    let is_deny = |step: &Step| step.tag.is_some() && [DENY, strings::DENY].contains(&step.chain.as_str());
     let decided = if is_deny(step) {
         path.steps.iter().rev().find(|other| !is_deny(other)).unwrap_or(step)
     } else {
@@ -122,32 +123,27 @@ pub(super) fn program_and_table(program: &str, table: &str) -> String {
 }
 
 fn by(step: &Step) -> By {
-    let is_of = |prefix: &str| step.chain == prefix || step.chain.starts_with(&format!("{prefix}-"));
-    let has = |text: &str| step.rule.contains(text);
     if step.tag.is_some() {
         return match () {
-            () if is_of(BANS) => By::Fail2ban,
-            () if is_of(strings::PREFIX) => By::Account,
-            () if is_of(PREFIX) && has("--match-set rf-block") => By::BlockList,
-            () if is_of(PREFIX) && has("--match-set rf-to-") => By::Restriction,
-            () if is_of(PREFIX) => By::RateLimit,
+            () if is_of(step, BANS) => By::Fail2ban,
+            () if is_of(step, strings::PREFIX) => By::Account,
+            () if is_of(step, PREFIX) && asks(step, Role::Blocked) => By::BlockList,
+            () if is_of(step, PREFIX) && asks(step, Role::Restricted) => By::Restriction,
+            () if is_of(step, PREFIX) => By::RateLimit,
             () => By::Rules,
         };
     }
     match () {
         () if is_ban(step) => By::Fail2ban,
         () if is_event_guards(step) => By::EventGuard,
-        () if has("--match-set rf-block") => By::BlockList,
+        () if asks(step, Role::Blocked) => By::BlockList,
         () => By::Rules,
     }
 }
 
 /// The names of the lists that a rule restricts ports to.
 fn lists(rule: &str) -> Vec<String> {
-    let sets = rule.split_whitespace().filter_map(|word| word.strip_prefix("rf-to-"));
-    sets.filter_map(|set| set.strip_suffix("-net4").or_else(|| set.strip_suffix("-net6")))
-        .map(str::to_owned)
-        .collect()
+    sets(rule).filter_map(list_of).map(|list| list.to_string()).collect()
 }
 
 /// Ports, each with its protocol, in words: `5060,5080 tcp,udp`.

@@ -673,7 +673,7 @@ fn checks_are_in_the_order_of_the_hosts_rules() {
         at_place(2, "RF-BAN", "-m set --match-set rf-ban-sip-4 src -j DROP", true),
         at_place(3, "RINGFENCE-UDP", "-j RF-BLOCK", true),
         at_place(3, "RF-BLOCK", "-j DROP", true),
-        at_place(3, "RINGFENCE-KNOWN", "-m set --match-set rf-allowed4 src -j RETURN", true),
+        at_place(3, "RINGFENCE-KNOWN", "-m set --match-set rf-allow4 src -j RETURN", true),
         at_place(3, "RINGFENCE-KNOWN", "-m set --match-set rf-block4 src -j DROP", true),
         at_place(3, "RINGFENCE-KNOWN", "-m set --match-set rf-slam-ip4 src -g RINGFENCE-SLAMMING", true),
         at_place(4, "INPUT", "-p udp -j ACCEPT", false),
@@ -732,13 +732,6 @@ fn json_has_dates_as_of_rfc_3339() {
     let ledgered = Ledgered { block: block("101@d,203.0.113.66"), hits: Hits::Met(3) };
     let json = serde_json::to_value(&ledgered).unwrap();
     assert!(json["since"].is_string() && json["until"].is_string(), "{json}");
-    // As before, but for that.
-    let plain = serde_json::to_value(&ledgered.block).unwrap();
-    let keys = |json: &serde_json::Value| json.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    let mut with_hits = keys(&plain);
-    with_hits.push("hits".to_owned());
-    with_hits.sort();
-    assert_eq!(keys(&json), with_hits);
     let json = serde_json::to_value(remembered(Some(NOW))).unwrap();
     assert!(json["since"].is_string() && json["until"].is_string(), "{json}");
 }

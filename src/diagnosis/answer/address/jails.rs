@@ -1,7 +1,7 @@
 //! fail2ban's jails: in the kernel, and in its own words.
 
 use super::super::bans::{Held, held, not_running, take_out, unban};
-use super::super::places::{asks, is_ban};
+use super::super::places::{is_ban, sets};
 use super::super::rules::program_and_table;
 use super::super::{At, By, Check, Closed, Said, Verdict};
 use super::{Case, closed, delete, forget, note, reach};
@@ -37,7 +37,7 @@ impl Case<'_> {
                 None => Err("the jail has not started".to_owned()),
                 Some(_) => self.paused().and_then(|()| self.is_closed(jail.probe)),
             };
-            let at = of.place(|step| asks(step, &format!("{} ", jail.set)));
+            let at = of.place(|step| sets(&step.rule).any(|set| set == jail.set));
             let (blocks, said, ban) = (state.is_ok(), &mut vec![], self.in_jail(jail, &bans));
             note_at(at.as_ref(), state, ban, said, &mut all);
             rows.add(at, blocks, said);
@@ -123,18 +123,8 @@ impl Case<'_> {
             .map(|held| unban(self.facts, &held.jail, &held.id))
             .collect();
         undo.push(take_out(&self.facts.host, jail));
-        let ban = Closed {
-            reach: jail.reach.clone().filter(|reach| reach != "everything"),
-            ends: until.is_none().then_some("for good"),
-            lines: record.map(|record| record.lines.clone()).unwrap_or_default(),
-            undo,
-            hint: self.comes_back(record),
-            ..closed(
-                By::Fail2ban,
-                Said::new(format!("fail2ban's jail {}", jail.jail)).since(since).until(until),
-            )
-        };
-        (Said::new(text).since(since).until(until), ban)
+        let reach = jail.reach.clone().filter(|reach| reach != "everything");
+        (Said::new(text).since(since).until(until), self.ban(&jail.jail, record, until, reach, undo))
     }
 
     /// A ban in a chain, or by its set. `perhaps`: bans that may be the same by another name.
@@ -168,15 +158,8 @@ impl Case<'_> {
             undo.push(Undo { what: format!("{}, if it is still there", step.what), ..step });
         }
         let text = format!("jail {name}{times}, {place}{left_over}");
-        let block = Closed {
-            reach: ban.rule.reach.clone().filter(|reach| reach != "all ports"),
-            ends: until.is_none().then_some("for good"),
-            lines: record.map(|record| record.lines.clone()).unwrap_or_default(),
-            undo,
-            hint: self.comes_back(record),
-            ..closed(By::Fail2ban, Said::new(format!("fail2ban's jail {name}")).since(since).until(until))
-        };
-        (Said::new(text).since(since).until(until), block)
+        let reach = ban.rule.reach.clone().filter(|reach| reach != "all ports");
+        (Said::new(text).since(since).until(until), self.ban(name, record, until, reach, undo))
     }
 
     /// A ban in a table of nftables.
@@ -194,15 +177,27 @@ impl Case<'_> {
         };
         let times = bans.first().map(|held| held.times()).unwrap_or_default();
         let text = format!("jail {name}{times}, {refusal}{left_over}");
-        let block = Closed {
-            reach: reach(refusal),
+        (Said::new(text).since(since).until(until), self.ban(name, record, until, reach(refusal), undo))
+    }
+
+    /// By a jail, which remembers it so; until then, or for good.
+    fn ban(
+        &self,
+        jail: &str,
+        record: Option<&Remembered>,
+        until: Option<i64>,
+        reach: Option<String>,
+        undo: Vec<Undo>,
+    ) -> Closed {
+        let since = record.map(|record| record.since);
+        Closed {
+            reach,
             ends: until.is_none().then_some("for good"),
             lines: record.map(|record| record.lines.clone()).unwrap_or_default(),
             undo,
             hint: self.comes_back(record),
-            ..closed(By::Fail2ban, Said::new(format!("fail2ban's jail {name}")).since(since).until(until))
-        };
-        (Said::new(text).since(since).until(until), block)
+            ..closed(By::Fail2ban, Said::new(format!("fail2ban's jail {jail}")).since(since).until(until))
+        }
     }
 
     /// Why something is there that no ban of fail2ban's accounts for, and what takes it away: by hand alone where fail2ban was not
@@ -319,7 +314,7 @@ fn is_by(refusal: &Refusal, step: &Step) -> bool {
 impl InBan {
     /// Whether it is the rule, or is in its chain.
     pub(super) fn is_by(&self, step: &Step) -> bool {
-        let asks_set = |set: &String| asks(step, &format!("{set} "));
+        let asks_set = |set: &String| sets(&step.rule).any(|asked| asked == set);
         (&*step.program, &*step.table, &*step.chain)
             == (&*self.rule.program, self.rule.table, &*self.rule.chain)
             && self.rule.set.as_ref().is_none_or(asks_set)

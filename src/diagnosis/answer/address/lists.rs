@@ -3,11 +3,12 @@
 use super::super::places::{asks, is_ordered};
 use super::super::rules::{About, Culprit, culprit, in_full, ports, program_and_table};
 use super::super::{By, Check, Closed, Said, Verdict};
-use super::{Case, Found, but, closed, forget, verdict};
+use super::{Case, Found, but, closed, forget, placed, verdict};
 use crate::address;
 use crate::diagnosis::facts::{Listed, Walk};
 use crate::diagnosis::undo::{Act, Undo};
 use crate::firewall::path::{End, Path, Step};
+use crate::kernel_sets::Role;
 use crate::times::span;
 
 /// What undoes a rule of the host's own that is about the address alone.
@@ -18,12 +19,7 @@ const OWN: &str = "the host's own rules are not Ringfence's to change";
 
 impl<'a> Case<'a> {
     pub(super) fn block_lists(&self) -> Found {
-        let (check, mut closed) = self.of_block_lists();
-        let at = self.of.place(|step| asks(step, "rf-block"));
-        for closed in &mut closed {
-            closed.at.clone_from(&at);
-        }
-        (check.at(at), closed)
+        placed(self.of.place(|step| asks(step, Role::Blocked)), self.of_block_lists())
     }
 
     fn of_block_lists(&self) -> Found {
@@ -88,14 +84,9 @@ impl<'a> Case<'a> {
     }
 
     pub(super) fn limits(&self) -> Found {
-        let (check, mut closed) = self.of_limits();
-        let at = self.of.place(|step| asks(step, "rf-slam"));
+        let at = self.of.place(|step| asks(step, Role::Slamming));
         let limited = || self.of.place(|step| is_ordered(step) && step.rule.contains("-m hashlimit"));
-        let at = at.or_else(limited);
-        for closed in &mut closed {
-            closed.at.clone_from(&at);
-        }
-        (check.at(at), closed)
+        placed(at.or_else(limited), self.of_limits())
     }
 
     fn of_limits(&self) -> Found {
@@ -171,11 +162,8 @@ impl<'a> Case<'a> {
                 ..closed(By::Restriction, Said::new(format!("a restriction to {lists}")))
             });
         }
-        let at = self.of.place(|step| asks(step, "rf-to-"));
-        for closed in &mut all {
-            closed.at.clone_from(&at);
-        }
-        (Check::new(CHECK, verdict(&said, &all), said).at(at), all)
+        let at = self.of.place(|step| asks(step, Role::Restricted));
+        placed(at, (Check::new(CHECK, verdict(&said, &all), said), all))
     }
 
     /// The host's own rules, and whatever else drops its packets that nothing of `others` accounts for; and what lets them in.
