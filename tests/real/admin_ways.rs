@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::admin_why::{
-    BAD, OFFICE, ask, bans, blocked_by, checks, fusionpbx, goes_live, is_named_and_undone, jails, paste,
-    printed,
+    BAD, OFFICE, ask, bans, blocked_by, checks, configure, fusionpbx, goes_live, is_named_and_undone, jails,
+    paste, printed, site, site_of,
 };
 use crate::support::pbx::PHONES;
 use crate::support::sip::register;
@@ -18,17 +18,6 @@ with_both_variants! {
     rules_of_the_hosts_own
     bans_beside_the_table_filter
     jails_of_other_actions
-}
-
-/// Blocks need no FusionPBX.
-fn site(variant: &'static str, settings: &str) -> Banner {
-    let banner = Banner::new(variant);
-    configure(&banner, settings);
-    banner
-}
-
-fn configure(banner: &Banner, settings: &str) {
-    banner.configure("", &format!("[block]\nverify = \"none\"\nonly-exempt = false\n{settings}"));
 }
 
 #[track_caller]
@@ -100,7 +89,7 @@ fn in_chains(banner: &Banner, jail: &str, address: &str) -> usize {
 }
 
 fn fail2bans_own_jails_with_two_chains_are_one_block(variant: &'static str) {
-    let banner = site(variant, "");
+    let banner = site_of(variant, "");
     goes_live(&banner);
     let mut fail2ban = stock(&banner);
     for jail in ["freeswitch", "asterisk"] {
@@ -162,7 +151,7 @@ fn with_event_guard(filter: &str) -> Postgres {
 /// As its classes for nftables do it: chains of the host's own table, with hooks of their own.
 fn event_guard_through_nftables_is_named_and_undone(variant: &'static str) {
     let postgres = with_event_guard("sip-auth-fail");
-    let banner = site(variant, &fusionpbx(&postgres));
+    let banner = site_of(variant, &fusionpbx(&postgres));
     let shell = |script: &str| banner.pbx.host.shell(script);
     shell(
         "nft add table inet filter; nft add chain inet filter input '{ type filter hook input priority 0; }'",
@@ -231,7 +220,7 @@ fn event_guard_through_nftables_is_named_and_undone(variant: &'static str) {
 
 fn event_guard_through_iptables_is_named_and_undone(variant: &'static str) {
     let postgres = with_event_guard("sip-auth-fail");
-    let banner = site(variant, &fusionpbx(&postgres));
+    let banner = site_of(variant, &fusionpbx(&postgres));
     goes_live(&banner);
     for chain in ["sip-auth-ip", "sip-auth-fail"] {
         banner.pbx.host.shell(&format!(
@@ -260,7 +249,7 @@ fn lists_and_limits_over_both_families(variant: &'static str) {
         PHONES[0][1]
     );
     let limits = "[firewall]\nregister-limit = \"2/minute burst 2\"\n";
-    let banner = site(variant, &format!("{lists}{limits}"));
+    let banner = site_of(variant, &format!("{lists}{limits}"));
     goes_live(&banner);
     for (address, range) in [
         ("198.51.100.7", "198.51.100.0/24"),
@@ -299,7 +288,7 @@ fn lists_and_limits_over_both_families(variant: &'static str) {
 }
 
 fn rules_of_the_hosts_own(variant: &'static str) {
-    let banner = site(variant, "");
+    let banner = site_of(variant, "");
     goes_live(&banner);
     let table =
         "nft add table inet own; nft add chain inet own in '{ type filter hook input priority 5; }'; ";
@@ -368,7 +357,7 @@ fn rules_of_the_hosts_own(variant: &'static str) {
 
 /// As administrators have fail2ban ban before connections are tracked.
 fn bans_beside_the_table_filter(variant: &'static str) {
-    let banner = site(variant, "");
+    let banner = site_of(variant, "");
     goes_live(&banner);
     for (table, from, program, address) in [
         ("raw", "PREROUTING", "iptables", BAD),
@@ -400,7 +389,7 @@ fn bans_beside_the_table_filter(variant: &'static str) {
 
 /// A jail for all ports by `ringfence-ban`, and those of fail2ban's own actions that no other test has.
 fn jails_of_other_actions(variant: &'static str) {
-    let banner = site(variant, "");
+    let banner = site_of(variant, "");
     goes_live(&banner);
     let all_ports = "banaction = %(banaction_allports)s\nport = 0:65535\nprotocol = all\nchain = INPUT";
     let fail2ban = banner.fail2ban(&[
@@ -430,7 +419,7 @@ fn jails_of_other_actions(variant: &'static str) {
 /// As fail2ban's action `ufw`, and as administrators write their own.
 #[test]
 fn a_jail_whose_action_has_no_chain_of_its_own_is_let_go_by_fail2ban() {
-    let banner = site("nft", "");
+    let banner = site("");
     std::fs::create_dir_all(banner.pbx.world.path("fail2ban/action.d")).unwrap();
     std::fs::write(
         banner.pbx.world.path("fail2ban/action.d/plain.conf"),
@@ -466,7 +455,7 @@ fn a_jail_whose_action_has_no_chain_of_its_own_is_let_go_by_fail2ban() {
 
 #[test]
 fn accounts_are_named_where_a_program_matches_them() {
-    let banner = site("bpf", "matcher = \"bpf\"\n");
+    let banner = site_of("bpf", "matcher = \"bpf\"\n");
     goes_live(&banner);
     let device = format!("101@b.example.com,{OFFICE}");
     for (id, subject, check, sentence) in [
@@ -497,7 +486,7 @@ fn accounts_are_named_where_a_program_matches_them() {
 /// Everything of an address at once: what each way of a release leaves to the other is no error.
 #[test]
 fn two_releases_at_once_undo_it_once() {
-    let banner = site("nft", &format!("[lists.bad]\nkind = \"block\"\nentries = [\"{BAD}\"]\n"));
+    let banner = site(&format!("[lists.bad]\nkind = \"block\"\nentries = [\"{BAD}\"]\n"));
     goes_live(&banner);
     let fail2ban = jails(&banner);
     for jail in ["sip", "ssh", "native"] {
@@ -525,7 +514,7 @@ fn two_releases_at_once_undo_it_once() {
 
 #[test]
 fn what_is_banned_again_while_it_is_let_go_is_said() {
-    let banner = site("nft", "");
+    let banner = site("");
     goes_live(&banner);
     let fail2ban = jails(&banner);
     let socket = banner.pbx.world.path("fail2ban/socket").display().to_string();

@@ -23,13 +23,18 @@ const JAILS: [(&str, &str); 5] = [
 
 /// A host with Ringfence's rules, lists and restrictions, and with fail2ban where a test starts it.
 pub fn site(settings: &str) -> Banner {
-    let banner = Banner::new("nft");
+    site_of("nft", settings)
+}
+
+/// The same by this variant of iptables.
+pub fn site_of(variant: &'static str, settings: &str) -> Banner {
+    let banner = Banner::new(variant);
     configure(&banner, settings);
     banner
 }
 
 /// Blocks need no FusionPBX.
-fn configure(banner: &Banner, settings: &str) {
+pub fn configure(banner: &Banner, settings: &str) {
     banner.configure("", &format!("[block]\nverify = \"none\"\nonly-exempt = false\n{settings}"));
 }
 
