@@ -59,15 +59,6 @@ impl Jail {
         Banned::of(&self.name)
     }
 
-    /// How many packets its rules dropped since they are there; `None` if one of them is missing.
-    #[must_use]
-    pub fn hits(&self, there: &Firewall) -> Option<u64> {
-        let counters = there.counters();
-        let versions = [Version::V4, Version::V6].into_iter().filter(|version| there.has(*version));
-        let mut rules = versions.flat_map(|version| self.rules(version));
-        rules.try_fold(0, |sum, rule| Some(sum + counters.get(&rule.tag())?.packets))
-    }
-
     /// The rules that drop them.
     pub fn rules(&self, version: Version) -> impl Iterator<Item = Rule> {
         let set = format!("-m set --match-set {} src", self.banned().name(version.family()));
@@ -92,6 +83,18 @@ pub fn layout(jails: &[&Jail], version: Version) -> Layout {
         hooks: vec![Hook::in_input(Rule::new("", BANS))],
         ..Layout::nothing(BANS)
     }
+}
+
+/// How many packets the rules of each of these jails dropped since they are there; `None` where one of them is missing.
+#[must_use]
+pub fn hits(jails: &[Jail], there: &Firewall) -> Vec<Option<u64>> {
+    let counters = there.counters();
+    let hits = |jail: &Jail| {
+        let versions = [Version::V4, Version::V6].into_iter().filter(|version| there.has(*version));
+        let mut rules = versions.flat_map(|version| jail.rules(version));
+        rules.try_fold(0, |sum, rule| Some(sum + counters.get(&rule.tag())?.packets))
+    };
+    jails.iter().map(hits).collect()
 }
 
 /// Where the jails stand.

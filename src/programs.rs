@@ -83,42 +83,33 @@ pub(crate) fn output_of(
 ) -> anyhow::Result<Output> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    runtime.block_on(converse(path, &name, args, environment, input, time))
-}
-
-async fn converse(
-    path: &Path,
-    name: &str,
-    args: &[&str],
-    environment: &[(&str, &OsStr)],
-    input: &str,
-    time: Duration,
-) -> anyhow::Result<Output> {
-    let mut child = Command::new(path)
-        .args(args)
-        .env_clear()
-        .envs(environment.iter().copied())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("cannot start {name}"))?;
-    let mut stdin = child.stdin.take().expect("it was piped");
-    let talk = async {
-        let feed = async {
-            // A program that does not want it all says why.
-            let _ = stdin.write_all(input.as_bytes()).await;
-            drop(stdin);
+    runtime.block_on(async {
+        let mut child = Command::new(path)
+            .args(args)
+            .env_clear()
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        let mut stdin = child.stdin.take().expect("it was piped");
+        let talk = async {
+            let feed = async {
+                // A program that does not want it all says why.
+                let _ = stdin.write_all(input.as_bytes()).await;
+                drop(stdin);
+            };
+            tokio::join!(feed, child.wait_with_output()).1
         };
-        tokio::join!(feed, child.wait_with_output()).1
-    };
-    let output = timeout(time, talk)
-        .await
-        .map_err(|_| TimedOut { name: name.to_owned(), time })?
-        .with_context(|| format!("cannot run {name}"))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Output { status: output.status, stdout: text(&output.stdout), stderr: text(&output.stderr) })
+        let output = timeout(time, talk)
+            .await
+            .map_err(|_| TimedOut { name: name.to_string(), time })?
+            .with_context(|| format!("cannot run {name}"))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Output { status: output.status, stdout: text(&output.stdout), stderr: text(&output.stderr) })
+    })
 }
 
 /// Where a program is; an error names its package.

@@ -567,7 +567,18 @@ fn what_took_the_rules_away_is_undone_by_the_next_ban_and_by_sync(variant: &'sta
         banner.does(&["sync"]);
     }
     // One rule of many.
+    let is_missing = || {
+        let missing = banner.list().iter().any(|jail| jail["hits"].is_null());
+        let said = banner.ban(&["list"]).stdout;
+        assert_eq!(
+            said.ends_with("Something is missing in the kernel; ringfence-ban sync repairs it.\n"),
+            missing
+        );
+        missing
+    };
+    assert!(!is_missing());
     banner.pbx.host.shell("ip6tables -D RF-BAN 2");
+    assert!(is_missing());
     banner.does(&args("ban", &OF_WEB, &["--for=3600", "--", ATTACKER[1]]));
     holds();
 }

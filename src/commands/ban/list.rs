@@ -34,8 +34,8 @@ struct Entry {
 
 pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     let jails = bans::read(&call.config.run_dir)?;
-    let there = match Firewall::read() {
-        Ok(there) => Some(there),
+    let hits = match Firewall::read() {
+        Ok(there) => Some(bans::hits(&jails, &there)),
         Err(error) => {
             complain(&format!("{error:#}; how many packets were dropped is not known"));
             None
@@ -43,22 +43,21 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
     };
     let mut kernel = kernel()?;
     let mut entries = vec![];
-    for jail in &jails {
+    for (at, jail) in jails.iter().enumerate() {
         let counts = jail.banned().count(&mut kernel)?;
         entries.push(Entry {
             jail: jail.name.clone(),
             closed: jail.reach.to_string(),
             ipv4: counts.map(|[v4, _]| v4),
             ipv6: counts.map(|[_, v6]| v6),
-            hits: there.as_ref().and_then(|there| jail.hits(there)),
+            hits: hits.as_ref().and_then(|hits| hits[at]),
         });
     }
     screen::print(args.json, &entries, || {
         let mut text = render(&entries);
         if call.config.mode == Mode::Observe {
             text += "Mode is observe: no packet is dropped.\n";
-        } else if entries.iter().any(|entry| entry.ipv4.is_none() || there.is_some() && entry.hits.is_none())
-        {
+        } else if entries.iter().any(|entry| entry.ipv4.is_none() || hits.is_some() && entry.hits.is_none()) {
             text += "Something is missing in the kernel; ringfence-ban sync repairs it.\n";
         }
         if let Some(paused) = pause::words(&call.config) {

@@ -152,13 +152,18 @@ pub(super) fn peek(config: &Config) -> anyhow::Result<Option<Ledger>> {
     if path.exists() { Ledger::peek(&path).map(Some) } else { Ok(None) }
 }
 
+/// Who is blocked, by the ledger as it is.
+pub(super) fn active(call: &Call) -> anyhow::Result<Vec<Block>> {
+    peek(&call.config)?.map_or(Ok(vec![]), |mut ledger| ledger.active(call.now()))
+}
+
 /// The blocks, each with how often it was met, if the kernel could be asked: nothing where it is not in the kernel.
 pub(in crate::commands) type Met = Vec<(Block, Option<Option<u64>>)>;
 
 /// All blocks, for other tools; and why the kernel could not be asked, if that is so. To look makes and moves nothing.
 pub(in crate::commands) fn all(config: &Config, now: Timestamp) -> anyhow::Result<(Met, Option<String>)> {
     let call = Call::new(config.clone(), now);
-    let active = peek(config)?.map_or(Ok(vec![]), |mut ledger| ledger.active(call.now()))?;
+    let active = active(&call)?;
     if active.is_empty() {
         return Ok((vec![], None));
     }

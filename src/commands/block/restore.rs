@@ -41,10 +41,7 @@ pub(super) fn run(call: &Call, args: &Args) -> anyhow::Result<Exit> {
         None => vec![],
     };
     if args.dry_run {
-        let mut active = match list::peek(&call.config)? {
-            Some(mut ledger) => ledger.active(call.now())?,
-            None => vec![],
-        };
+        let mut active = list::active(call)?;
         active.extend(new);
         io::stdout().lock().write_all(plan(call, &active)?.as_bytes())?;
         return Ok(Exit::Yes);

@@ -379,8 +379,7 @@ fn in_bans(rules: &Reachability, address: IpAddr) -> anyhow::Result<Vec<InBan>> 
 
 fn in_sets(address: IpAddr) -> anyhow::Result<InSets> {
     let mut kernel = kernel()?;
-    let family = Version::of(address).family();
-    let names = names(family);
+    let names = names(Version::of(address).family());
     let mut either = |[addresses, networks]: [&str; 2]| -> anyhow::Result<Option<Entry>> {
         let found = find(&mut kernel, addresses, address)?;
         if found.is_some() { Ok(found) } else { find(&mut kernel, networks, address) }

@@ -57,10 +57,11 @@ pub(super) fn look(config: &Config, concerns: &mut Concerns) -> Option<Vec<Row>>
         let (rules, kernel) = (Firewall::read(), Ipset::open().context("cannot talk to the kernel's ipset"));
         let rules = concerns.part(about, MORE, "the rules of the jails", rules);
         let mut kernel = concerns.part(about, MORE, "the sets of the jails", kernel);
-        for jail in &jails {
+        let hits = rules.map(|rules| bans::hits(&jails, &rules));
+        for (at, jail) in jails.iter().enumerate() {
             let count = kernel.as_mut().map(|kernel| jail.banned().count(kernel));
             let count = count.and_then(|count| concerns.part(about, MORE, &jail.name, count));
-            let hits = rules.as_ref().map(|rules| jail.hits(rules));
+            let hits = hits.as_ref().map(|hits| hits[at]);
             let missing = match (&count, &hits) {
                 (Some(None), _) => Some("sets"),
                 (_, Some(None)) if config.mode == Mode::Enforce => Some("rules"),
